@@ -1,0 +1,130 @@
+"""What both backends promise: the door's functions and the trainer, in numpy and plain Python."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, TypedDict
+
+import numpy as np
+
+from spec import Model
+
+Arrays = dict[str, np.ndarray]
+"""Canonical name -> array in canonical layout (see `spec.parameters`)."""
+
+Engine = str
+"""How space is stored: "masked", "visible", or where it is installed "minkowski"."""
+
+Dtype = Literal["float32", "bfloat16", "float64"]
+"""What a model computes in. Parameters are float64 for "float64" and float32 otherwise."""
+
+
+class BackendError(ValueError):
+    """One line about an input that no backend can serve: what, where, and what to do."""
+
+
+class Batch(TypedDict, total=False):
+    """One (micro-)batch, with every random decision in it. Leading axis N everywhere."""
+
+    images: np.ndarray  # N H W C, uint8 (normalised on the device) or float (taken as it is)
+    mask: np.ndarray  # N G_h G_w uint8, 1 = removed; the same number of visible patches an image
+    targets: np.ndarray  # N classes float32: soft labels, mixup and smoothing included
+    labels: np.ndarray  # N int32: true classes, -1 on padding rows (evaluation)
+    keep_paths: np.ndarray  # N blocks uint8, 1 = keep (stochastic depth; absent = keep all)
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """AdamW as published. Decay and layer ids come from the parameter table."""
+
+    weight_decay: float = 0.05
+    betas: tuple[float, float] = (0.9, 0.95)
+    eps: float = 1e-8
+    clip_grad: float | None = None  # scale = min(clip / (norm + 1e-6), 1), as torch does
+    layer_decay: float | None = None
+    layer_decay_type: Literal["single", "group"] = "single"
+    ema_decay: float | None = None  # after every update; None keeps no average
+
+
+@dataclass
+class State:
+    """Everything that an update reads and writes, framework-neutral."""
+
+    params: Arrays
+    mu: Arrays = field(default_factory=dict)  # first moments
+    nu: Arrays = field(default_factory=dict)  # second moments
+    ema: Arrays = field(default_factory=dict)
+    t: int = 0  # updates made
+
+
+class Trainer(Protocol):
+    """A training step as a pure function of (state, batch): equal in both frameworks.
+
+    The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        optimizer: Optimizer,
+        *,
+        seed: int = 0,
+        dtype: Dtype = "float32",
+        engine: Engine | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+        device: str | None = None,
+    ) -> None:
+        """mean and std normalise uint8 images, in units of 0..1, one a channel or one for all."""
+
+    def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
+        """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.
+
+        The values may still be computing on the device: float() waits for them.
+        """
+
+    def evaluate(self, batch: Batch, *, ema: bool = False) -> dict[str, np.ndarray]:
+        """The door's `forward` on a training batch, with the parameters or their average."""
+
+    def export(self) -> State:
+        """A copy of the state on the host; later steps do not change it."""
+
+    def restore(self, state: State) -> None:
+        """Take over a state, of either framework; strict about names and shapes."""
+
+
+class Backend(Protocol):
+    """The public functions of `backends.torch` and `backends.jax`."""
+
+    ENGINES: tuple[Engine, ...]
+    Trainer: type[Trainer]
+
+    def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
+        """A real torch.nn.Module or flax.nnx.Module with fresh parameters drawn from `seed`."""
+
+    def get_arrays(self, m: Any) -> Arrays:
+        """The parameters, in model order, as copies on the host."""
+
+    def set_arrays(self, m: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
+
+    def forward(
+        self,
+        m: Any,
+        images: np.ndarray,
+        mask: np.ndarray | None = None,
+        *,
+        engine: Engine | None = None,
+        taps: bool = False,
+    ) -> dict[str, np.ndarray]:
+        """Evaluate. images (N, H, W, C); mask (N, G_h, G_w), 1 = removed.
+
+        FCMAE: `encoded` (N, G_h, G_w, C3), 0 at removed sites; `prediction` (N, G_h, G_w,
+        patch * patch * chans); `loss` (), NaN when nothing is removed. Classifier:
+        `features` (N, C3), `logits` (N, classes). taps=True adds every step's output under
+        its path, on the full grid, 0 at removed sites.
+        """
+
+    def gradients(
+        self, m: Any, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None
+    ) -> Arrays:
+        """Gradients of the FCMAE loss, in canonical names and layouts."""

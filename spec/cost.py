@@ -1,0 +1,56 @@
+"""What a model costs: multiply-accumulates of every step, dense or at the visible patches only."""
+
+from collections.abc import Iterator
+
+from spec.geometry import count_visible
+from spec.model import FCMAE, Model
+from spec.steps import Dense, DepthwiseConv, FillRemoved, GlobalPool, Named, PatchConv, Residual
+
+
+def visible_patches(model: FCMAE) -> int:
+    """K, the number of patches each image keeps."""
+    return count_visible(model.grid, model.mask_ratio)
+
+
+def macs(model: Model, visible: int | None = None, *, image_size: tuple[int, int] = (224, 224)) -> int:
+    """Multiply-accumulates of one image's forward pass: convolutions and linear layers, as papers count them.
+
+    visible: patches the encoder computes on; None is the dense model. image_size (height,
+    width) is for classifiers; an FCMAE knows its own.
+    """
+    return sum(cost for _, cost in step_macs(model, visible, image_size=image_size))
+
+
+def step_macs(
+    model: Model, visible: int | None = None, *, image_size: tuple[int, int] = (224, 224)
+) -> Iterator[tuple[str, int]]:
+    """(name, multiply-accumulates) of each top-level step; a block is one step."""
+    patch = model.encoder.patch_size
+    height, width = model.image_size if isinstance(model, FCMAE) else image_size
+    patches = (height // patch) * (width // patch)
+    computed = patches if visible is None else visible
+    sites = patch * patch  # of one patch
+    for name, step in model.steps:
+        match step:
+            case PatchConv():
+                sites //= step.size**2
+            case FillRemoved():
+                computed = patches
+            case GlobalPool():
+                computed, sites = 1, 1
+        yield name, computed * sites * _per_site(((name, step),))
+
+
+def _per_site(steps: Named) -> int:
+    total = 0
+    for _, step in steps:
+        match step:
+            case PatchConv():
+                total += step.in_chans * step.out_chans * step.size**2
+            case DepthwiseConv():
+                total += step.channels * step.size**2
+            case Dense():
+                total += step.in_chans * step.out_chans
+            case Residual():
+                total += _per_site(step.body)
+    return total

@@ -1,0 +1,196 @@
+"""ConvNeXt V2 and FCMAE, as data.
+
+Read `block`, `encoder`, `Classifier.steps` and `FCMAE.steps`: they are the architecture.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from spec import checks
+from spec.presets import size_of
+from spec.steps import (
+    GRN,
+    Dense,
+    DepthwiseConv,
+    FillRemoved,
+    Gelu,
+    GlobalPool,
+    GRNScope,
+    LayerNorm,
+    Named,
+    PatchConv,
+    Residual,
+)
+
+EPS = 1e-6
+"""The one epsilon of the published models: LayerNorm's, inside the root, and GRN's, beside the mean."""
+
+KERNEL = 7
+EXPANSION = 4
+
+
+def block(dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
+    """A ConvNeXt V2 block: mix space, then channels, then let channels compete (paper, figure 5)."""
+    body: Named = (
+        ("dwconv", DepthwiseConv(dim, KERNEL)),
+        ("norm", LayerNorm(dim, EPS)),
+        ("pwconv1", Dense(dim, EXPANSION * dim)),
+        ("act", Gelu()),
+        ("grn", GRN(EXPANSION * dim, EPS, scope)),
+        ("pwconv2", Dense(EXPANSION * dim, dim)),
+    )
+    return Residual(body, drop_path, index)
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """Four (or any number of) stages at strides stem_stride * 1, 2, 4, 8."""
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+    in_chans: int
+    stem_stride: int
+    grn_scope: GRNScope
+    drop_path: float = 0.0
+
+    @property
+    def patch_size(self) -> int:
+        """The side, in pixels, of what one site of the last stage sees without overlap: the masking unit."""
+        return int(self.stem_stride * 2 ** (len(self.depths) - 1))
+
+    @property
+    def num_blocks(self) -> int:
+        return sum(self.depths)
+
+    def drop_path_rates(self) -> tuple[float, ...]:
+        """The rate of each block: linear from 0 at the first to `drop_path` at the last."""
+        last = max(self.num_blocks - 1, 1)
+        return tuple(self.drop_path * index / last for index in range(self.num_blocks))
+
+    @cached_property
+    def steps(self) -> Named:
+        steps: list[tuple[str, Any]] = []
+        rates = self.drop_path_rates()
+        index = 0
+        for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
+            at = f"downsample_layers.{stage}"
+            if stage == 0:
+                steps += [
+                    (f"{at}.0", PatchConv(self.in_chans, dim, self.stem_stride)),
+                    (f"{at}.1", LayerNorm(dim, EPS)),
+                ]
+            else:
+                before = self.dims[stage - 1]
+                steps += [(f"{at}.0", LayerNorm(before, EPS)), (f"{at}.1", PatchConv(before, dim, 2))]
+            for j in range(depth):
+                steps.append((f"stages.{stage}.{j}", block(dim, index, self.grn_scope, rates[index])))
+                index += 1
+        return tuple(steps)
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """ConvNeXt V2 with a linear head on globally pooled, normalised features."""
+
+    encoder: Encoder
+    num_classes: int
+
+    @cached_property
+    def steps(self) -> Named:
+        dim = self.encoder.dims[-1]
+        head: Named = (
+            ("pool", GlobalPool()),
+            ("norm", LayerNorm(dim, EPS)),
+            ("head", Dense(dim, self.num_classes)),
+        )
+        return self.encoder.steps + head
+
+
+@dataclass(frozen=True)
+class FCMAE:
+    """The fully convolutional masked autoencoder: a sparse encoder, a light dense decoder, a masked loss."""
+
+    encoder: Encoder
+    image_size: tuple[int, int]
+    mask_ratio: float
+    decoder_depth: int
+    decoder_dim: int
+    norm_target: bool
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of patches, G_h and G_w."""
+        height, width = self.image_size
+        return height // self.encoder.patch_size, width // self.encoder.patch_size
+
+    @property
+    def patch_values(self) -> int:
+        """Pixels times channels of a patch: the channels of a prediction."""
+        return self.encoder.patch_size**2 * self.encoder.in_chans
+
+    @cached_property
+    def steps(self) -> Named:
+        blocks = self.encoder.num_blocks
+        encoder = tuple((f"encoder.{name}", step) for name, step in self.encoder.steps)
+        decoder: Named = (
+            ("proj", Dense(self.encoder.dims[-1], self.decoder_dim)),
+            ("mask_token", FillRemoved(self.decoder_dim)),
+            *((f"decoder.{j}", block(self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
+            ("pred", Dense(self.decoder_dim, self.patch_values)),
+        )
+        return encoder + decoder
+
+
+Model = Classifier | FCMAE
+
+
+def classifier(
+    preset: str | None = None, *, num_classes: int = 1000, drop_path: float = 0.0, **fields: Any
+) -> Classifier:
+    """The classifier of a preset or of `depths` and `dims`; SpecError when it cannot be.
+
+    fields: depths, dims, in_chans=3, patch_size, stem_stride=4, grn_scope="image".
+    """
+    checks.whole("num_classes", num_classes, at_least=1)
+    return Classifier(_encoder(preset, drop_path, fields), num_classes)
+
+
+def fcmae(
+    preset: str | None = None,
+    *,
+    image_size: int | tuple[int, int] = 224,
+    mask_ratio: float = 0.6,
+    decoder_depth: int = 1,
+    decoder_dim: int = 512,
+    norm_target: bool = True,
+    **fields: Any,
+) -> FCMAE:
+    """The masked autoencoder of a preset or of `depths` and `dims`; SpecError when it cannot be.
+
+    image_size is a side or (height, width) in pixels; fields as in `classifier`.
+    """
+    encoder = _encoder(preset, 0.0, fields)
+    size = checks.image_size(image_size, encoder.patch_size)
+    checks.whole("decoder_depth", decoder_depth, at_least=0)
+    checks.whole("decoder_dim", decoder_dim, at_least=1)
+    model = FCMAE(encoder, size, float(mask_ratio), decoder_depth, decoder_dim, bool(norm_target))
+    checks.mask_ratio(model.mask_ratio, model.grid)
+    return model
+
+
+def _encoder(preset: str | None, drop_path: float, fields: dict[str, Any]) -> Encoder:
+    known = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
+    checks.known_fields(fields, known)
+    if preset is not None:
+        fields = {**size_of(preset), **fields}
+    depths, dims = checks.stages(fields.get("depths"), fields.get("dims"))
+    stem_stride = checks.stem_stride(fields.get("stem_stride"), fields.get("patch_size"), len(depths))
+    return Encoder(
+        depths,
+        dims,
+        checks.whole("in_chans", fields.get("in_chans", 3), at_least=1),
+        stem_stride,
+        checks.one_of("grn_scope", fields.get("grn_scope", "image"), ("image", "batch")),
+        checks.rate("drop_path", drop_path),
+    )

@@ -1,0 +1,90 @@
+"""The parameter table: what every learnt array is called, how big it is, how it starts, decays and is scaled.
+
+Initialisation, weight decay, layer-wise decay, counts and every converter read this table.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from spec.model import FCMAE, Encoder, Model
+from spec.steps import Array, Named, Residual
+
+GROUPS = 12
+"""The number of layers of the "group" rule, whatever the depths (written for 3-3-27-3)."""
+
+
+@dataclass(frozen=True)
+class Param(Array):
+    """An array in its place: layer ids for layer-wise decay under the "single" and the "group" rule."""
+
+    single: int
+    group: int
+
+
+@cache
+def _table(model: Model) -> tuple[tuple[str, Param], ...]:
+    encoder = model.encoder
+    prefix = "encoder." if isinstance(model, FCMAE) else ""
+    ids = {prefix + at: layers for at, layers in _layer_ids(encoder).items()}
+    past = (encoder.num_blocks + 1, GROUPS + 1)
+    rows = []
+    for path, array in _arrays(model.steps):
+        single, group = next((layers for at, layers in ids.items() if path.startswith(f"{at}.")), past)
+        rows.append((path, Param(array.axes, array.shape, array.init, array.decays, single, group)))
+    return tuple(_in_tree_order(rows))
+
+
+def parameters(model: Model) -> dict[str, Param]:
+    """Canonical name -> Param, in the order of the module tree (that of a released state dict)."""
+    return dict(_table(model))
+
+
+def num_layers(model: Model, rule: str) -> int:
+    """The depth by which layer-wise decay counts: scale = decay ** (num_layers + 1 - id)."""
+    return {"single": model.encoder.num_blocks, "group": GROUPS}[rule]
+
+
+def count(model: Model) -> int:
+    """The number of learnt values."""
+    total = 0
+    for param in parameters(model).values():
+        size = 1
+        for side in param.shape:
+            size *= side
+        total += size
+    return total
+
+
+def _arrays(steps: Named, prefix: str = "") -> Iterator[tuple[str, Array]]:
+    for name, step in steps:
+        for leaf, array in step.arrays().items():
+            yield (f"{prefix}{name}.{leaf}" if leaf else f"{prefix}{name}"), array
+        if isinstance(step, Residual):
+            yield from _arrays(step.body, f"{prefix}{name}.")
+
+
+def _layer_ids(encoder: Encoder) -> dict[str, tuple[int, int]]:
+    """Path -> (single, group) of everything in the encoder (facts: the published optim_factory)."""
+    ids: dict[str, tuple[int, int]] = {}
+    for stage, depth in enumerate(encoder.depths):
+        before = sum(encoder.depths[:stage])
+        ids[f"downsample_layers.{stage}"] = (before + 1, {0: 0, 1: 2, 2: 3}.get(stage, GROUPS))
+        for j in range(depth):
+            ids[f"stages.{stage}.{j}"] = (before + j + 1, {0: 1, 1: 2, 2: 3 + j // 3}.get(stage, GROUPS))
+    return ids
+
+
+def _in_tree_order(rows: list[tuple[str, Param]]) -> list[tuple[str, Param]]:
+    """Rows regrouped so that each name prefix stands together, as in a tree of modules."""
+    first: dict[str, int] = {}
+    for position, (path, _) in enumerate(rows):
+        parts = path.split(".")
+        for depth in range(1, len(parts) + 1):
+            first.setdefault(".".join(parts[:depth]), position)
+
+    def key(row: tuple[str, Param]) -> list[int]:
+        parts = row[0].split(".")
+        return [first[".".join(parts[:depth])] for depth in range(1, len(parts) + 1)]
+
+    return sorted(rows, key=key)

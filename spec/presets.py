@@ -1,0 +1,36 @@
+"""The eight published sizes (ConvNeXt V2 paper, table 9) and timm's small."""
+
+from typing import TypedDict
+
+from spec.errors import SpecError
+
+
+class Size(TypedDict):
+    """Blocks a stage and channels a stage."""
+
+    depths: tuple[int, ...]
+    dims: tuple[int, ...]
+
+
+def _size(depths: tuple[int, ...], width: int) -> Size:
+    return {"depths": depths, "dims": tuple(width * 2**stage for stage in range(len(depths)))}
+
+
+PRESETS: dict[str, Size] = {
+    "convnextv2_atto": _size((2, 2, 6, 2), 40),
+    "convnextv2_femto": _size((2, 2, 6, 2), 48),
+    "convnextv2_pico": _size((2, 2, 6, 2), 64),
+    "convnextv2_nano": _size((2, 2, 8, 2), 80),
+    "convnextv2_tiny": _size((3, 3, 9, 3), 96),
+    "convnextv2_small": _size((3, 3, 27, 3), 96),  # timm only: no released weights
+    "convnextv2_base": _size((3, 3, 27, 3), 128),
+    "convnextv2_large": _size((3, 3, 27, 3), 192),
+    "convnextv2_huge": _size((3, 3, 27, 3), 352),
+}
+
+
+def size_of(preset: str) -> Size:
+    """The depths and dims of a preset; SpecError with the known names otherwise."""
+    if preset not in PRESETS:
+        raise SpecError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}, or give depths and dims")
+    return PRESETS[preset]

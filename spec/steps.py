@@ -1,0 +1,148 @@
+"""The closed vocabulary of steps: every model is a nested tuple of these.
+
+Each docstring is the law of its step; both backends and the numpy oracle obey it.
+Notation: N images, H W grid, C channels, V the visible sites of an image.
+A model is `Named`: ("name", step) pairs in the order of execution, names dotted.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+GRNScope = Literal["image", "batch"]
+Init = Literal["trunc_normal", "normal", "zeros", "ones"]
+
+
+@dataclass(frozen=True)
+class Array:
+    """One learnt array: semantic axes and sizes in canonical order, first value, decay."""
+
+    axes: tuple[str, ...]
+    shape: tuple[int, ...]
+    init: Init
+    decays: bool
+
+
+def _weight(axes: str, *shape: int) -> Array:
+    return Array(tuple(axes.split()), shape, "trunc_normal", decays=True)
+
+
+def _vector(size: int, init: Init = "zeros") -> Array:
+    return Array(("ch",), (size,), init, decays=False)
+
+
+@dataclass(frozen=True)
+class PatchConv:
+    """y = conv(x, weight) + bias; kernel and stride `size`, no padding.
+
+    A spatial step. Windows never cross a patch; the input at removed sites counts as 0.
+    """
+
+    in_chans: int
+    out_chans: int
+    size: int
+
+    def arrays(self) -> dict[str, Array]:
+        weight = _weight("out in kh kw", self.out_chans, self.in_chans, self.size, self.size)
+        return {"weight": weight, "bias": _vector(self.out_chans)}
+
+
+@dataclass(frozen=True)
+class DepthwiseConv:
+    """y_c = conv2d(x_c, weight_c) + bias_c; one odd kernel a channel, stride 1, zero padding size // 2.
+
+    A spatial step: the input at removed sites counts as 0.
+    """
+
+    channels: int
+    size: int = 7
+
+    def arrays(self) -> dict[str, Array]:
+        weight = _weight("ch one kh kw", self.channels, 1, self.size, self.size)
+        return {"weight": weight, "bias": _vector(self.channels)}
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """y = weight * (x - mean) / sqrt(var + eps) + bias over the channels of a site.
+
+    var is biased and two-pass: mean((x - mean)^2). Accumulates in float32 at least.
+    """
+
+    channels: int
+    eps: float
+
+    def arrays(self) -> dict[str, Array]:
+        return {"weight": _vector(self.channels, "ones"), "bias": _vector(self.channels)}
+
+
+@dataclass(frozen=True)
+class Dense:
+    """y = weight @ x + bias over the channels of a site."""
+
+    in_chans: int
+    out_chans: int
+
+    def arrays(self) -> dict[str, Array]:
+        return {"weight": _weight("out in", self.out_chans, self.in_chans), "bias": _vector(self.out_chans)}
+
+
+@dataclass(frozen=True)
+class Gelu:
+    """y = x * Phi(x), Phi the exact normal distribution function (erf, never tanh)."""
+
+    def arrays(self) -> dict[str, Array]:
+        return {}
+
+
+@dataclass(frozen=True)
+class GRN:
+    """y = gamma * (x * Nx) + beta + x, with Nx = G / (mean over channels of G + eps).
+
+    G_c = sqrt(sum of x_c^2 over the visible sites V of one image (scope "image"), or of
+    the whole batch (scope "batch", as in the released sparse code)). No eps inside the
+    root; the subgradient at G_c = 0 is 0. Sums accumulate in float32 at least.
+    """
+
+    channels: int
+    eps: float
+    scope: GRNScope
+
+    def arrays(self) -> dict[str, Array]:
+        return {"gamma": _vector(self.channels), "beta": _vector(self.channels)}
+
+
+@dataclass(frozen=True)
+class Residual:
+    """y = x + keep / (1 - drop_path) * body(x); keep is 0 or 1 an image, drawn outside; 1 in evaluation.
+
+    `index` is the block's column in the batch's array of keep decisions.
+    """
+
+    body: "Named"
+    drop_path: float
+    index: int
+
+    def arrays(self) -> dict[str, Array]:
+        return {}
+
+
+@dataclass(frozen=True)
+class FillRemoved:
+    """Removed sites become the learnt mask token, and every site counts as visible from here on."""
+
+    channels: int
+
+    def arrays(self) -> dict[str, Array]:
+        return {"": Array(("ch",), (self.channels,), "normal", decays=False)}
+
+
+@dataclass(frozen=True)
+class GlobalPool:
+    """y = mean over the visible sites of an image: (N, H, W, C) -> (N, C)."""
+
+    def arrays(self) -> dict[str, Array]:
+        return {}
+
+
+Step = PatchConv | DepthwiseConv | LayerNorm | Dense | Gelu | GRN | Residual | FillRemoved | GlobalPool
+Named = tuple[tuple[str, Step], ...]
