@@ -1,0 +1,54 @@
+"""The depthwise convolution on visible patches, through their halos.
+
+Forward and both gradients are gathers followed by dense work: nothing is scattered, and
+every convolution computes at visible sites only.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Tensor) -> Tensor:
+    """Depthwise convolution of x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Layout.halo`."""
+    return HaloConv.apply(x, weight, bias, halo)
+
+
+class HaloConv(torch.autograd.Function):
+    """y = conv(halo of x); dx = conv(halo of dy) with the kernel turned by 180 degrees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, halo: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight, halo)
+        return _conv(x, weight, bias, halo)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, halo = ctx.saved_tensors
+        grad = grad.contiguous()
+        dx = _conv(grad, weight.flip(2, 3), None, halo)
+        dweight = _weight_gradient(x, grad, weight, halo)
+        return dx, dweight, grad.sum((0, 1, 2, 3)), None
+
+
+def _tiles(x: Tensor, halo: Tensor) -> Tensor:
+    """The halos of all patches: (N * K, C, Q, Q), channels last in memory."""
+    channels = x.shape[-1]
+    rows = torch.cat([x.reshape(-1, channels), x.new_zeros(1, channels)])
+    return rows.index_select(0, halo.flatten()).view(*halo.shape, channels).permute(0, 3, 1, 2)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
+    y = F.conv2d(_tiles(x, halo), weight, bias, groups=weight.shape[0])  # N*K C P P
+    return y.permute(0, 2, 3, 1).reshape(x.shape)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Tensor:
+    tiles = _tiles(x, halo)
+    out = grad.flatten(0, 1).permute(0, 3, 1, 2)
+    channels = weight.shape[0]
+    return torch.ops.aten.convolution_backward(
+        out, tiles, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], channels, [False, True, False]
+    )[1]

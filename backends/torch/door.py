@@ -1,0 +1,81 @@
+"""Numpy in, numpy out: build a model, read and write its parameters, run it."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+import spec
+from backends import door
+from backends.initial import initial_arrays
+from backends.protocol import Arrays, BackendError, Dtype, Engine
+from backends.torch.fcmae import FCMAE, Classifier
+from backends.torch.sites import ENGINES
+
+
+Net = Classifier | FCMAE
+
+
+def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
+    """A torch.nn.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
+    kind = Classifier if isinstance(model, spec.Classifier) else FCMAE
+    m = kind(model, getattr(torch, dtype))
+    if dtype == "float64":
+        m.double()
+    m.to(device)
+    set_arrays(m, initial_arrays(model, seed))
+    return m
+
+
+def get_arrays(m: Net) -> Arrays:
+    """The parameters in canonical names, layouts and order, as copies on the host."""
+    arrays = {name: p.detach().cpu().numpy().copy() for name, p in m.named_parameters()}
+    return door.in_model_order(m.model, arrays)
+
+
+@torch.no_grad()
+def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
+    """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
+    door.check_arrays(m.model, arrays)
+    for name, parameter in m.named_parameters():
+        parameter.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name])))
+
+
+@torch.no_grad()
+def forward(
+    m: Net, images: np.ndarray, mask: np.ndarray | None = None, *, engine: Engine | None = None, taps: bool = False
+) -> Arrays:
+    """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
+    found: Arrays = {}
+    record = (lambda path, sites: found.update({path: to_host(sites.grid())})) if taps else None
+    out = m(*_inputs(m, images, mask), **_options(m, images, mask, engine), record=record)
+    return found | {name: to_host(value) for name, value in out.items()}
+
+
+def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
+    """Gradients of the FCMAE loss, in canonical names and layouts."""
+    if not (mask != 0).any():
+        raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
+    out = m(*_inputs(m, images, mask), **_options(m, images, mask, engine))
+    grads = torch.autograd.grad(out["loss"], list(m.parameters()))
+    named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}
+    return door.in_model_order(m.model, named)
+
+
+def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+    parameter = next(m.parameters())
+    pixels = torch.as_tensor(images, device=parameter.device, dtype=parameter.dtype)
+    return pixels, None if mask is None else torch.as_tensor(mask, device=parameter.device)
+
+
+def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, object]:
+    door.check_images(m.model, images)
+    visible = door.visible_patches(mask, images, m.model.encoder.patch_size)
+    return {"engine": door.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
+
+
+def to_host(value: torch.Tensor) -> np.ndarray:
+    """A copy on the host; bfloat16, which numpy lacks, as float32."""
+    value = value.detach()
+    return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy().copy()

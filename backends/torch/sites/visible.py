@@ -1,0 +1,118 @@
+"""Visible patches only: (N, K, P, P, C) and where the K patches lie. K is static, so every shape is.
+
+Pointwise work, norms and 2x2 convolutions stay inside the patches. Only the depthwise
+convolution looks outside, through a halo: each patch with a border of its neighbours' sites.
+"""
+
+import torch
+from torch import Tensor
+
+from backends.torch.depthwise import halo_conv
+from backends.torch.sites.masked import Masked
+from backends.torch.steps import wide
+
+
+class Layout:
+    """Which patches of a (G_h, G_w) grid are visible.
+
+    index (N, K): the visible patches in row-major order. slot (N, G_h, G_w): the place of a
+    patch among its image's K, or K where it is removed.
+    """
+
+    def __init__(self, mask: Tensor, visible: int) -> None:
+        images, self.rows, self.columns = mask.shape
+        removed = mask.flatten(1) != 0
+        self.visible = visible
+        self.index = removed.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]
+        slot = torch.where(removed, visible, (~removed).cumsum(1) - 1)
+        self.slot = slot.view(images, self.rows, self.columns)
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """(N, G_h * P, G_w * P, C) -> (N, K, P, P, C)."""
+        images, height, _, channels = grid.shape
+        side = height // self.rows
+        patches = grid.view(images, self.rows, side, self.columns, side, channels).transpose(2, 3).flatten(1, 2)
+        return patches[torch.arange(images, device=grid.device)[:, None], self.index]
+
+    def scatter(self, x: Tensor, empty: Tensor) -> Tensor:
+        """(N, K, P, P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
+        images, _, side, _, channels = x.shape
+        padded = torch.cat([x, empty.expand(images, 1, side, side, channels)], 1)
+        patches = padded[torch.arange(images, device=x.device)[:, None], self.slot.flatten(1)]
+        grid = patches.view(images, self.rows, self.columns, side, side, channels).transpose(2, 3)
+        return grid.reshape(images, self.rows * side, self.columns * side, channels)
+
+    def halo(self, side: int, border: int) -> Tensor:
+        """(N * K, side + 2 border, side + 2 border): each visible patch and its surroundings.
+
+        Entries are rows of x.view(N * K * P * P, C); the row past the end stands for nothing.
+        """
+        images, device = self.slot.shape[0], self.slot.device
+        inside = torch.arange(side * side, device=device).view(side, side)
+        first = torch.arange(images, device=device).view(-1, 1, 1) * self.visible + self.slot
+        row = first[:, :, None, :, None] * side**2 + inside[:, None, :]  # N G_h P G_w P
+        nothing = images * self.visible * side**2
+        row = row.masked_fill((self.slot == self.visible)[:, :, None, :, None], nothing)
+        row = row.view(images, self.rows * side, self.columns * side)
+        row = torch.nn.functional.pad(row, (border,) * 4, value=nothing)
+        reach = torch.arange(side + 2 * border, device=device)
+        y = (self.index // self.columns)[:, :, None] * side + reach  # N K Q
+        x = (self.index % self.columns)[:, :, None] * side + reach
+        image = torch.arange(images, device=device)[:, None, None, None]
+        return row[image, y[:, :, :, None], x[:, :, None, :]].flatten(0, 1)
+
+
+class Visible:
+    """x (N, K, P, P, C), the visible sites only, in the patches that `layout` names."""
+
+    def __init__(self, x: Tensor, layout: Layout, halo: Tensor | None = None) -> None:
+        self.x, self.layout, self.halo = x, layout, halo
+
+    @classmethod
+    def enter(cls, images: Tensor, mask: Tensor | None, patch: int, visible: int) -> "Visible":
+        n, height, width, _ = images.shape
+        if mask is None:
+            mask = torch.zeros(n, height // patch, width // patch, device=images.device)
+        layout = Layout(mask, visible)
+        return cls(layout.gather(images), layout)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.dtype
+
+    def map(self, function) -> "Visible":
+        return Visible(function(self.x), self.layout, self.halo)
+
+    def plus(self, other: "Visible", scale: Tensor | None = None) -> "Visible":
+        """Self plus scale (N,) times other."""
+        added = other.x if scale is None else other.x * scale.view(-1, 1, 1, 1, 1)
+        return Visible(self.x + added, self.layout, self.halo)
+
+    def grid(self) -> Tensor:
+        """(N, H, W, C) with exact zeros at removed sites."""
+        return self.layout.scatter(self.x, self.x.new_zeros(()))
+
+    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Visible":
+        n, k, side, _, channels = self.x.shape
+        out, _, size, _ = weight.shape
+        windows = self.x.view(n, k, side // size, size, side // size, size, channels).transpose(3, 4)
+        matrix = weight.permute(0, 2, 3, 1).reshape(out, -1)  # out, (kh kw in)
+        x = torch.nn.functional.linear(windows.flatten(4), matrix, bias)
+        return Visible(x, self.layout)
+
+    def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Visible":
+        side = self.x.shape[2]
+        if self.halo is None:  # once a stage
+            self.halo = self.layout.halo(side, weight.shape[-1] // 2)
+        return Visible(halo_conv(self.x, weight, bias, self.halo), self.layout, self.halo)
+
+    def spatial_norm(self, scope: str) -> Tensor:
+        """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
+        axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
+        return torch.linalg.vector_norm(wide(self.x), dim=axes, keepdim=True)
+
+    def fill(self, token: Tensor) -> Masked:
+        return Masked(self.layout.scatter(self.x, token))
+
+    def pool(self) -> Masked:
+        return Masked(wide(self.x).mean((1, 2, 3)).to(self.dtype))
