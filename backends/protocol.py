@@ -124,7 +124,5 @@ class Backend(Protocol):
         its path, on the full grid, 0 at removed sites.
         """
 
-    def gradients(
-        self, m: Any, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None
-    ) -> Arrays:
+    def gradients(self, m: Any, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
         """Gradients of the FCMAE loss, in canonical names and layouts."""

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
 import spec
 from backends import door
@@ -12,7 +11,6 @@ from backends.initial import initial_arrays
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 from backends.torch.fcmae import FCMAE, Classifier
 from backends.torch.sites import ENGINES
-
 
 Net = Classifier | FCMAE
 

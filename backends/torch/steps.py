@@ -130,7 +130,7 @@ class GlobalPool(Step):
 class Chain(nn.Module):
     """Steps in the order of execution, registered under their dotted names.
 
-    A parameter standing alone in a chain is the mask token: it fills the removed sites.
+    A tensor standing alone in a chain is the mask token: it fills the removed sites.
     """
 
     def __init__(self, steps: spec.Named, make: Callable[[spec.Step], nn.Module | nn.Parameter]) -> None:
@@ -151,7 +151,7 @@ class Chain(nn.Module):
             step: Any = self
             for part in name.split("."):
                 step = getattr(step, part)
-            if isinstance(step, nn.Parameter):
+            if isinstance(step, Tensor):
                 sites = sites.fill(step.to(sites.dtype))
             elif isinstance(step, Chain):
                 sites = step(sites, call.inside(name))

@@ -1,0 +1,126 @@
+"""Numpy in, numpy out: build a model, read and write its parameters, run it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import spec
+from backends import door
+from backends.initial import initial_arrays
+from backends.jax.fcmae import FCMAE, Classifier
+from backends.jax.layout import to_canonical, to_flax
+from backends.jax.sites import ENGINES
+from backends.protocol import Arrays, BackendError, Dtype, Engine
+
+Net = Classifier | FCMAE
+
+
+@contextmanager
+def precision(dtype: str) -> Iterator[None]:
+    """Let "float64" exist and "float32" mean it (TPUs and GPUs round products to less by default)."""
+    exact = "highest" if dtype != "bfloat16" else None
+    with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision(exact):
+        yield
+
+
+def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
+    """A flax.nnx.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
+    kind = Classifier if isinstance(model, spec.Classifier) else FCMAE
+    place = jax.devices(device)[0] if device else None
+    with precision(dtype), jax.default_device(place):
+        m = kind(model, dtype)
+        set_arrays(m, initial_arrays(model, seed))
+    return m
+
+
+def get_arrays(m: Net) -> Arrays:
+    """The parameters in canonical names, layouts and order, as copies on the host."""
+    return canonical(m.model, flat(m))
+
+
+def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
+    """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
+    door.check_arrays(m.model, arrays)
+    with precision(m.dtype):
+        nnx.update(m, unflat(flax_arrays(m.model, arrays, m.dtype)))
+
+
+def forward(
+    m: Net, images: np.ndarray, mask: np.ndarray | None = None, *, engine: Engine | None = None, taps: bool = False
+) -> Arrays:
+    """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
+    options = _options(m, images, mask, engine)
+    with precision(m.dtype):
+        out = _forward(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), taps=taps, **options)
+        return {name: to_host(value) for name, value in out.items()}
+
+
+def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
+    """Gradients of the FCMAE loss, in canonical names and layouts."""
+    if not (mask != 0).any():
+        raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
+    options = _options(m, images, mask, engine)
+    with precision(m.dtype):
+        return canonical(m.model, _gradients(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), **options))
+
+
+@partial(jax.jit, static_argnames=("graph", "engine", "visible", "taps"))
+def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
+    found: dict[str, jax.Array] = {}
+    taps = options.pop("taps")
+    record = (lambda path, sites: found.update({path: sites.grid()})) if taps else None
+    return found | bind(graph, params)(images, mask, record=record, **options)
+
+
+@partial(jax.jit, static_argnames=("graph", "engine", "visible"))
+def _gradients(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
+    return jax.grad(lambda p: bind(graph, p)(images, mask, **options)["loss"])(params)
+
+
+def bind(graph: Any, params: Mapping[str, jax.Array]) -> Any:
+    """The module of a graph definition and named parameters."""
+    return nnx.merge(graph, unflat(params))
+
+
+def flat(m: Net) -> dict[str, jax.Array]:
+    """Canonical name -> parameter, in flax's layout."""
+    return {".".join(map(str, path)): param[...] for path, param in nnx.to_flat_state(nnx.state(m))}
+
+
+def unflat(params: Mapping[str, jax.Array]) -> nnx.State:
+    return nnx.from_flat_state({tuple(name.split(".")): nnx.Param(value) for name, value in params.items()})
+
+
+def flax_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, jax.Array]:
+    """Canonical arrays on the device, in flax's layout and the parameters' dtype."""
+    kind = jnp.float64 if dtype == "float64" else jnp.float32
+    table = spec.parameters(model)
+    return {name: jnp.asarray(to_flax(table[name], value), kind) for name, value in arrays.items()}
+
+
+def canonical(model: spec.Model, params: Mapping[str, jax.Array]) -> Arrays:
+    """Named values in flax's layout as canonical arrays on the host, in model order."""
+    table = spec.parameters(model)
+    return {name: to_canonical(table[name], np.array(params[name])) for name in table}
+
+
+def to_host(value: jax.Array) -> np.ndarray:
+    """A copy on the host; bfloat16, which numpy lacks, as float32."""
+    return np.array(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
+
+
+def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[jax.Array, jax.Array | None]:
+    kind = jnp.float64 if m.dtype == "float64" else jnp.float32
+    return jnp.asarray(images, kind), None if mask is None else jnp.asarray(mask)
+
+
+def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, Any]:
+    door.check_images(m.model, images)
+    visible = door.visible_patches(mask, images, m.model.encoder.patch_size)
+    return {"engine": door.choose_engine(engine, ENGINES, mask, visible), "visible": visible}

@@ -1,0 +1,31 @@
+"""Where flax keeps its axes: the one place that knows, and permutes at the door."""
+
+import numpy as np
+
+import spec
+
+ORDER = {
+    ("out", "in", "kh", "kw"): ("kh", "kw", "in", "out"),
+    ("ch", "one", "kh", "kw"): ("kh", "kw", "one", "ch"),
+    ("out", "in"): ("in", "out"),
+    ("ch",): ("ch",),
+}
+"""Canonical axes -> flax axes."""
+
+
+def permuted(array: spec.Array) -> spec.Array:
+    """The array as flax lays it out."""
+    axes = ORDER[array.axes]
+    shape = tuple(array.shape[array.axes.index(axis)] for axis in axes)
+    return spec.Array(axes, shape, array.init, array.decays)
+
+
+def to_flax(array: spec.Array, value: np.ndarray) -> np.ndarray:
+    """A canonical value in flax's layout."""
+    return np.transpose(value, [array.axes.index(axis) for axis in ORDER[array.axes]])
+
+
+def to_canonical(array: spec.Array, value: np.ndarray) -> np.ndarray:
+    """A value in flax's layout as the canonical, contiguous array."""
+    axes = ORDER[array.axes]
+    return np.ascontiguousarray(np.transpose(value, [axes.index(axis) for axis in array.axes]))
