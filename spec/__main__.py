@@ -3,82 +3,98 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
+from typing import NoReturn
 
 from spec.cost import macs, step_macs, visible_patches
 from spec.errors import SpecError
-from spec.model import Model, classifier, fcmae
+from spec.model import FCMAE, Classifier, classifier, fcmae
 from spec.parameters import count, parameters
 from spec.presets import PRESETS
+
+Row = tuple[str, ...]
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        """One line instead of the usage and a line."""
+        self.exit(2, f"spec: {message}; {self.prog} --help says what there is\n")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print what was asked for; returns the exit status, 2 after one line about a mistake."""
-    parser = argparse.ArgumentParser(prog="python -m spec", description="Look at the architecture.", allow_abbrev=False)
-    commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("list", help="the presets, with parameters and MACs")
-    show = commands.add_parser("show", help="stages, parameters and MACs of one preset")
-    show.add_argument("preset")
-    show.add_argument("--image_size", type=int, nargs="+", default=[224], metavar="PX", help="side, or height width")
-    show.add_argument("--mask_ratio", type=float, default=0.6)
-    show.add_argument("--num_classes", type=int, default=1000)
-    args = parser.parse_args(argv)
+    args = _parser().parse_args(argv)
     try:
-        print(_presets() if args.command == "list" else _anatomy(args))
+        print(_sizes() if args.command == "list" else _show(args))
     except SpecError as error:
         print(f"spec: {error}", file=sys.stderr)
         return 2
     return 0
 
 
-def _presets() -> str:
-    rows = [("preset", "depths", "dims", "classifier", "FCMAE", "MACs at 224")]
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="python -m spec", description="Look at the architecture.", allow_abbrev=False)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="the presets, with parameters and multiply-accumulates (MACs)")
+    show = commands.add_parser("show", help="stages, parameters and MACs of one preset", allow_abbrev=False)
+    show.add_argument("preset")
+    show.add_argument("--image_size", type=int, nargs="+", default=[224], metavar="PX", help="side, or height width")
+    show.add_argument("--mask_ratio", type=float, default=0.6)
+    show.add_argument("--num_classes", type=int, default=1000)
+    return parser
+
+
+def _sizes() -> str:
+    rows: list[Row] = [("preset", "depths", "dims", "classifier", "FCMAE", "MACs at 224")]
     for name, size in PRESETS.items():
         dense, masked = classifier(name), fcmae(name)
-        rows.append((name, _join(size["depths"]), _join(size["dims"]), *map(_thousands, (count(dense), count(masked))), _giga(macs(dense))))
+        parameters = _thousands(count(dense)), _thousands(count(masked))
+        rows.append((name, _join(size["depths"]), _join(size["dims"]), *parameters, _giga(macs(dense))))
     return _table(rows)
 
 
-def _anatomy(args: argparse.Namespace) -> str:
+def _show(args: argparse.Namespace) -> str:
     side = args.image_size[0] if len(args.image_size) == 1 else tuple(args.image_size)
-    masked = fcmae(args.preset, image_size=side, mask_ratio=args.mask_ratio)
     dense = classifier(args.preset, num_classes=args.num_classes)
-    visible = visible_patches(masked)
-    rows = [("part", "sites", "channels", "blocks", "parameters", "MACs dense", f"MACs, {visible} visible")]
-    encoder = masked.encoder
-    height, width = masked.image_size
+    masked = fcmae(args.preset, image_size=side, mask_ratio=args.mask_ratio)
+    (height, width), (rows, columns) = masked.image_size, masked.grid
+    patch, visible = masked.encoder.patch_size, visible_patches(masked)
+    title = f"{args.preset}: {height} x {width} px, patches of {patch} px, {visible} of {rows * columns} visible"
+    return f"{title}\n\n{_table(_anatomy(masked, dense, visible))}"
+
+
+def _anatomy(masked: FCMAE, dense: Classifier, visible: int) -> list[Row]:
+    """A row for each part of the autoencoder, then its sum, and the classifier's beside it."""
+    encoder, size = masked.encoder, masked.image_size
+    rows: list[Row] = [("part", "sites", "channels", "blocks", "parameters", "MACs dense", f"MACs, {visible} visible")]
     for stage, (depth, dim) in enumerate(zip(encoder.depths, encoder.dims, strict=True)):
         stride = encoder.stem_stride * 2**stage
+        sites = f"{size[0] // stride} x {size[1] // stride}"
         for part, blocks in ((f"downsample_layers.{stage}", ""), (f"stages.{stage}", str(depth))):
-            sites = f"{height // stride} x {width // stride}"
-            rows.append(_row(masked, f"encoder.{part}", visible, part, sites, str(dim), blocks))
+            rows.append((part, sites, str(dim), blocks, *_costs(masked, f"encoder.{part}", visible)))
     grid = f"{masked.grid[0]} x {masked.grid[1]}"
-    for part, blocks in (("proj", ""), ("mask_token", ""), ("decoder", str(masked.decoder_depth)), ("pred", "")):
-        width_out = masked.patch_values if part == "pred" else masked.decoder_dim
-        rows.append(_row(masked, part, visible, part, grid, str(width_out), blocks))
-    total = count(masked), macs(masked), macs(masked, visible)
-    rows.append(("FCMAE", "", "", "", _thousands(total[0]), _giga(total[1]), _giga(total[2])))
-    cost = macs(dense, image_size=masked.image_size)
-    rows.append(("classifier", "", str(args.num_classes), "", _thousands(count(dense)), _giga(cost), ""))
-    title = f"{args.preset}: {height} x {width} px, patches of {encoder.patch_size} px, {visible} of {masked.grid[0] * masked.grid[1]} visible"
-    return f"{title}\n\n{_table(rows)}"
+    for part, dim, blocks in (
+        ("proj", masked.decoder_dim, ""),
+        ("mask_token", masked.decoder_dim, ""),
+        ("decoder", masked.decoder_dim, str(masked.decoder_depth)),
+        ("pred", masked.patch_values, ""),
+    ):
+        rows.append((part, grid, str(dim), blocks, *_costs(masked, part, visible)))
+    totals = _thousands(count(masked)), _giga(macs(masked)), _giga(macs(masked, visible))
+    rows.append(("FCMAE", "", "", "", *totals))
+    cost = _giga(macs(dense, image_size=size))
+    rows.append(("classifier", "", str(dense.num_classes), "", _thousands(count(dense)), cost, ""))
+    return rows
 
 
-def _row(model: Model, prefix: str, visible: int, *cells: str) -> tuple[str, ...]:
-    """The cells, then parameters, dense MACs and visible MACs of everything under the path `prefix`."""
+def _costs(model: FCMAE, prefix: str, visible: int) -> Row:
+    """Parameters, dense MACs and visible MACs of everything at and under the path `prefix`."""
 
     def inside(path: str) -> bool:
         return path == prefix or path.startswith(f"{prefix}.")
 
-    size = sum(_product(param.shape) for path, param in parameters(model).items() if inside(path))
-    costs = (sum(cost for path, cost in step_macs(model, kept) if inside(path)) for kept in (None, visible))
-    return (*cells, _thousands(size), *map(_giga, costs))
-
-
-def _product(shape: Iterable[int]) -> int:
-    result = 1
-    for side in shape:
-        result *= side
-    return result
+    size = sum(param.size for path, param in parameters(model).items() if inside(path))
+    dense, sparse = (sum(cost for path, cost in step_macs(model, kept) if inside(path)) for kept in (None, visible))
+    return _thousands(size), _giga(dense), _giga(sparse)
 
 
 def _join(values: Iterable[int]) -> str:
@@ -93,10 +109,15 @@ def _giga(value: int) -> str:
     return f"{value / 1e9:.3f} G"
 
 
-def _table(rows: Sequence[tuple[str, ...]]) -> str:
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) if not column else cell.rjust(width) for column, (cell, width) in enumerate(zip(row, widths, strict=True))) for row in rows]
+def _table(rows: Sequence[Row]) -> str:
+    """The rows under a ruled heading: first column flush left, the others flush right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [_line(row, widths) for row in rows]
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _line(row: Row, widths: Sequence[int]) -> str:
+    return "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from numbers import Integral, Real
 from typing import Any
 
 from spec.errors import SpecError
@@ -9,47 +10,68 @@ from spec.geometry import count_visible
 
 
 def known_fields(fields: Iterable[str], known: tuple[str, ...]) -> None:
+    """Refuse a field that no model of this kind has, with the nearest one that it does have."""
     for name in fields:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"the fields are {', '.join(known)}"
-            raise SpecError(f"{name}: no such field of a model; {hint}")
+            hint = nearest(name, known) or f"the fields are {', '.join(known)}"
+            raise SpecError(f"{name}: no such field of this model; {hint}")
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """`did you mean ...?` where a known name is close, else nothing."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def whole(name: str, value: Any, at_least: int) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+    """An int, from any integer type; True, 4.0 and "4" are none."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise SpecError(f"{name}: {value!r} is not a whole number of at least {at_least}")
-    return value
+    return int(value)
+
+
+def number(name: str, value: Any) -> float:
+    """A float, from any real type; True and "0.5" are none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise SpecError(f"{name}: {value!r} is not a number")
+    return float(value)
 
 
 def rate(name: str, value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1:
+    """A probability below 1: something must stay."""
+    if not 0 <= number(name, value) < 1:
         raise SpecError(f"{name}: {value!r} is not a number from 0 up to, not including, 1")
     return float(value)
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False, and not what merely counts as one."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{name}: {value!r} is neither True nor False")
+    return value
+
+
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
+    """One of a few names."""
     if value not in choices:
         raise SpecError(f"{name}: {value!r} is unknown; choose {' or '.join(map(repr, choices))}")
     return value
 
 
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Blocks and channels of each stage: as many of one as of the other."""
     if depths is None or dims is None:
         raise SpecError("depths, dims: give both, or a preset such as 'convnextv2_atto'")
-    depths, dims = _tuple("depths", depths), _tuple("dims", dims)
+    depths, dims = _whole_numbers("depths", depths), _whole_numbers("dims", dims)
     if len(depths) != len(dims) or not depths:
         raise SpecError(f"depths {depths} and dims {dims}: give one of each a stage, and at least one stage")
-    for stage, (depth, dim) in enumerate(zip(depths, dims, strict=True)):
-        whole(f"depths[{stage}]", depth, at_least=1)
-        whole(f"dims[{stage}]", dim, at_least=1)
     return depths, dims
 
 
-def _tuple(name: str, value: Any) -> tuple[int, ...]:
-    if isinstance(value, str) or not isinstance(value, Iterable):
-        raise SpecError(f"{name}: {value!r} is not a sequence of whole numbers, one a stage")
-    return tuple(value)
+def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise SpecError(f"{name}: {values!r} is not a sequence of whole numbers, one a stage")
+    return tuple(whole(f"{name}[{stage}]", value, at_least=1) for stage, value in enumerate(values))
 
 
 def stem_stride(stride: Any, patch_size: Any, stages: int) -> int:
@@ -59,34 +81,57 @@ def stem_stride(stride: Any, patch_size: Any, stages: int) -> int:
         return 4
     if patch_size is None:
         return whole("stem_stride", stride, at_least=1)
-    whole("patch_size", patch_size, at_least=1)
-    if patch_size % last:
-        raise SpecError(f"patch_size: {patch_size} is no multiple of {last}, the stride of {stages} stages past the stem")
-    derived = int(patch_size // last)
-    if stride not in (None, derived):
+    patch = whole("patch_size", patch_size, at_least=1)
+    if patch % last:
         raise SpecError(
-            f"patch_size {patch_size} and stem_stride {stride}: with {stages} stages a patch is {last} * stem_stride"
+            f"patch_size: {patch} is no multiple of {last}, the stride of {stages} stages past the stem;"
+            f" try {max(patch // last, 1) * last}"
+        )
+    derived = patch // last
+    if stride is not None and whole("stem_stride", stride, at_least=1) != derived:
+        raise SpecError(
+            f"patch_size {patch} and stem_stride {stride}: with {stages} stages a patch is {last} * stem_stride"
             f" pixels; give stem_stride={derived} or leave one out"
         )
     return derived
 
 
 def image_size(size: Any, patch: int) -> tuple[int, int]:
-    pair = (size, size) if isinstance(size, int) else _tuple("image_size", size)
+    """(height, width) from a pair or from one side; multiples of the patch."""
+    pair = tuple(size) if isinstance(size, Iterable) and not isinstance(size, str) else (size, size)
     if len(pair) != 2:
         raise SpecError(f"image_size: {size!r} is neither a side nor (height, width)")
-    for name, side in zip(("height", "width"), pair, strict=True):
-        whole(f"image_size {name}", side, at_least=1)
-        if side % patch:
-            below = side // patch * patch
-            near = f"{below} or {below + patch}" if below else f"{patch}"
-            raise SpecError(f"image_size: the {name} {side} is no multiple of the patch, {patch} pixels; try {near}")
-    return pair[0], pair[1]
+    return _side("height", pair[0], patch), _side("width", pair[1], patch)
 
 
-def mask_ratio(ratio: float, grid: tuple[int, int]) -> None:
-    total = grid[0] * grid[1]
-    visible = count_visible(grid, ratio) if 0 < ratio < 1 else 0
-    if not 0 < visible < total:
-        kept = f"leaves {visible} of {total} patches visible" if 0 < ratio < 1 else "is not between 0 and 1"
-        raise SpecError(f"mask_ratio: {ratio} {kept}; at least one must stay and one must go (the paper uses 0.6)")
+def _side(name: str, value: Any, patch: int) -> int:
+    side = whole(f"image_size {name}", value, at_least=1)
+    below = side // patch * patch
+    if side != below:
+        near = f"{below} or {below + patch}" if below else f"{patch}"
+        raise SpecError(f"image_size: the {name} {side} is no multiple of the patch, {patch} pixels; try {near}")
+    return side
+
+
+def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
+    """A ratio that removes at least one patch of the grid and keeps at least one."""
+    ratio, patches = number("mask_ratio", value), grid[0] * grid[1]
+    if patches == 1:
+        raise SpecError("image_size: the image is a single patch, which cannot be both seen and removed; enlarge it")
+    if not 0 < ratio < 1:
+        raise SpecError(f"mask_ratio: {value!r} is not between 0 and 1, both excluded; the paper uses 0.6")
+    visible = count_visible(grid, ratio)
+    if not 0 < visible < patches:
+        remedy = f"{1 - 1.5 / patches:.6g} or less" if visible == 0 else f"{0.5 / patches:.6g} or more"
+        raise SpecError(
+            f"mask_ratio: {value!r} leaves {visible} of {patches} patches visible;"
+            f" at least one must stay and one must go: try {remedy}"
+        )
+    return ratio
+
+
+def visible(value: Any, patches: int) -> int:
+    """A number of patches of the image to compute on."""
+    if whole("visible", value, at_least=1) > patches:
+        raise SpecError(f"visible: {value} patches, and the image has {patches}")
+    return int(value)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from spec import checks
 from spec.geometry import count_visible
 from spec.model import FCMAE, Model
 from spec.steps import Dense, DepthwiseConv, FillRemoved, GlobalPool, Named, PatchConv, Residual
@@ -12,23 +13,23 @@ def visible_patches(model: FCMAE) -> int:
     return count_visible(model.grid, model.mask_ratio)
 
 
-def macs(model: Model, visible: int | None = None, *, image_size: tuple[int, int] = (224, 224)) -> int:
+def macs(model: Model, visible: int | None = None, *, image_size: int | tuple[int, int] = 224) -> int:
     """Multiply-accumulates of one image's forward pass: convolutions and linear layers, as papers count them.
 
-    visible: patches the encoder computes on; None is the dense model. image_size (height,
-    width) is for classifiers; an FCMAE knows its own.
+    visible: patches the encoder computes on; None is the dense model. image_size, a side or
+    (height, width), is for classifiers; an FCMAE knows its own.
     """
     return sum(cost for _, cost in step_macs(model, visible, image_size=image_size))
 
 
 def step_macs(
-    model: Model, visible: int | None = None, *, image_size: tuple[int, int] = (224, 224)
+    model: Model, visible: int | None = None, *, image_size: int | tuple[int, int] = 224
 ) -> Iterator[tuple[str, int]]:
     """(name, multiply-accumulates) of each top-level step; a block is one step."""
     patch = model.encoder.patch_size
-    height, width = model.image_size if isinstance(model, FCMAE) else image_size
+    height, width = model.image_size if isinstance(model, FCMAE) else checks.image_size(image_size, patch)
     patches = (height // patch) * (width // patch)
-    computed = patches if visible is None else visible
+    computed = patches if visible is None else checks.visible(visible, patches)
     sites = patch * patch  # of one patch
     for name, step in model.steps:
         match step:

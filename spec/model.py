@@ -152,8 +152,9 @@ def classifier(
 
     fields: depths, dims, in_chans=3, patch_size, stem_stride=4, grn_scope="image".
     """
-    checks.whole("num_classes", num_classes, at_least=1)
-    return Classifier(_encoder(preset, drop_path, fields), num_classes)
+    checks.known_fields(fields, (*FIELDS, "num_classes", "drop_path"))
+    classes = checks.whole("num_classes", num_classes, at_least=1)
+    return Classifier(_encoder(preset, fields, checks.rate("drop_path", drop_path)), classes)
 
 
 def fcmae(
@@ -170,27 +171,33 @@ def fcmae(
 
     image_size is a side or (height, width) in pixels; fields as in `classifier`.
     """
-    encoder = _encoder(preset, 0.0, fields)
-    size = checks.image_size(image_size, encoder.patch_size)
-    checks.whole("decoder_depth", decoder_depth, at_least=0)
-    checks.whole("decoder_dim", decoder_dim, at_least=1)
-    model = FCMAE(encoder, size, float(mask_ratio), decoder_depth, decoder_dim, bool(norm_target))
-    checks.mask_ratio(model.mask_ratio, model.grid)
-    return model
+    own = ("image_size", "mask_ratio", "decoder_depth", "decoder_dim", "norm_target")
+    checks.known_fields(fields, (*FIELDS, *own))
+    encoder = _encoder(preset, fields)
+    height, width = checks.image_size(image_size, encoder.patch_size)
+    return FCMAE(
+        encoder,
+        (height, width),
+        checks.mask_ratio(mask_ratio, (height // encoder.patch_size, width // encoder.patch_size)),
+        checks.whole("decoder_depth", decoder_depth, at_least=0),
+        checks.whole("decoder_dim", decoder_dim, at_least=1),
+        checks.flag("norm_target", norm_target),
+    )
 
 
-def _encoder(preset: str | None, drop_path: float, fields: dict[str, Any]) -> Encoder:
-    known = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
-    checks.known_fields(fields, known)
+FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
+"""What shapes the encoder, of a classifier or an autoencoder; over a preset, each replaces the preset's."""
+
+
+def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0) -> Encoder:
     if preset is not None:
         fields = {**size_of(preset), **fields}
     depths, dims = checks.stages(fields.get("depths"), fields.get("dims"))
-    stem_stride = checks.stem_stride(fields.get("stem_stride"), fields.get("patch_size"), len(depths))
     return Encoder(
         depths,
         dims,
         checks.whole("in_chans", fields.get("in_chans", 3), at_least=1),
-        stem_stride,
+        checks.stem_stride(fields.get("stem_stride"), fields.get("patch_size"), len(depths)),
         checks.one_of("grn_scope", fields.get("grn_scope", "image"), ("image", "batch")),
-        checks.rate("drop_path", drop_path),
+        drop_path,
     )

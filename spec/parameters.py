@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from spec import checks
 from spec.model import FCMAE, Encoder, Model
 from spec.steps import Array, Named, Residual
 
@@ -36,24 +37,19 @@ def _table(model: Model) -> tuple[tuple[str, Param], ...]:
 
 
 def parameters(model: Model) -> dict[str, Param]:
-    """Canonical name -> Param, in the order of the module tree (that of a released state dict)."""
+    """Canonical name -> Param, in the order of the module tree."""
     return dict(_table(model))
 
 
 def num_layers(model: Model, rule: str) -> int:
     """The depth by which layer-wise decay counts: scale = decay ** (num_layers + 1 - id)."""
-    return {"single": model.encoder.num_blocks, "group": GROUPS}[rule]
+    checks.one_of("layer decay rule", rule, ("single", "group"))
+    return model.encoder.num_blocks if rule == "single" else GROUPS
 
 
 def count(model: Model) -> int:
     """The number of learnt values."""
-    total = 0
-    for param in parameters(model).values():
-        size = 1
-        for side in param.shape:
-            size *= side
-        total += size
-    return total
+    return sum(param.size for _, param in _table(model))
 
 
 def _arrays(steps: Named, prefix: str = "") -> Iterator[tuple[str, Array]]:
@@ -65,13 +61,18 @@ def _arrays(steps: Named, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 
 def _layer_ids(encoder: Encoder) -> dict[str, tuple[int, int]]:
-    """Path -> (single, group) of everything in the encoder (facts: the published optim_factory)."""
+    """Path -> (single, group) of every part of the encoder, as in the published optim_factory.py.
+
+    The group rule takes the third stage three blocks at a time; past its 27 blocks the
+    last group goes on, so that ids keep rising with depth.
+    """
     ids: dict[str, tuple[int, int]] = {}
     for stage, depth in enumerate(encoder.depths):
         before = sum(encoder.depths[:stage])
         ids[f"downsample_layers.{stage}"] = (before + 1, {0: 0, 1: 2, 2: 3}.get(stage, GROUPS))
         for j in range(depth):
-            ids[f"stages.{stage}.{j}"] = (before + j + 1, {0: 1, 1: 2, 2: 3 + j // 3}.get(stage, GROUPS))
+            third = min(3 + j // 3, GROUPS - 1)
+            ids[f"stages.{stage}.{j}"] = (before + j + 1, {0: 1, 1: 2, 2: third}.get(stage, GROUPS))
     return ids
 
 

@@ -31,6 +31,6 @@ PRESETS: dict[str, Size] = {
 
 def size_of(preset: str) -> Size:
     """The depths and dims of a preset; SpecError with the known names otherwise."""
-    if preset not in PRESETS:
+    if not isinstance(preset, str) or preset not in PRESETS:
         raise SpecError(f"preset: {preset!r} is unknown; choose one of {', '.join(PRESETS)}, or give depths and dims")
     return PRESETS[preset]

@@ -5,6 +5,7 @@ Notation: N images, H W grid, C channels, V the visible sites of an image.
 A model is `Named`: ("name", step) pairs in the order of execution, names dotted.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Literal
 
@@ -20,6 +21,11 @@ class Array:
     shape: tuple[int, ...]
     init: Init
     decays: bool
+
+    @property
+    def size(self) -> int:
+        """The number of values."""
+        return math.prod(self.shape)
 
 
 def _weight(axes: str, *shape: int) -> Array:
