@@ -44,13 +44,6 @@ def rate(name: str, value: Any) -> float:
     return float(value)
 
 
-def flag(name: str, value: Any) -> bool:
-    """True or False, and not what merely counts as one."""
-    if not isinstance(value, bool):
-        raise SpecError(f"{name}: {value!r} is neither True nor False")
-    return value
-
-
 def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
     """One of a few names."""
     if value not in choices:
@@ -128,6 +121,15 @@ def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
             f" at least one must stay and one must go: try {remedy}"
         )
     return ratio
+
+
+def norm_target(value: Any, values: int) -> bool:
+    """Whether targets are normalised by patch, which takes `values` enough in a patch to have a variance."""
+    if not isinstance(value, bool):
+        raise SpecError(f"norm_target: {value!r} is neither True nor False")
+    if value and values == 1:
+        raise SpecError("norm_target: a patch of one value has no variance; give norm_target=False")
+    return value
 
 
 def visible(value: Any, patches: int) -> int:

@@ -66,7 +66,7 @@ class Encoder:
     def drop_path_rates(self) -> tuple[float, ...]:
         """The rate of each block: linear from 0 at the first to `drop_path` at the last."""
         last = max(self.num_blocks - 1, 1)
-        return tuple(self.drop_path * index / last for index in range(self.num_blocks))
+        return tuple(self.drop_path * (index / last) for index in range(self.num_blocks))
 
     @cached_property
     def steps(self) -> Named:
@@ -181,7 +181,7 @@ def fcmae(
         checks.mask_ratio(mask_ratio, (height // encoder.patch_size, width // encoder.patch_size)),
         checks.whole("decoder_depth", decoder_depth, at_least=0),
         checks.whole("decoder_dim", decoder_dim, at_least=1),
-        checks.flag("norm_target", norm_target),
+        checks.norm_target(norm_target, encoder.patch_size**2 * encoder.in_chans),
     )
 
 

@@ -1,0 +1,43 @@
+"""Random models, small and of any shape that a spec allows."""
+
+from typing import Any
+
+from hypothesis import strategies as st
+
+import spec
+
+
+@st.composite
+def shapes(draw: st.DrawFn) -> dict[str, Any]:
+    """The fields that shape an encoder."""
+    stages = draw(st.integers(1, 5), label="stages")
+    return {
+        "depths": tuple(draw(st.lists(st.integers(1, 40), min_size=stages, max_size=stages), label="depths")),
+        "dims": tuple(draw(st.lists(st.integers(1, 40), min_size=stages, max_size=stages), label="dims")),
+        "in_chans": draw(st.integers(1, 12), label="in_chans"),
+        "stem_stride": draw(st.integers(1, 5), label="stem_stride"),
+    }
+
+
+@st.composite
+def classifiers(draw: st.DrawFn) -> spec.Classifier:
+    return spec.classifier(**draw(shapes()), num_classes=draw(st.integers(1, 20), label="num_classes"))
+
+
+@st.composite
+def autoencoders(draw: st.DrawFn) -> spec.FCMAE:
+    fields = draw(shapes())
+    patch = fields["stem_stride"] * 2 ** (len(fields["dims"]) - 1)
+    rows, columns = draw(st.tuples(st.integers(1, 9), st.integers(2, 9)), label="grid")
+    kept = draw(st.integers(1, rows * columns - 1), label="visible")
+    return spec.fcmae(
+        **fields,
+        image_size=(rows * patch, columns * patch),
+        mask_ratio=1 - (kept + 0.5) / (rows * columns),
+        decoder_depth=draw(st.integers(0, 3), label="decoder_depth"),
+        decoder_dim=draw(st.integers(1, 20), label="decoder_dim"),
+        norm_target=False,
+    )
+
+
+models = classifiers() | autoencoders()
