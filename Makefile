@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all the set-up on a machine with only Python 3.11 or newer, then run.
+
+PYTHON ?= python3
+VENV   ?= .venv
+RUN    := $(VENV)/bin/python
+READY  := $(VENV)/ready
+
+.PHONY: demo test lint format types bench clean
+
+# Pre-train on the embedded digits in both frameworks: minutes on a CPU.
+demo: $(READY)
+	$(RUN) -m train --backend torch --output_dir runs/demo-torch
+	$(RUN) -m train --backend jax --output_dir runs/demo-jax
+
+# PYTEST adds options, e.g. make test PYTEST='-k grn'.
+test: $(READY)
+	$(RUN) -m pytest $(PYTEST)
+
+lint: $(READY)
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+format: $(READY)
+	$(RUN) -m ruff check --fix .
+	$(RUN) -m ruff format .
+
+types: $(READY)
+	$(RUN) -m mypy
+
+bench: $(READY)
+	$(RUN) -m benchmarks
+
+# timm judges our exports in the tests. It asks for torchvision, which it does not need for that.
+$(READY): pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info < (3, 11) and sys.exit("$(PYTHON) is older than 3.11: give make another with PYTHON=python3.12")'
+	@echo "Setting up $(VENV), once; it takes a few minutes."
+	$(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --quiet --editable '.[all]'
+	$(RUN) -m pip install --quiet --no-deps 'timm>=1.0.20'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) .cache .hypothesis .mypy_cache .pytest_cache .ruff_cache
