@@ -38,6 +38,8 @@ def choose_engine(engine: str | None, engines: tuple[str, ...], mask: np.ndarray
     """The engine asked for, or the best one: visible where a mask keeps the same number of every image."""
     if engine is None:
         return "masked" if mask is None or visible is None else "visible"
+    if engine == "minkowski" and engine not in engines:
+        raise BackendError("engine: 'minkowski' is backend torch's and needs MinkowskiEngine; build it: make minkowski")
     if engine not in engines:
         raise BackendError(f"engine: {engine!r} is unknown; choose one of {', '.join(map(repr, engines))}")
     if engine == "visible" and visible is None:

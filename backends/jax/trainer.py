@@ -54,7 +54,7 @@ class Trainer:
             ema = {name: jnp.copy(p) for name, p in params.items()} if optimizer.ema_decay is not None else {}
             self.state = Moments(params, adam.init(params), ema)
         self._add_gradient = jax.jit(self._accumulate, static_argnames=("engine", "visible"), donate_argnums=(1, 2))
-        self._update = jax.jit(partial(_update, adam, *self._rules(), optimizer), donate_argnums=(0, 1))
+        self._update = jax.jit(partial(_update, adam, *self._rules(), optimizer), donate_argnums=0)
         self._evaluate = jax.jit(self._run, static_argnames=("engine", "visible"))
 
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Array]:

@@ -46,9 +46,40 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tenso
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Tensor:
-    tiles = _tiles(x, halo)
-    out = grad.flatten(0, 1).permute(0, 3, 1, 2)
-    channels = weight.shape[0]
-    return torch.ops.aten.convolution_backward(
-        out, tiles, weight, None, [1, 1], [0, 0], [1, 1], False, [0, 0], channels, [False, True, False]
-    )[1]
+    """dw (C, 1, k, k): each tile against the gradient of its own patch, summed over tiles."""
+    tiles = _tiles(x, halo)  # N*K C Q Q
+    grad = grad.flatten(0, 1).permute(0, 3, 1, 2)  # N*K C P P
+    if grad.device.type != "cpu":
+        return _library_gradient(tiles, grad, weight)
+    side = grad.shape[-1]
+    gradient = _shifted_gradient if side <= 2 else _product_gradient
+    return gradient(tiles, grad, weight.shape[-1])[:, None]
+
+
+def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    options = [1, 1], [0, 0], [1, 1], False, [0, 0], weight.shape[0]
+    return torch.ops.aten.convolution_backward(grad, tiles, weight, None, *options, [False, True, False])[1]
+
+
+def _shifted_gradient(tiles: Tensor, grad: Tensor, k: int) -> Tensor:
+    """(C, k, k), one multiply-add a site of a patch: for patches of few sites."""
+    side = grad.shape[-1]
+    each = sum(
+        tiles[..., p : p + k, q : q + k] * grad[..., p : p + 1, q : q + 1] for p in range(side) for q in range(side)
+    )
+    return each.sum(0)
+
+
+def _product_gradient(tiles: Tensor, grad: Tensor, k: int) -> Tensor:
+    """(C, k, k) as one product a channel of all sites of the tile with all of the patch, then sums along diagonals.
+
+    Twice the arithmetic that is needed at 8 x 8 sites, and still ahead of oneDNN's
+    depthwise gradient, which is not vectorised over channels.
+    """
+    (n, channels, wide_side, _), side = tiles.shape, grad.shape[-1]
+    left = tiles.permute(1, 2, 3, 0).reshape(channels, wide_side**2, n)
+    right = grad.permute(1, 0, 2, 3).reshape(channels, n, side**2)
+    products = torch.bmm(left, right).view(channels, wide_side, wide_side, side, side)
+    row, site = wide_side * side**2, side**2  # strides of a step down and a step right in the tile
+    diagonals = products.as_strided((channels, k, k, side, side), (wide_side * row, row, site, row + side, site + 1))
+    return diagonals.sum((3, 4))

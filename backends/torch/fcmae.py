@@ -67,13 +67,25 @@ class FCMAE(Chain):
         every image (by default as many as the spec's mask ratio does).
         """
         call = Call(record, keep_paths)
-        kept = spec.visible_patches(self.model) if visible is None else visible
-        sites = enter(engine, images.to(self.dtype), mask, self.model.encoder.patch_size, kept)
-        sites = self.run(self.encoder_names, sites, call)
+        sites = self.encode(images, mask, call, engine=engine, visible=visible)
         encoded = sites.grid()
         prediction = self.run(self.names[len(self.encoder_names) :], sites, call).x
         loss = masked_loss(prediction, images, mask, self.model)
         return {"encoded": encoded, "prediction": prediction, "loss": loss}
+
+    def encode(
+        self,
+        images: Tensor,
+        mask: Tensor | None,
+        call: Call | None = None,
+        *,
+        engine: str = "visible",
+        visible: int | None = None,
+    ) -> Any:
+        """The sites after the encoder; `.grid()` shows them as (N, G_h, G_w, C3)."""
+        kept = spec.visible_patches(self.model) if visible is None else visible
+        sites = enter(engine, images.to(self.dtype), mask, self.model.encoder.patch_size, kept)
+        return self.run(self.encoder_names, sites, call or Call())
 
 
 def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:

@@ -5,6 +5,7 @@ A sites object holds the activations `x` and knows where they lie. Its verbs are
 function of the last axis, `plus` adds other sites, `grid` shows all as (N, H, W, C).
 """
 
+import importlib.util
 from typing import Any
 
 from torch import Tensor
@@ -12,7 +13,8 @@ from torch import Tensor
 from backends.torch.sites.masked import Masked
 from backends.torch.sites.visible import Visible
 
-ENGINES = ("masked", "visible")
+WITNESS = ("minkowski",) if importlib.util.find_spec("MinkowskiEngine") else ()
+ENGINES = ("masked", "visible", *WITNESS)
 
 
 def enter(engine: str, images: Tensor, mask: Tensor | None, patch: int, visible: int) -> Any:
@@ -22,4 +24,8 @@ def enter(engine: str, images: Tensor, mask: Tensor | None, patch: int, visible:
     """
     if engine == "visible":
         return Visible.enter(images, mask, patch, visible)
+    if engine == "minkowski":
+        from backends.torch.sites.minkowski import Minkowski  # optional, and slow to import
+
+        return Minkowski.enter(images, mask, patch)
     return Masked.enter(images, mask, patch)

@@ -1,0 +1,155 @@
+"""MinkowskiEngine's sparse tensor: what the published code runs on, and the independent witness of the other engines.
+
+Optional, and imported on first use: `make minkowski` builds and installs it.
+"""
+
+import collections
+import collections.abc
+import importlib
+import os
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.func import functional_call
+
+from backends.protocol import BackendError
+from backends.torch.sites.masked import Masked
+from backends.torch.steps import wide
+
+
+def _load() -> Any:
+    """MinkowskiEngine, without the traces that its import would leave; BackendError when it does not load."""
+    threads_unset = "OMP_NUM_THREADS" not in os.environ
+    if threads_unset:  # it would set 16, with a warning, on larger machines
+        os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
+    vars(collections)["Sequence"] = collections.abc.Sequence  # its home until Python 3.10
+    try:
+        return importlib.import_module("MinkowskiEngine")
+    except ImportError as error:
+        why = str(error).splitlines()[0]
+        raise BackendError(
+            f"engine: 'minkowski' does not load ({why}); build it for this Python and torch: make minkowski"
+        ) from error
+    finally:
+        del vars(collections)["Sequence"]
+        if threads_unset:
+            del os.environ["OMP_NUM_THREADS"]
+
+
+ME = _load()
+
+
+class _PatchConv(ME.MinkowskiConvolution):
+    """The engine's convolution, called with our parameters: its own are never drawn."""
+
+    def reset_parameters(self, is_transpose: bool = False) -> None:
+        pass
+
+
+class _DepthwiseConv(ME.MinkowskiChannelwiseConvolution):
+    """The engine's depthwise convolution, likewise."""
+
+    def reset_parameters(self, is_transpose: bool = False) -> None:
+        pass
+
+
+class Minkowski:
+    """x (M, C): the visible sites of all images, in the order that the engine keeps them in.
+
+    sparse holds them and their coordinates (image, row, column), in pixels; shape is (N, H, W) in pixels.
+    Coordinates come from the mask, never from the values: a visible site may well be zero.
+    """
+
+    def __init__(self, sparse: Any, shape: torch.Size) -> None:
+        self.sparse, self.shape = sparse, shape
+
+    @classmethod
+    def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> "Minkowski":
+        """BackendError on a dtype or a device that the engine was not built for."""
+        if images.dtype not in (torch.float32, torch.float64):
+            raise BackendError(f"dtype: MinkowskiEngine computes in float32 or float64, not {images.dtype}")
+        if images.is_cuda and not ME.is_cuda_available():
+            raise BackendError(
+                f"device: this MinkowskiEngine knows no CUDA; move the model from {images.device} to cpu"
+            )
+        shape = images.shape[:3]
+        keep = torch.ones(shape, dtype=torch.bool, device=images.device)
+        if mask is not None:
+            keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+        return cls(ME.SparseTensor(images[keep], coordinates=keep.nonzero().int()), shape)
+
+    @property
+    def x(self) -> Tensor:
+        return self.sparse.F
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.x.dtype
+
+    @property
+    def stride(self) -> int:
+        """Pixels a site."""
+        return int(self.sparse.tensor_stride[0])
+
+    @cached_property
+    def coordinates(self) -> tuple[Tensor, ...]:
+        """Image, row and column of each site, (M,) each, rows and columns in sites."""
+        image, row, column = self.sparse.C.long().unbind(1)
+        return image, row // self.stride, column // self.stride
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Minkowski":
+        return self._like(function(self.x))
+
+    def plus(self, other: "Minkowski", scale: Tensor | None = None) -> "Minkowski":
+        """Self plus scale (N,) times other."""
+        added = other.x if scale is None else other.x * scale[self.coordinates[0], None]
+        return self._like(self.x + added)
+
+    def grid(self) -> Tensor:
+        """(N, H, W, C) with exact zeros at removed sites, those of the last row and column included."""
+        return self._scatter(self.x.new_zeros(()))
+
+    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+        out_chans, in_chans, size, _ = weight.shape
+        conv = _PatchConv(in_chans, out_chans, kernel_size=size, stride=size, bias=True, dimension=2)
+        return self._through(conv, rearrange(weight, "o i kh kw -> (kw kh) i o"), bias)
+
+    def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+        channels, _, size, _ = weight.shape
+        conv = _DepthwiseConv(channels, kernel_size=size, bias=True, dimension=2)
+        return self._through(conv, rearrange(weight, "c 1 kh kw -> (kw kh) c"), bias)
+
+    def spatial_norm(self, scope: str) -> Tensor:
+        """L2 norm of each channel over the visible sites of a site's own image: (M, C), or (1, C) over the batch."""
+        x = wide(self.x)
+        if scope == "batch":
+            return torch.linalg.vector_norm(x, dim=0, keepdim=True)
+        image = self.coordinates[0]
+        return torch.stack([torch.linalg.vector_norm(x[image == n], dim=0) for n in range(self.shape[0])])[image]
+
+    def fill(self, token: Tensor) -> Masked:
+        return Masked(self._scatter(token))
+
+    def pool(self) -> Masked:
+        x, image = wide(self.x), self.coordinates[0]
+        return Masked(torch.stack([x[image == n].mean(0) for n in range(self.shape[0])]).to(self.dtype))
+
+    def _through(self, conv: torch.nn.Module, kernel: Tensor, bias: Tensor) -> "Minkowski":
+        """One of the engine's convolutions; kernel positions run with the first spatial axis, the row, fastest."""
+        values = {"kernel": kernel.reshape(conv.kernel_shape), "bias": bias[None]}
+        return Minkowski(functional_call(conv, values, self.sparse), self.shape)
+
+    def _like(self, x: Tensor) -> "Minkowski":
+        """Other values at the same sites."""
+        key, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
+        return Minkowski(ME.SparseTensor(x, coordinate_map_key=key, coordinate_manager=manager), self.shape)
+
+    def _scatter(self, empty: Tensor) -> Tensor:
+        """(N, H, W, C), with `empty` (C,) at removed sites."""
+        images, height, width = self.shape
+        grid = empty.expand(images, height // self.stride, width // self.stride, self.x.shape[1])
+        return grid.index_put(self.coordinates, self.x)

@@ -1,0 +1,1 @@
+"""Benchmarks: what the engines cost, side by side in one run."""

@@ -1,0 +1,136 @@
+"""One process that times one engine of one backend, a step whenever it is told to.
+
+The parent keeps a worker for every row of its table and asks them in turn, so that a
+machine whose speed drifts slows all rows alike. Speaks JSON, one object a line.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import spec
+from backends.protocol import Batch
+
+
+def main() -> None:
+    """Build the job given on the first line, report its memory, then answer each line with seconds."""
+    job = json.loads(sys.stdin.readline())
+    prepare = _torch if job["backend"] == "torch" else _jax
+    started = time.perf_counter()
+    run, memory = prepare(job, *inputs(job))
+    run()
+    ready = {"first_step_s": time.perf_counter() - started}
+    run()
+    with_peak = memory(run)
+    print(json.dumps(ready | {"peak_bytes": with_peak}), flush=True)
+    for _ in sys.stdin:
+        started = time.perf_counter()
+        run()
+        print(time.perf_counter() - started, flush=True)
+
+
+def inputs(job: dict[str, Any]) -> tuple[spec.FCMAE, Batch]:
+    """The model and one batch of random images and exact-K masks."""
+    model = spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"])
+    rng = np.random.default_rng(0)
+    n, patches = job["batch_size"], model.grid[0] * model.grid[1]
+    images = rng.standard_normal((n, *model.image_size, model.encoder.in_chans), dtype=np.float32)
+    ranks = rng.random((n, patches)).argsort(1).argsort(1)
+    mask = (ranks >= spec.visible_patches(model)).reshape(n, *model.grid).astype(np.uint8)
+    return model, {"images": images, "mask": mask}
+
+
+Prepared = tuple[Callable[[], None], Callable[[Callable[[], None]], int]]
+
+
+def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
+    import torch
+
+    from backends import torch as backend
+
+    device = job["device"] or "cpu"
+    if job["what"] == "step":
+        trainer = backend.Trainer(model, _optimizer(), dtype=job["dtype"], engine=job["engine"], device=device)
+        work = lambda: float(trainer.step([batch], 1e-4)["loss"])  # noqa: E731
+    else:
+        net = backend.build(model, dtype=job["dtype"], device=device)
+        images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
+        part = _part(net, job)
+        call = torch.compile(part, fullgraph=True) if job["compiled"] else part
+
+        def work() -> None:
+            with torch.set_grad_enabled(job["what"] == "gradient"):
+                loss = call(images, mask)
+            if job["what"] == "gradient":
+                net.zero_grad(set_to_none=True)
+                loss.backward()
+            loss.item()
+
+    if device == "cpu":
+        return work, _peak_resident
+
+    def peak(run: Callable[[], None]) -> int:
+        torch.cuda.reset_peak_memory_stats()
+        run()
+        return torch.cuda.max_memory_allocated()
+
+    return work, peak
+
+
+def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
+    import jax
+    from flax import nnx
+
+    from backends.jax import Trainer, door
+
+    dtype = job["dtype"]
+    if job["what"] == "step":
+        trainer = Trainer(model, _optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
+        return lambda: float(trainer.step([batch], 1e-4)["loss"]), _peak_resident
+    with door.precision(dtype):
+        net = door.build(model, dtype=dtype, device=job["device"])
+        graph, params = nnx.graphdef(net), door.flat(net)
+        images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
+
+        def loss(params: Any) -> Any:
+            return _part(door.bind(graph, params), job)(images, mask)
+
+        function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
+        compiled = function.lower(params).compile()
+    sizes = compiled.memory_analysis()
+    total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
+    return lambda: jax.block_until_ready(compiled(params)) and None, lambda _: total
+
+
+def _part(net: Any, job: dict[str, Any]) -> Callable[[Any, Any], Any]:
+    """(images, mask) -> the FCMAE loss, or the sum of what the encoder alone gives."""
+    if job["part"] == "encoder":
+        return lambda images, mask: net.encode(images, mask, engine=job["engine"]).grid().sum()
+    return lambda images, mask: net(images, mask, engine=job["engine"])["loss"]
+
+
+def _optimizer() -> Any:
+    from backends.protocol import Optimizer
+
+    return Optimizer()
+
+
+def _peak_resident(run: Callable[[], None]) -> int:
+    """The high-water mark of the process during one run, less what a process with the framework holds anyway."""
+    with open("/proc/self/clear_refs", "w") as reset:
+        reset.write("5")
+    run()
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int:
+    with open("/proc/self/status") as status:
+        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+
+
+if __name__ == "__main__":
+    main()
