@@ -1,0 +1,134 @@
+"""The command `convert`: torch2jax, jax2torch, translate, inspect, verify."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from convert import containers, report, surgery
+from convert.arrays import DTYPES
+from convert.checkpoint import Checkpoint, load, save
+from convert.errors import ConvertError
+from convert.formats import FORMATS
+from spec import SpecError
+
+SUFFIX = {"ours": ".safetensors", "flax": ".safetensors", "timm": ".safetensors", "hf": ""}
+"""The suffix of a format's files where -o does not say; .pth for the others."""
+
+
+class Parser(argparse.ArgumentParser):
+    """Mistakes end in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"{self.prog}: {message}; --help shows what there is", file=sys.stderr)
+        raise SystemExit(2)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; 0, or 1 where `verify` finds a difference, or 2 after one line about a mistake."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except (ConvertError, SpecError) as error:
+        print(f"convert: {error}", file=sys.stderr)
+    except (OSError, MemoryError) as error:
+        print(f"convert: {args.input}: {error or 'not enough memory'}", file=sys.stderr)
+    except KeyboardInterrupt:
+        print("convert: interrupted; nothing was written", file=sys.stderr)
+    return 2
+
+
+def _parser() -> Parser:
+    parser = Parser(prog="convert", description="Checkpoints of ConvNeXt V2 and FCMAE from any code to any other.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, default, text in (
+        ("torch2jax", "flax", "to a Flax tree, or what --to says"),
+        ("jax2torch", "official-dense", "to the published PyTorch names, or what --to says"),
+        ("translate", None, "to the format that --to names"),
+    ):
+        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command.set_defaults(run=_translate)
+        _add_translation(command, default)
+    inspect = commands.add_parser("inspect", help="what a file is, part by part", allow_abbrev=False)
+    inspect.set_defaults(run=_inspect)
+    verify = commands.add_parser("verify", help="whether two files are one function", allow_abbrev=False)
+    verify.set_defaults(run=_verify)
+    for command in (inspect, verify):
+        _add_input(command)
+    verify.add_argument("other", metavar="B", type=Path, help="the file or folder to compare with")
+    return parser
+
+
+def _add_input(command: argparse.ArgumentParser) -> None:
+    command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder of transformers, Orbax or a run")
+    command.add_argument("--from", dest="source", choices=sorted(FORMATS), help="its format, where the names mislead")
+
+
+def _add_translation(command: argparse.ArgumentParser, default: str | None) -> None:
+    _add_input(command)
+    command.add_argument("-o", "--output", type=Path, help="its suffix says the kind of file; none makes a folder")
+    command.add_argument("--to", choices=sorted(FORMATS), default=default, required=not default, help="format to write")
+    command.add_argument("--dtype", choices=list(DTYPES), help="dtype of the parameters; their own by default")
+    command.add_argument("--ema", action="store_true", help="take the moving average instead of the parameters")
+    command.add_argument("--encoder-only", action="store_true", help="leave decoder, norm and head out")
+    command.add_argument("--weights-only", action="store_true", help="leave optimizer and moving average out")
+    command.add_argument("--in-chans", type=int, metavar="N", help="give the stem another number of image channels")
+    command.add_argument("--num-classes", type=int, metavar="N", help="draw a new head of so many classes")
+    command.add_argument("--force", action="store_true", help="replace what stands at the output")
+
+
+def _translate(args: argparse.Namespace) -> int:
+    checkpoint = _changed(load(args.input, format=args.source, weights_only=args.weights_only), args)
+    output = args.output or _output(args.input, checkpoint, args.to)
+    left = save(checkpoint, output, format=args.to, force=args.force)
+    print(f"{args.input}: {report.summary(checkpoint)}")
+    for note in (*checkpoint.notes, *left):
+        print(f"note: {note}")
+    print(f"{output}: written, {args.to}")
+    return 0
+
+
+def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
+    """The checkpoint after what the flags ask for, in this order."""
+    if args.ema:
+        checkpoint = surgery.averaged(checkpoint)
+    if args.encoder_only:
+        checkpoint = surgery.encoder_only(checkpoint)
+    if args.in_chans is not None:
+        checkpoint = surgery.with_channels(checkpoint, args.in_chans)
+    if args.num_classes is not None:
+        checkpoint = surgery.with_classes(checkpoint, args.num_classes)
+    return surgery.cast(checkpoint, args.dtype) if args.dtype else checkpoint
+
+
+def _output(source: Path, checkpoint: Checkpoint, format: str) -> Path:
+    """A name beside the input: NAME.FORMAT with the suffix of the format; a folder where there is a run to keep."""
+    endings = [suffix for kind in containers.KINDS.values() for suffix in kind.suffixes]
+    stem = source.resolve().name
+    for ending in (*endings, *(f".{name}" for name in FORMATS)):
+        stem = stem.removesuffix(ending) or stem
+    suffix = SUFFIX.get(format, ".pth")
+    if format == "ours" and (checkpoint.optimizer or checkpoint.ema):
+        suffix = ""
+    return source.with_name(f"{stem}.{format}{suffix}")
+
+
+def _inspect(args: argparse.Namespace) -> int:
+    print(report.report(args.input, load(args.input, format=args.source)))
+    return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from convert.verify import BOUND, verify
+
+    verdict = verify(load(args.input, format=args.source, weights_only=True), load(args.other, weights_only=True))
+    print(report.table([("layer", "largest gap"), *((name, f"{gap:.1e}") for name, gap in verdict.gaps.items())]))
+    found = "the same function" if verdict.same else f"not the same function, from {verdict.first} on"
+    first, last = verdict.backends
+    print(f"\nA in {first}, B in {last}, float64, random images; {BOUND:.0e} allowed: {found}")
+    return 0 if verdict.same else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

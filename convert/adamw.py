@@ -1,0 +1,106 @@
+"""Between AdamW's moments by name and torch's state dict, which knows parameters by their index only.
+
+Indices run through the parameter groups, and scripts group parameters in different ways.
+A grouping is recognised by its group sizes and by the shapes of the moments.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from convert.arrays import Arrays, entries_of
+from convert.content import AdamW, TorchState
+from convert.errors import ConvertError
+
+
+@dataclass(frozen=True)
+class Row:
+    """A parameter, in the order of the state dict: its name and shape there, and its layer ids in the spec."""
+
+    name: str
+    shape: tuple[int, ...]
+    single: int
+    group: int
+
+    @property
+    def bias_like(self) -> bool:
+        """timm's rule: rank alone, so the sparse GRN (1, ch) and the mask token do decay."""
+        return len(self.shape) <= 1 or self.name.endswith(".bias")
+
+    @property
+    def undecayed(self) -> bool:
+        """The fine-tuning script's rule, which spares GRN as well."""
+        return self.bias_like or self.name.endswith((".gamma", ".beta"))
+
+
+def _by(key: Callable[[Row], Any]) -> Callable[[Sequence[Row]], list[list[Row]]]:
+    def group(rows: Sequence[Row]) -> list[list[Row]]:
+        groups: dict[Any, list[Row]] = {}
+        for row in rows:
+            groups.setdefault(key(row), []).append(row)
+        return list(groups.values())
+
+    return group
+
+
+GROUPINGS: dict[str, Callable[[Sequence[Row]], list[list[Row]]]] = {
+    "one": lambda rows: [list(rows)],
+    "undecayed first": lambda rows: [[r for r in rows if r.bias_like], [r for r in rows if not r.bias_like]],
+    "decay": _by(lambda row: row.undecayed),
+    "layers, single": _by(lambda row: (row.single, row.undecayed)),
+    "layers, group": _by(lambda row: (row.group, row.undecayed)),
+}
+"""In order: plain AdamW(model.parameters()); timm's, of the pre-training script; the fine-tuning script's three."""
+
+
+def to_names(state: TorchState, rows: Sequence[Row]) -> AdamW:
+    """The moments by name; ConvertError when no grouping of the rows explains the indices."""
+    lengths = [len(group.get("params", ())) for group in state.groups]
+    indices = [index for group in state.groups for index in group.get("params", ())]
+    for grouping, split in GROUPINGS.items():
+        groups = split(rows)
+        order = [row for group in groups for row in group]
+        if [len(group) for group in groups] != lengths or set(indices) != set(state.mu):
+            continue
+        if all(state.mu[i].shape == state.nu[i].shape == row.shape for i, row in zip(indices, order, strict=True)):
+            mu, nu = ({row.name: m[i] for i, row in zip(indices, order, strict=True)} for m in (state.mu, state.nu))
+            options = [{key: one for key, one in group.items() if key != "params"} for group in state.groups]
+            hyper = {**_common(options), "grouping": grouping, "groups": options}
+            return AdamW(Arrays(mu), Arrays(nu), state.t, hyper)
+    raise ConvertError(
+        f"optimizer: {len(state.mu)} moments in groups of {lengths} fit the {len(rows)} parameters in none of the known"
+        " groupings; --weights-only leaves the optimizer behind"
+    )
+
+
+def to_torch(state: AdamW, rows: Sequence[Row], grouping: str) -> TorchState:
+    """torch's state dict of moments by name: grouped as they came, or else as `grouping` says."""
+    grouping = str(state.hyper.get("grouping", grouping))
+    groups = GROUPINGS.get(grouping, GROUPINGS["one"])(rows)
+    names = [row.name for group in groups for row in group]
+    mu, nu = ({i: entries_of(moment)[name] for i, name in enumerate(names)} for moment in (state.mu, state.nu))
+    made, index = [], 0
+    for group, options in zip(groups, _options(groups, state.hyper, grouping), strict=True):
+        made.append({**options, "params": list(range(index, index + len(group)))})
+        index += len(group)
+    return TorchState(mu, nu, state.t, made)
+
+
+def _options(groups: list[list[Row]], hyper: dict[str, Any], grouping: str) -> list[dict[str, Any]]:
+    """The options of each group: those that it came with, or the common ones and no decay where none belongs."""
+    came = hyper.get("groups")
+    if isinstance(came, list) and len(came) == len(groups):
+        return came
+    common = {name: hyper[name] for name in COMMON if name in hyper}
+    spared = [grouping != "one" and all(row.undecayed for row in group) for group in groups]
+    return [{**DEFAULTS, **common, **({"weight_decay": 0.0} if spare else {})} for spare in spared]
+
+
+COMMON = ("lr", "betas", "eps", "weight_decay")
+DEFAULTS = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.05, "amsgrad": False}
+
+
+def _common(options: list[dict[str, Any]]) -> dict[str, Any]:
+    """The hyperparameters of the run: of its groups, the one that decays most."""
+    found = {name: [one[name] for one in options if name in one] for name in COMMON}
+    return {name: max(values) for name, values in found.items() if values}

@@ -1,0 +1,119 @@
+"""Arrays that are known before they are read: shapes and dtypes first, values one array at a time.
+
+Nothing in `convert` holds a whole file: a container lists its entries, the rules rename
+and permute them, and a writer reads each once, when its turn comes.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import ml_dtypes
+import numpy as np
+
+from convert.errors import ConvertError
+
+DTYPES: dict[str, np.dtype] = {
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+    "float32": np.dtype(np.float32),
+    "float64": np.dtype(np.float64),
+}
+"""What a parameter may be stored as."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An array by its header; `read` makes the values, and may be called again."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    read: Callable[[], np.ndarray]
+
+    @property
+    def nbytes(self) -> int:
+        return size(self.shape) * self.dtype.itemsize
+
+    def then(self, change: "Change", shape: tuple[int, ...] | None = None, dtype: np.dtype | None = None) -> "Entry":
+        """The entry whose values are `change(values)`; shape and dtype say what the change alters."""
+        return Entry(self.shape if shape is None else shape, dtype or self.dtype, lambda: change(self.read()))
+
+
+Change = Callable[[np.ndarray], np.ndarray]
+Entries = dict[str, Entry]
+
+
+class Arrays(Mapping[str, np.ndarray]):
+    """Name -> array, read from the file each time it is asked for; `entries` has the headers."""
+
+    def __init__(self, entries: Entries) -> None:
+        self.entries = entries
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        return self.entries[name].read()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def entries_of(arrays: Mapping[str, np.ndarray]) -> Entries:
+    """The headers of any mapping of arrays, lazy or not."""
+    if isinstance(arrays, Arrays):
+        return arrays.entries
+    return {name: entry_checked(name, entry_of(np.asarray(array))) for name, array in arrays.items()}
+
+
+def entry_of(array: np.ndarray) -> Entry:
+    """An array in memory as an entry."""
+    return Entry(array.shape, array.dtype, lambda: array)
+
+
+def entry_checked(name: str, entry: Entry) -> Entry:
+    """The entry, whose reading ends in a ConvertError if a value is NaN or infinite."""
+
+    def finite(values: np.ndarray) -> np.ndarray:
+        if not np.isfinite(values).all():
+            bad = int(values.size - np.isfinite(values).sum())
+            raise ConvertError(
+                f"{name}: {bad} of its {values.size} values are NaN or infinite; take an earlier checkpoint"
+            )
+        return values
+
+    return entry.then(finite)
+
+
+def span(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
+    """The array that lies in a file from byte `offset`; ConvertError now if the file ends before it."""
+    count = size(shape) * dtype.itemsize
+    if offset < 0 or offset + count > path.stat().st_size:
+        raise ConvertError(f"{path}: truncated: {count} bytes at {offset} lie past its end; fetch it again")
+
+    def read() -> np.ndarray:
+        raw = np.fromfile(path, np.uint8, count, offset=offset)
+        if raw.size != count:
+            raise ConvertError(f"{path}: changed while it was read")
+        return raw.view(dtype).reshape(shape)
+
+    return Entry(shape, dtype, read)
+
+
+def raw_bytes(entry: Entry) -> np.ndarray:
+    """The values of an entry as little-endian bytes in C order: the one way that arrays reach a file.
+
+    Permuted arrays are views; safetensors 0.8.0 writes such views wrongly, without an error.
+    """
+    values = np.ascontiguousarray(entry.read())
+    if values.shape != entry.shape or values.dtype != entry.dtype:
+        raise AssertionError(f"an entry of {entry.dtype}{entry.shape} read as {values.dtype}{values.shape}")
+    return values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
+
+
+def size(shape: tuple[int, ...]) -> int:
+    """The number of values; exact, where numpy's would wrap."""
+    total = 1
+    for side in shape:
+        total *= side
+    return total

@@ -1,0 +1,113 @@
+"""The containers: what holds arrays on disk, one module each, imported when first needed.
+
+A container has `read(path) -> Content` and `write(path, content)`. Which one a file is, its
+first bytes say; its name is never trusted.
+"""
+
+import importlib
+import importlib.util
+import zipfile
+from pathlib import Path
+from typing import NamedTuple, Protocol, cast
+
+from convert.content import Content
+from convert.errors import ConvertError
+
+
+class Container(Protocol):
+    """What each module of this package does."""
+
+    def read(self, path: Path) -> Content:
+        """The file's entries, in the file's own names."""
+
+    def write(self, path: Path, content: Content) -> None:
+        """Write all of the content that this container can hold."""
+
+
+class Kind(NamedTuple):
+    """A container's suffixes, module, and the package without which it cannot be read or written."""
+
+    suffixes: tuple[str, ...]
+    module: str
+    package: str
+
+
+KINDS: dict[str, Kind] = {
+    "pth": Kind((".pth", ".pt", ".bin", ".ckpt"), "convert.containers.pth", "torch"),
+    "safetensors": Kind((".safetensors",), "convert.containers.safetensors", "safetensors"),
+    "npz": Kind((".npz",), "convert.containers.npz", "numpy"),
+    "msgpack": Kind((".msgpack",), "convert.containers.msgpack", "msgpack"),
+    "hf": Kind((), "convert.containers.huggingface", "safetensors"),
+    "run": Kind((), "convert.containers.run", "safetensors"),
+    "orbax": Kind((".orbax",), "convert.containers.orbax", "orbax.checkpoint"),
+}
+FOLDERS = {"hf": "hf", "ours": "run"}
+"""Which container a folder is, by the format in it; Orbax otherwise."""
+
+
+def read(path: Path) -> tuple[str, Content]:
+    """The kind of a file or folder, and its content; ConvertError when it is no checkpoint, or damaged."""
+    kind = kind_of(path)
+    try:
+        return kind, module(kind).read(path)
+    except (ConvertError, KeyboardInterrupt):
+        raise
+    except Exception as error:  # foreign parsers raise anything on a damaged file
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise ConvertError(f"{path}: damaged, or not what it seems ({kind}): {reason}") from error
+
+
+def module(kind: str) -> Container:
+    """The module of a container; ConvertError says how to install what it needs."""
+    package = KINDS[kind].package
+    if importlib.util.find_spec(package.partition(".")[0]) is None:
+        raise ConvertError(f"{kind}: {package} is not installed; pip install {package.replace('.', '-')}")
+    return cast(Container, importlib.import_module(KINDS[kind].module))
+
+
+def kind_of(path: Path) -> str:
+    """Which container a file or folder is, by what is in it."""
+    if path.is_dir():
+        return _kind_of_folder(path)
+    if not path.is_file():
+        raise ConvertError(f"{path}: no such file or folder")
+    with path.open("rb") as file:
+        head = file.read(16)
+    if head[:2] == b"PK":
+        return "npz" if _first_member(path).endswith(".npy") else "pth"
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+        return "pth"  # a bare pickle, as torch wrote before 1.6
+    if head[8:9] == b"{":
+        return "safetensors"
+    if head[:1] and (head[0] >> 4 == 0x8 or head[0] in (0xDE, 0xDF)):
+        return "msgpack"
+    raise ConvertError(f"{path}: no checkpoint; it {'is empty' if not head else f'begins with {head[:8]!r}'}")
+
+
+def kind_for(path: Path, format: str) -> str:
+    """Which container to write at a path, by its suffix; without one it is a folder."""
+    for kind, (suffixes, *_) in KINDS.items():
+        if path.suffix in suffixes:
+            return kind
+    if path.suffix in ("", ".hf", ".ours"):
+        return FOLDERS.get(format, "orbax")
+    known = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
+    raise ConvertError(f"{path}: what is {path.suffix!r}? The suffixes are {known}, or none for a folder")
+
+
+def _kind_of_folder(path: Path) -> str:
+    if (path / "manifest.json").is_file() or (path / "checkpoints").is_dir():
+        return "run"
+    if (path / "config.json").is_file():
+        return "hf"
+    if (path / "_METADATA").is_file() or (path / "_CHECKPOINT_METADATA").is_file():
+        return "orbax"
+    raise ConvertError(f"{path}: no checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
+
+
+def _first_member(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return next(iter(archive.namelist()), "")
+    except zipfile.BadZipFile as error:
+        raise ConvertError(f"{path}: truncated or damaged zip: {error}") from error

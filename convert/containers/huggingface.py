@@ -1,0 +1,90 @@
+"""A folder as transformers' save_pretrained leaves it: config.json, and one or several files of arrays."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from convert.arrays import Entries
+from convert.containers import safetensors
+from convert.content import Content
+from convert.errors import ConvertError
+from spec import EPS, Model
+
+CONFIG, WHOLE, INDEX, PICKLED = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+
+
+def read(path: Path) -> Content:
+    """The entries of the folder's arrays; ConvertError when the config is of another architecture."""
+    config = json.loads((path / CONFIG).read_text())
+    if config.get("model_type") != "convnextv2":
+        raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not 'convnextv2'")
+    content = _arrays(path)
+    labels = config.get("id2label")
+    if isinstance(labels, dict):
+        content.meta["labels"] = [str(label) for label in labels.values()]
+    eps = config.get("layer_norm_eps", 1e-12)
+    if eps != EPS:
+        content.notes.append(f"its config.json says layer_norm_eps {eps} for the last norm; here it is {EPS}")
+    return content
+
+
+def write(path: Path, content: Content) -> None:
+    """Write the arrays, and the config from which transformers builds the same function."""
+    if content.model is None:
+        raise AssertionError("a config needs a model")
+    path.mkdir()
+    safetensors.write(path / WHOLE, content)
+    headless = "classifier.weight" not in content.params
+    config = config_of(content.model, headless, content.meta.get("labels"))
+    (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def config_of(model: Model, headless: bool, labels: Any = None) -> dict[str, Any]:
+    """transformers' config of a model. Its layer_norm_eps, by default 1e-12, is that of the last norm only."""
+    encoder = model.encoder
+    classes = getattr(model, "num_classes", 0)
+    names = labels if isinstance(labels, list) and len(labels) == classes else [f"LABEL_{i}" for i in range(classes)]
+    config: dict[str, Any] = {
+        "architectures": ["ConvNextV2Model" if headless else "ConvNextV2ForImageClassification"],
+        "model_type": "convnextv2",
+        "num_channels": encoder.in_chans,
+        "patch_size": encoder.stem_stride,
+        "num_stages": len(encoder.depths),
+        "depths": list(encoder.depths),
+        "hidden_sizes": list(encoder.dims),
+        "hidden_act": "gelu",
+        "layer_norm_eps": EPS,
+        "drop_path_rate": encoder.drop_path,
+        "image_size": 224,
+    }
+    if not headless:
+        config["id2label"] = {str(i): name for i, name in enumerate(names)}
+        config["label2id"] = {name: i for i, name in enumerate(names)}
+    return config
+
+
+def _arrays(path: Path) -> Content:
+    if (path / WHOLE).is_file():
+        return safetensors.read(path / WHOLE)
+    if (path / INDEX).is_file():
+        return Content(_shards(path))
+    if (path / PICKLED).is_file():
+        from convert.containers import pth
+
+        return pth.read(path / PICKLED)
+    raise ConvertError(f"{path}: a config.json, but neither {WHOLE} nor {PICKLED} beside it")
+
+
+def _shards(path: Path) -> Entries:
+    """The entries of all files that the index names; each file must lie in the folder itself."""
+    files = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
+    found: Entries = {}
+    for file in files:
+        if Path(file).name != file:
+            raise ConvertError(f"{path}: its index names {file!r}, which is outside the folder")
+        entries, _ = safetensors.headers(path / file)
+        twice = sorted(found.keys() & entries.keys())
+        if twice:
+            raise ConvertError(f"{path}: {twice[0]} is in {file} and in another file too")
+        found |= entries
+    return found

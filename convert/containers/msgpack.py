@@ -1,0 +1,98 @@
+"""Flax's msgpack: nested maps of arrays, each an extension that holds (shape, dtype, bytes).
+
+The tree is walked once for the headers; an array's bytes are read again, by span, when they
+are wanted, so that one array at a time is in memory.
+"""
+
+import os
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, NamedTuple
+
+import msgpack
+import numpy as np
+
+from convert import trees
+from convert.arrays import DTYPES, Entries, Entry, raw_bytes, size, span
+from convert.content import Content
+from convert.errors import ConvertError
+
+NDARRAY = 1  # flax's extension code of an array
+LARGEST = 2**30  # bytes; flax splits arrays above it, and none of ours is
+DEPTH = 16  # more levels than any tree of ours has
+
+
+class Header(NamedTuple):
+    """What stands before an array's bytes."""
+
+    shape: tuple[int, ...]
+    dtype: str
+    nbytes: int
+
+
+def read(path: Path) -> Content:
+    """The entries of a file under dotted names; ConvertError when it is damaged."""
+    with path.open("rb") as file:
+        unpacker = msgpack.Unpacker(file, max_buffer_size=0, ext_hook=_header)
+        entries: Entries = {}
+        for name, header in _leaves(unpacker, file, ""):
+            if name in entries:
+                raise ConvertError(f"{path}: {name!r} stands twice in the tree")
+            entries[name] = _entry(path, name, header, unpacker.tell())
+        if unpacker.tell() != path.stat().st_size:
+            raise ConvertError(f"{path}: {path.stat().st_size - unpacker.tell()} bytes follow the tree")
+    return Content(entries)
+
+
+def write(path: Path, content: Content) -> None:
+    """Write the parameters as nested maps by their dotted names, one array at a time."""
+    with path.open("wb") as file:
+        _write(file, trees.nested(content.params))
+
+
+def _leaves(unpacker: msgpack.Unpacker, file: BinaryIO, prefix: str) -> Iterator[tuple[str, Any]]:
+    """(dotted name, header) of each array; when one is given out, the unpacker stands behind it."""
+    if prefix.count(".") > DEPTH:
+        raise ConvertError(f"{file.name}: {prefix[:80]}... is more than {DEPTH} levels deep; no tree of ours is")
+    for _ in range(unpacker.read_map_header()):
+        name = prefix + str(unpacker.unpack())
+        if _is_map(os.pread(file.fileno(), 1, unpacker.tell())[0]):
+            yield from _leaves(unpacker, file, f"{name}.")
+        else:
+            yield name, unpacker.unpack()
+
+
+def _entry(path: Path, name: str, header: Any, end: int) -> Entry:
+    if not isinstance(header, Header):
+        raise ConvertError(f"{path}: {name} is a {type(header).__name__}, not an array")
+    dtype = DTYPES.get(header.dtype) or np.dtype(header.dtype)
+    if size(header.shape) * dtype.itemsize != header.nbytes:
+        raise ConvertError(f"{path}: {name} claims {dtype}{header.shape}, but has {header.nbytes} bytes")
+    return span(path, end - header.nbytes, header.shape, dtype)
+
+
+def _header(code: int, data: bytes) -> Header | msgpack.ExtType:
+    if code != NDARRAY:
+        return msgpack.ExtType(code, b"")
+    shape, dtype, values = msgpack.unpackb(data, max_bin_len=len(data))
+    return Header(tuple(map(int, shape)), str(dtype), len(values))
+
+
+def _is_map(byte: int) -> bool:
+    return byte >> 4 == 0x8 or byte in (0xDE, 0xDF)
+
+
+def _write(file: BinaryIO, node: dict[str, Any] | Entry) -> None:
+    packer = msgpack.Packer()
+    if isinstance(node, Entry):
+        if node.nbytes > LARGEST:
+            raise ConvertError(f"an array of {node.nbytes} bytes is too large for Flax's msgpack; use .safetensors")
+        start = b"\x93" + packer.pack(node.shape) + packer.pack(node.dtype.name) + struct.pack(">BI", 0xC6, node.nbytes)
+        file.write(struct.pack(">BIb", 0xC9, len(start) + node.nbytes, NDARRAY) + start)
+        file.write(raw_bytes(node).data)
+        return
+    file.write(packer.pack_map_header(len(node)))
+    for name, child in node.items():
+        file.write(packer.pack(name))
+        _write(file, child)

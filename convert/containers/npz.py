@@ -1,0 +1,55 @@
+"""npz: a zip of npy arrays. Headers are read first; pickled objects are refused."""
+
+import zipfile
+from pathlib import Path
+
+import numpy as np
+
+from convert.arrays import Entry, raw_bytes, size
+from convert.content import Content
+from convert.errors import ConvertError
+
+
+def read(path: Path) -> Content:
+    """The entries of a file; ConvertError when it is damaged, or holds pickled objects."""
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        names = [member.filename.removesuffix(".npy") for member in members]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConvertError(f"{path}: {twice[0]!r} stands twice in the archive")
+        return Content({name: _entry(path, archive, member) for name, member in zip(names, members, strict=True)})
+
+
+def write(path: Path, content: Content) -> None:
+    """Write the parameters, one array at a time, uncompressed as numpy.savez does."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, entry in content.params.items():
+            if entry.dtype.kind == "V":
+                raise ConvertError(f"npz cannot hold {entry.dtype.name} ({name}); --dtype float32, or use .safetensors")
+            member = zipfile.ZipInfo(f"{name}.npy")
+            with archive.open(member, "w", force_zip64=True) as file:
+                header = {"descr": entry.dtype.newbyteorder("<").str, "fortran_order": False, "shape": entry.shape}
+                np.lib.format.write_array_header_1_0(file, header)
+                file.write(raw_bytes(entry).data)
+
+
+def _entry(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        reader = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = reader(file)
+        offset = file.tell()
+    name = member.filename.removesuffix(".npy")
+    if dtype.hasobject:
+        raise ConvertError(f"{path}: {name} holds pickled Python objects, which are never read")
+    if offset + size(shape) * dtype.itemsize != member.file_size:
+        raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {member.file_size - offset} bytes")
+
+    def values() -> np.ndarray:
+        with zipfile.ZipFile(path) as again, again.open(member) as file:
+            raw = np.frombuffer(file.read(), np.uint8)[offset:]
+        found = raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
+        return found.reshape(shape[::-1]).T if fortran else found.reshape(shape)
+
+    return Entry(shape, dtype.newbyteorder("="), values)

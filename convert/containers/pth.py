@@ -1,0 +1,169 @@
+"""torch's .pth: a pickle in a zip. Only torch's safe loader ever reads it, and it loads no data.
+
+Under FakeTensorMode the loader gives shapes, strides and the place of every storage in the
+file; values are then read by span. Nothing but tensors, containers, argparse.Namespace and
+pathlib.PosixPath is unpickled: a file that asks for more is refused and told what it wants.
+"""
+
+import argparse
+import pathlib
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from convert import models, plain
+from convert.arrays import DTYPES, Entries, Entry, raw_bytes, size, span
+from convert.content import Content, TorchState
+from convert.errors import ConvertError, listed
+
+SAFE: list[Any] = [argparse.Namespace, pathlib.PosixPath]
+OLDEST = (2, 10)
+"""Before it, weights_only could be made to run code (CVE-2025-32434) or to corrupt memory (CVE-2026-24747)."""
+
+PICKLE = 2**26  # bytes; a state dict's pickle, without its tensors, is a thousandth of that
+
+KEY = "twinnext"  # what tensors cannot say: the model, and the name of the format
+PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args")
+MOMENTS = ("exp_avg", "exp_avg_sq")
+WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
+"""The key under which a format's programs look for the parameters; "model" in all others."""
+
+
+def read(path: Path) -> Content:
+    """The entries of a file; ConvertError when it is damaged, or wants code to run."""
+    loaded = _load(path)
+    if not isinstance(loaded, dict):
+        raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
+    params = next((loaded[key] for key in PARAMS if isinstance(loaded.get(key), dict)), loaded)
+    ema: dict[Any, Any] = next((loaded[key] for key in EMA if isinstance(loaded.get(key), dict)), {})
+    content = Content(_entries(path, params), _entries(path, ema), meta=plain.fields(loaded, META))
+    if isinstance(loaded.get(KEY), dict):
+        content.model, content.format = models.told(plain.value(loaded[KEY]))
+    if isinstance(loaded.get("optimizer"), dict):
+        content.optimizer = _optimizer(path, loaded["optimizer"])
+    return content
+
+
+def write(path: Path, content: Content) -> None:
+    """Write parameters, and what else the format's programs read; torch.save wants all of it in memory at once."""
+    params = {name: _tensor(entry) for name, entry in content.params.items()}
+    key = WRAPPER.get(content.format or "", "model")
+    whole: dict[str, Any] = {key: params, **plain.fields(content.meta, META)} if key else params
+    if key:
+        whole[KEY] = models.tell(content.model, content.format)
+    if content.ema:
+        whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
+    if isinstance(content.optimizer, TorchState):
+        whole["optimizer"] = _state_dict(content.optimizer)
+    torch.save(whole, path)
+
+
+def _load(path: Path) -> Any:
+    """The file's objects, with tensors that have headers but no values."""
+    if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
+        raise ConvertError(f"{path}: torch {torch.__version__} reads .pth unsafely; pip install 'torch>=2.10'")
+    in_zip = zipfile.is_zipfile(path)
+    if in_zip:
+        _check_zip(path)
+    unsafe = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if in_zip else set()
+    unsafe -= {f"{kind.__module__}.{kind.__qualname__}" for kind in SAFE}
+    if unsafe:
+        raise ConvertError(
+            f"{path}: wants to run {listed(sorted(unsafe))}; only tensors, containers, argparse.Namespace and"
+            " pathlib.PosixPath are read; ask for a .safetensors file"
+        )
+    with torch.serialization.safe_globals(SAFE):
+        if not in_zip:  # before torch 1.6: no random access, so the whole file is read
+            return torch.load(path, map_location="cpu", weights_only=True)
+        with FakeTensorMode():
+            return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def _check_zip(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ConvertError(f"{path}: {member.filename} is compressed, which torch never does")
+            if member.filename.endswith("data.pkl") and member.file_size > PICKLE:
+                raise ConvertError(f"{path}: a pickle of {member.file_size} bytes; no state dict needs {PICKLE}")
+
+
+def _entries(path: Path, tensors: dict[Any, Any]) -> Entries:
+    for name, tensor in tensors.items():
+        if not isinstance(tensor, torch.Tensor):
+            raise ConvertError(
+                f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor;"
+                f" parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
+            )
+    return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items()}
+
+
+def _entry(path: Path, name: str, tensor: torch.Tensor) -> Entry:
+    """A tensor by its header; strides that repeat values or leave the file are refused."""
+    if tensor.layout != torch.strided or tensor.is_quantized:
+        raise ConvertError(f"{path}: {name} is a {tensor.layout} tensor; only plain ones are read")
+    dtype = _dtype(path, name, tensor.dtype)
+    shape, strides = tuple(tensor.shape), tuple(tensor.stride())
+    extent = 1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if size(shape) else 0
+    storage = tensor.untyped_storage()
+    held = storage.nbytes() // dtype.itemsize - tensor.storage_offset()
+    if extent > held or extent < size(shape):
+        raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {max(held, 0)} values")
+    start = getattr(storage, "_checkpoint_offset", None)
+    if start is None:
+        return Entry(shape, dtype, lambda: _values(tensor, dtype))
+    flat = span(path, start + tensor.storage_offset() * dtype.itemsize, (extent,), dtype)
+    steps = [stride * dtype.itemsize for stride in strides]
+    return flat.then(lambda values: np.lib.stride_tricks.as_strided(values, shape, steps), shape)
+
+
+def _dtype(path: Path, name: str, dtype: torch.dtype) -> np.dtype:
+    known = str(dtype).removeprefix("torch.")
+    try:
+        return DTYPES.get(known) or np.dtype(known)
+    except TypeError as error:
+        raise ConvertError(f"{path}: {name} is {known}; expected one of {', '.join(DTYPES)}") from error
+
+
+def _values(tensor: torch.Tensor, dtype: np.dtype) -> np.ndarray:
+    return tensor.contiguous().reshape(-1).view(torch.uint8).numpy().view(dtype).reshape(tuple(tensor.shape))
+
+
+def _tensor(entry: Entry) -> torch.Tensor:
+    raw = raw_bytes(entry)
+    raw = raw if raw.flags.writeable else raw.copy()
+    return torch.from_numpy(raw).view(getattr(torch, entry.dtype.name)).reshape(entry.shape)
+
+
+def _optimizer(path: Path, state_dict: dict[str, Any]) -> TorchState | None:
+    """The moments by index; None where there are none, because no step was made or it is not Adam's state."""
+    state, groups = state_dict.get("state"), state_dict.get("param_groups")
+    if not isinstance(state, dict) or not isinstance(groups, list):
+        raise ConvertError(f"{path}: its optimizer has no state and param_groups, as torch's have")
+    if not state or not all(isinstance(one, dict) and {"step", *MOMENTS} <= one.keys() for one in state.values()):
+        return None
+    mu, nu = ({i: _entry(path, f"{key} of parameter {i}", one[key]) for i, one in state.items()} for key in MOMENTS)
+    steps = {_number(path, one["step"]) for one in state.values()}
+    if len(steps) != 1:
+        raise ConvertError(f"{path}: its optimizer has made {listed(map(str, sorted(steps)))} updates; which is it?")
+    return TorchState(mu, nu, steps.pop(), plain.value(groups))
+
+
+def _number(path: Path, step: Any) -> int:
+    return int(_entry(path, "step", step).read()) if isinstance(step, torch.Tensor) else int(step)
+
+
+def _state_dict(optimizer: TorchState) -> dict[str, Any]:
+    """What torch.optim.AdamW.load_state_dict takes."""
+    state = {
+        index: {
+            "step": torch.tensor(float(optimizer.t)),
+            **{key: _tensor(moment[index]) for key, moment in zip(MOMENTS, (optimizer.mu, optimizer.nu), strict=True)},
+        }
+        for index in optimizer.mu
+    }
+    return {"state": state, "param_groups": optimizer.groups}

@@ -1,0 +1,91 @@
+"""safetensors: a JSON header, then the arrays, little-endian and without gaps.
+
+The library's parser is the judge of a header; reading and writing are by span, so that one
+array at a time is in memory.
+"""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
+from convert import models
+from convert.arrays import DTYPES, Entries, raw_bytes, span
+from convert.content import Content
+from convert.errors import ConvertError
+
+CODES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32"}
+KEY = "twinnext"
+"""The metadata key under which we keep what arrays cannot say: model, epoch, ..."""
+
+
+def read(path: Path) -> Content:
+    """The entries of a file; ConvertError when it is damaged."""
+    entries, metadata = headers(path)
+    return content_of(entries, metadata, path)
+
+
+def content_of(entries: Entries, metadata: dict[str, str], path: Path) -> Content:
+    """The entries, with the model and meta that we left in the metadata."""
+    try:
+        about = json.loads(metadata.get(KEY, "{}"))
+        model, format = models.told(about)
+        return Content(entries, meta=dict(about.get("meta", {})), model=model, format=format)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ConvertError(f"{path}: its metadata {KEY!r} is not ours: {error}") from error
+
+
+def headers(path: Path) -> tuple[Entries, dict[str, str]]:
+    """The entries of a file and its metadata."""
+    try:
+        with safe_open(path, framework="numpy"):
+            pass
+    except SafetensorError as error:
+        raise ConvertError(f"{path}: damaged safetensors file: {error}") from error
+    with path.open("rb") as file:
+        (length,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
+    metadata = header.pop("__metadata__", {})
+    start = 8 + length
+    return {name: _entry(path, start, name, about) for name, about in header.items()}, metadata
+
+
+def write(path: Path, content: Content) -> None:
+    """Write the parameters, one array at a time."""
+    about = models.tell(content.model, content.format) | {"meta": content.meta}
+    write_arrays(path, content.params, {"format": "pt", KEY: json.dumps(about)})
+
+
+def write_arrays(path: Path, entries: Entries, metadata: dict[str, str]) -> None:
+    """Write entries and metadata; every array as `raw_bytes` gives it."""
+    codes = {dtype: code for code, dtype in CODES.items()}
+    header: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, entry in entries.items():
+        start, end = end, end + entry.nbytes
+        header[name] = {"dtype": codes[entry.dtype.name], "shape": entry.shape, "data_offsets": [start, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # arrays start aligned
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(text)) + text)
+        for entry in entries.values():
+            file.write(raw_bytes(entry).data)
+
+
+def _entry(path: Path, start: int, name: str, about: dict[str, Any]) -> Any:
+    code = about["dtype"]
+    if code not in CODES:
+        raise ConvertError(f"{path}: {name} is {code}; expected one of {', '.join(CODES)}")
+    dtype = DTYPES.get(CODES[code]) or np.dtype(CODES[code])
+    return span(path, start + about["data_offsets"][0], tuple(about["shape"]), dtype)
+
+
+def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConvertError(f"{path}: {twice[0]!r} stands twice in the header")
+    return dict(pairs)

@@ -1,0 +1,23 @@
+"""Hugging Face transformers: ConvNextV2ForImageClassification, or a bare ConvNextV2Model."""
+
+from convert.rules import Format, Rule
+
+HF = Format(
+    "hf",
+    sign=r"convnextv2\..*|encoder\.stages\.\d+\.layers\..*",
+    rules=(
+        Rule("downsample_layers.0.0.*", "{trunk}embeddings.patch_embeddings.*"),
+        Rule("downsample_layers.0.1.*", "{trunk}embeddings.layernorm.*"),
+        Rule("downsample_layers.{i}.{j}.*", "{trunk}encoder.stages.{i}.downsampling_layer.{j}.*"),
+        Rule("stages.{i}.{j}.dwconv.*", "{trunk}encoder.stages.{i}.layers.{j}.dwconv.*"),
+        Rule("stages.{i}.{j}.norm.*", "{trunk}encoder.stages.{i}.layers.{j}.layernorm.*"),
+        Rule("stages.{i}.{j}.pwconv1.*", "{trunk}encoder.stages.{i}.layers.{j}.pwconv1.*"),
+        Rule("stages.{i}.{j}.grn.gamma", "{trunk}encoder.stages.{i}.layers.{j}.grn.weight", "1 1 1 ch"),
+        Rule("stages.{i}.{j}.grn.beta", "{trunk}encoder.stages.{i}.layers.{j}.grn.bias", "1 1 1 ch"),
+        Rule("stages.{i}.{j}.pwconv2.*", "{trunk}encoder.stages.{i}.layers.{j}.pwconv2.*"),
+        Rule("norm.*", "{trunk}layernorm.*"),
+        Rule("head.*", "classifier.*"),
+    ),
+    trunks=("", "convnextv2."),
+    trunk=lambda fcmae, head: "convnextv2." if head else "",
+)

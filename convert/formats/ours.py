@@ -1,0 +1,19 @@
+"""Our own format: the spec's names and layouts."""
+
+from convert.rules import Format, Rule
+
+_BLOCK = ("dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "pwconv2.*")
+
+OURS = Format(
+    "ours",
+    sign=r"(.*\.)?downsample_layers\.0\.0\.weight",
+    rules=(
+        Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
+        *(Rule(f"stages.{{i}}.{{j}}.{leaf}", f"{{trunk}}stages.{{i}}.{{j}}.{leaf}") for leaf in _BLOCK),
+        *(Rule(name, name) for name in ("norm.*", "head.*", "proj.*", "mask_token")),
+        *(Rule(f"decoder.{{j}}.{leaf}", f"decoder.{{j}}.{leaf}") for leaf in _BLOCK),
+        Rule("pred.*", "pred.*"),
+    ),
+    trunks=("", "encoder."),
+    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+)

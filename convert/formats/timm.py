@@ -1,0 +1,32 @@
+"""timm: stem, stages with their own downsampling, and a head of pool, norm, fc."""
+
+from convert.rules import Format, Rule
+from spec import PRESETS, Model
+
+CONV_MLP = [PRESETS[f"convnextv2_{size}"] for size in ("atto", "femto", "pico", "nano")]
+"""The sizes whose linear layers timm builds as 1x1 convolutions."""
+
+
+def _mlp(model: Model) -> str:
+    encoder = model.encoder
+    return "out in 1 1" if {"depths": encoder.depths, "dims": encoder.dims} in CONV_MLP else "out in"
+
+
+TIMM = Format(
+    "timm",
+    sign=r"stages\.\d+\.blocks\..*",
+    rules=(
+        Rule("downsample_layers.0.{j}.*", "stem.{j}.*"),
+        Rule("downsample_layers.{i}.{j}.*", "stages.{i}.downsample.{j}.*"),
+        Rule("stages.{i}.{j}.dwconv.*", "stages.{i}.blocks.{j}.conv_dw.*"),
+        Rule("stages.{i}.{j}.norm.*", "stages.{i}.blocks.{j}.norm.*"),
+        Rule("stages.{i}.{j}.pwconv1.weight", "stages.{i}.blocks.{j}.mlp.fc1.weight", _mlp),
+        Rule("stages.{i}.{j}.pwconv1.bias", "stages.{i}.blocks.{j}.mlp.fc1.bias"),
+        Rule("stages.{i}.{j}.grn.gamma", "stages.{i}.blocks.{j}.mlp.grn.weight"),
+        Rule("stages.{i}.{j}.grn.beta", "stages.{i}.blocks.{j}.mlp.grn.bias"),
+        Rule("stages.{i}.{j}.pwconv2.weight", "stages.{i}.blocks.{j}.mlp.fc2.weight", _mlp),
+        Rule("stages.{i}.{j}.pwconv2.bias", "stages.{i}.blocks.{j}.mlp.fc2.bias"),
+        Rule("norm.*", "head.norm.*"),
+        Rule("head.*", "head.fc.*"),
+    ),
+)

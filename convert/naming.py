@@ -1,0 +1,94 @@
+"""Whole groups of arrays from a format's names to the spec's and back: total, strict, checked before they are read."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+import spec
+from convert.arrays import DTYPES, Entries, entry_checked
+from convert.errors import ConvertError, listed
+from convert.rules import Format, Place, bare, fits, to_canonical, to_format
+from spec import FCMAE, Model
+
+WRAPPERS = ("module.", "_orig_mod.", "params.")
+"""What torch's data parallelism, its compiler and flax's train states put before every name."""
+
+
+def unwrapped(entries: Entries) -> Entries:
+    """The entries without a wrapper's prefix, if all names have it."""
+    for wrapper in WRAPPERS:
+        if entries and all(name.startswith(wrapper) for name in entries):
+            return unwrapped({name.removeprefix(wrapper): entry for name, entry in entries.items()})
+    return entries
+
+
+def paths(format: Format, names: Iterable[str]) -> dict[str, str]:
+    """Name -> the spec's bare path; ConvertError lists unknown names, and names for one and the same array."""
+    found = {name: format.path(name) for name in names}
+    unknown = [name for name, path in found.items() if path is None]
+    if unknown:
+        raise ConvertError(f"not in the {format.name} format: {listed(unknown)}; remove them, or name another --from")
+    known = {name: path for name, path in found.items() if path is not None}
+    twice = [path for path, times in Counter(known.values()).items() if times > 1]
+    if twice:
+        both = listed(name for name, path in known.items() if path == twice[0])
+        raise ConvertError(f"{both} are the same array, {twice[0]}; keep one")
+    return known
+
+
+def canonical(format: Format, model: Model, entries: Entries) -> Entries:
+    """The entries under the spec's names, in its order and layouts."""
+    by_path = {path: name for name, path in paths(format, entries).items()}
+    table = spec.parameters(model)
+    extra = by_path.keys() - map(bare, table)
+    if extra:
+        raise ConvertError(f"no such array in this model: {listed(sorted(by_path[path] for path in extra))}")
+    head = "head.weight" in by_path
+    found: Entries = {}
+    misfits = []
+    for path, param in table.items():
+        name, place = by_path.get(bare(path)), format.place(path, param, model, head)
+        if name is None or place is None:
+            continue
+        entry = entries[name]
+        if entry.dtype not in DTYPES.values():
+            raise ConvertError(f"{name}: {entry.dtype} is not a dtype of weights; expected one of {', '.join(DTYPES)}")
+        if not fits(entry.shape, place):
+            misfits.append(f"{name}: the file has {entry.shape}, the spec says {place.shape} for {path}")
+        found[path] = to_canonical(entry_checked(name, entry), place, param)
+    if misfits:
+        more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
+        raise ConvertError(misfits[0] + more)
+    check_whole(model, found)
+    return found
+
+
+def foreign(format: Format, model: Model, entries: Entries) -> Entries:
+    """Entries in the spec's names under the format's, in the format's order and layouts."""
+    places = placed(format, model, entries)
+    table = spec.parameters(model)
+    return {place.name: to_format(entries[path], place, table[path]) for path, place in places.items()}
+
+
+def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Place]:
+    """Path -> place, in the format's order; ConvertError lists what the format has no place for."""
+    table, every = spec.parameters(model), list(names)
+    head = "head.weight" in every
+    found = {path: format.place(path, table[path], model, head) for path in every}
+    homeless = dict.fromkeys(path.split(".")[0] for path, place in found.items() if place is None)
+    if homeless:
+        raise ConvertError(f"the {format.name} format has no place for {', '.join(homeless)}; add --encoder-only")
+    return format.in_order({path: place for path, place in found.items() if place is not None})
+
+
+def check_whole(model: Model, entries: Entries) -> None:
+    """ConvertError unless all of the model is there: all but a classifier's head, or head and norm."""
+    table = spec.parameters(model)
+    absent = [path for path in table if path not in entries]
+    optional = [] if isinstance(model, FCMAE) else [["head"], ["norm", "head"]]
+    if absent and not any(absent == [path for path in table if path.split(".")[0] in parts] for parts in optional):
+        raise ConvertError(f"missing: {listed(absent)}; the file is not whole, or of another kind")
+    for path, entry in entries.items():
+        if path not in table:
+            raise ConvertError(f"no such array in this model: {path}")
+        if entry.shape != table[path].shape:
+            raise ConvertError(f"{path}: {entry.shape} given, the spec says {table[path].shape}")

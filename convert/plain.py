@@ -1,0 +1,40 @@
+"""Plain values: what a training script leaves beside its arrays, cut down to what JSON can hold."""
+
+import argparse
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
+from pathlib import PurePath
+from typing import Any
+
+from convert.errors import ConvertError
+
+MOST = 100_000
+"""More values than any script keeps; a small pickle can unfold to more than memory holds."""
+
+
+def fields(values: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+    """Those of the values that are there."""
+    return {name: value(values[name]) for name in names if name in values}
+
+
+def value(given: Any) -> Any:
+    """Numbers, text, lists and dicts as they are, a Namespace as a dict, a path as text, others as a type's name."""
+    return _value(given, count())
+
+
+def _value(given: Any, seen: Iterator[int]) -> Any:
+    if next(seen) > MOST:
+        raise ConvertError(f"more than {MOST} values beside the tensors; no training script keeps so many")
+    match given:
+        case None | bool() | int() | float() | str():
+            return given
+        case PurePath():
+            return str(given)
+        case argparse.Namespace():
+            return _value(vars(given), seen)
+        case Mapping():
+            return {str(key): _value(one, seen) for key, one in given.items()}
+        case list() | tuple():
+            return [_value(one, seen) for one in given]
+        case _:
+            return f"<{type(given).__name__}>"

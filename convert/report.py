@@ -1,0 +1,106 @@
+"""What `convert inspect` prints: what a checkpoint is, part by part, and what it lacks for which use."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from convert.arrays import Entries, entries_of, size
+from convert.checkpoint import Checkpoint
+from convert.models import DECODER
+from convert.rules import bare
+from spec import FCMAE, PRESETS, Model
+
+HEAD = ("norm", "head")
+
+
+def report(path: str | Path, checkpoint: Checkpoint) -> str:
+    """Three tables: the facts, the parts, the uses."""
+    tables = [table(_facts(checkpoint)), table(_parts(entries_of(checkpoint.arrays))), table(_uses(checkpoint))]
+    return "\n\n".join([str(path), *tables, *(f"note: {note}" for note in checkpoint.notes)])
+
+
+def summary(checkpoint: Checkpoint) -> str:
+    """The checkpoint in one line."""
+    entries = entries_of(checkpoint.arrays)
+    values = sum(size(entry.shape) for entry in entries.values())
+    model, meta = checkpoint.model, checkpoint.meta
+    return f"{meta.get('format')}, {name_of(model)}, {kind_of(checkpoint)}, {len(entries)} arrays, {values:,} values"
+
+
+def kind_of(checkpoint: Checkpoint) -> str:
+    """A masked autoencoder, a classifier, or an encoder."""
+    if isinstance(checkpoint.model, FCMAE):
+        return "masked autoencoder"
+    return "encoder" if checkpoint.absent else "classifier"
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def name_of(model: Model) -> str:
+    """The preset's name, or the depths and dims."""
+    encoder = model.encoder
+    own = {"depths": encoder.depths, "dims": encoder.dims}
+    known = next((name for name, preset in PRESETS.items() if preset == own), None)
+    return known or f"depths {_join(encoder.depths)}, dims {_join(encoder.dims)}"
+
+
+def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    model, meta = checkpoint.model, checkpoint.meta
+    encoder = model.encoder
+    rows = [
+        ("format", f"{meta.get('format')}, in {meta.get('container')}"),
+        ("model", f"{name_of(model)}, {kind_of(checkpoint)}"),
+        ("stem", f"{encoder.in_chans} channels, stride {encoder.stem_stride}, patches of {encoder.patch_size} px"),
+    ]
+    if isinstance(model, FCMAE):
+        height, width = model.image_size
+        rows.append(("decoder", f"depth {model.decoder_depth}, width {model.decoder_dim}"))
+        rows.append(("images", f"{height} x {width} px"))
+    elif not checkpoint.absent:
+        rows.append(("classes", str(model.num_classes)))
+    state = checkpoint.optimizer
+    rows += [
+        ("optimizer", f"AdamW after {state.t} updates" if state else "none"),
+        ("average", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),
+    ]
+    return rows + ([("epoch", str(meta["epoch"]))] if "epoch" in meta else [])
+
+
+def _parts(entries: Entries) -> list[tuple[str, ...]]:
+    """Arrays, values, bytes and dtypes of each part: downsample_layers.0, stages.0, ..., pred."""
+    parts: dict[str, Entries] = {}
+    for path, entry in entries.items():
+        pieces = bare(path).split(".")
+        part = ".".join(pieces[:2]) if pieces[0] in ("downsample_layers", "stages") else pieces[0]
+        parts.setdefault(part, {})[path] = entry
+    return [("part", "arrays", "values", "MB", "dtype"), *(_part(*one) for one in (*parts.items(), ("all", entries)))]
+
+
+def _part(name: str, entries: Entries) -> tuple[str, ...]:
+    values = sum(size(entry.shape) for entry in entries.values())
+    megabytes = sum(entry.nbytes for entry in entries.values()) / 1e6
+    dtypes = sorted({entry.dtype.name for entry in entries.values()})
+    return name, str(len(entries)), f"{values:,}", f"{megabytes:,.2f}", ", ".join(dtypes)
+
+
+def _uses(checkpoint: Checkpoint) -> list[tuple[str, str]]:
+    has = {path.split(".")[0] for path in checkpoint.arrays}
+    lacks: dict[str, list[str]] = {
+        "features": [],
+        "classification": [part for part in HEAD if part not in has],
+        "pre-training": [part for part in DECODER if part not in has],
+    }
+    wanted: dict[str, Any] = {"moments": checkpoint.optimizer}
+    if not isinstance(checkpoint.model, FCMAE):
+        wanted["average"] = checkpoint.ema  # pre-training keeps none
+    lacks["going on with a run"] = [what for what, there in wanted.items() if not there]
+    return [("use", "missing"), *((use, ", ".join(missing) or "nothing") for use, missing in lacks.items())]
+
+
+def _join(values: Sequence[int]) -> str:
+    return "-".join(map(str, values))

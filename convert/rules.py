@@ -1,0 +1,160 @@
+"""The rules engine: a foreign format is a table of names beside the spec's, and of axes as einops writes them.
+
+A rule pairs the spec's path of an array with the format's name for it:
+
+    Rule("stages.{i}.{j}.grn.gamma", "{trunk}stages.{i}.{j}.grn.gamma", "1 1 1 ch")
+
+`{i}` and `{j}` are numbers, `*` is weight or bias, `{trunk}` is what the format puts before
+the encoder's names, `{last}` the number of the last stage. The axes are those of the format
+in memory order, brackets merge several into one; without axes the layout is the spec's.
+Everything else is computed from `spec.parameters`: both directions of the renaming, the
+permutation and its inverse, the expected shapes. Rules stand in the order of the format's
+own state dict.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
+from typing import NamedTuple
+
+import numpy as np
+
+from convert.arrays import Entry, size
+from spec import FCMAE, Model, Param
+
+NUMBER = "0|[1-9][0-9]{0,3}"
+
+
+class Rule(NamedTuple):
+    """The spec's path without "encoder.", the format's name, the format's axes (fixed, or a choice by the model)."""
+
+    ours: str
+    theirs: str
+    axes: str | Callable[[Model], str] = ""
+
+
+class Place(NamedTuple):
+    """Where a format puts one array: its name, axes and shape there."""
+
+    name: str
+    axes: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A naming of the parameters; `sign` is a regular expression that only its names match."""
+
+    name: str
+    sign: str
+    rules: tuple[Rule, ...]
+    trunks: tuple[str, ...] = ("",)
+    trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
+    """What stands before the encoder's names of an FCMAE, or of a classifier with or without its head."""
+
+    def path(self, name: str) -> str | None:
+        """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""
+        for rule in self.rules:
+            found = _regex(rule.theirs, self.trunks).fullmatch(name)
+            if found:
+                return _fill(rule.ours, found.groupdict())
+        return None
+
+    def axes(self, path: str) -> str:
+        """The axes of an array whose axes do not depend on the model; "" if they are the spec's."""
+        rule, _ = self._match(path)
+        return rule.axes if rule and isinstance(rule.axes, str) else ""
+
+    def place(self, path: str, param: Param, model: Model, head: bool) -> Place | None:
+        """The place of the spec's array `path`; None if the format has none."""
+        rule, wild = self._match(path)
+        if rule is None:
+            return None
+        axes = rule.axes(model) if callable(rule.axes) else rule.axes
+        axes = axes or " ".join(param.axes)
+        last = len(model.encoder.depths) - 1
+        name = _fill(rule.theirs, wild | {"trunk": self.trunk(isinstance(model, FCMAE), head), "last": str(last)})
+        return Place(name, axes, shape_of(axes, sizes(param)))
+
+    def in_order(self, places: Mapping[str, Place]) -> dict[str, Place]:
+        """The places in the order of the format's state dict: a tree whose branches stand as in the rules."""
+        ranks: dict[Rule | None, int] = {rule: rank for rank, rule in enumerate(self.rules)}
+        ranked = sorted(places.items(), key=lambda item: ranks[self._match(item[0])[0]])
+        first: dict[str, int] = {}
+        for position, (_, place) in enumerate(ranked):
+            for branch in _branches(place.name):
+                first.setdefault(branch, position)
+        return dict(sorted(ranked, key=lambda item: [first[branch] for branch in _branches(item[1].name)]))
+
+    def _match(self, path: str) -> tuple[Rule | None, dict[str, str]]:
+        """The rule of a path, and what its wild cards stand for."""
+        for rule in self.rules:
+            found = _regex(rule.ours, self.trunks).fullmatch(bare(path))
+            if found:
+                return rule, found.groupdict()
+        return None, {}
+
+
+def to_canonical(entry: Entry, place: Place, param: Param) -> Entry:
+    """The entry in the spec's layout: the inverse of `to_format`. Its shape must fit (see `fits`)."""
+    flat = _flat(place.axes)
+    side, order = sizes(param), [flat.index(axis) for axis in param.axes]
+
+    def permute(values: np.ndarray) -> np.ndarray:
+        return values.reshape([side[axis] for axis in flat]).transpose(order)
+
+    return entry.then(permute, param.shape)
+
+
+def to_format(entry: Entry, place: Place, param: Param) -> Entry:
+    """An entry in the spec's layout as the format lays it out; merged axes are copied, the rest is a view."""
+    order = [param.axes.index(axis) for axis in _flat(place.axes)]
+    return entry.then(lambda values: values.transpose(order).reshape(place.shape), place.shape)
+
+
+def fits(shape: tuple[int, ...], place: Place) -> bool:
+    """Whether an array of `shape` is what belongs there: axes of size 1 come and go between codes, others do not."""
+    return [side for side in shape if side != 1] == [side for side in place.shape if side != 1]
+
+
+def sizes(param: Param) -> dict[str, int]:
+    """Axis -> size."""
+    return dict(zip(param.axes, param.shape, strict=True))
+
+
+def shape_of(axes: str, side: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape that axes describe: "(kw kh) in out" -> (4, 8, 16)."""
+    groups = re.findall(r"\([^)]*\)|\S+", axes)
+    return tuple(size(tuple(side[axis] for axis in _flat(group))) for group in groups)
+
+
+def bare(path: str) -> str:
+    """The spec's path without the "encoder." that an FCMAE puts before its encoder."""
+    return path.removeprefix("encoder.")
+
+
+def _flat(axes: str) -> list[str]:
+    return re.findall(r"[a-z]+", axes)
+
+
+def _branches(name: str) -> list[str]:
+    return list(accumulate(name.split("."), "{}.{}".format))
+
+
+@cache
+def _regex(template: str, trunks: tuple[str, ...]) -> re.Pattern[str]:
+    pieces = re.split(r"(\*|\{[a-z]+\})", template)
+    wild = {
+        "*": "(?P<leaf>weight|bias)",
+        "{i}": f"(?P<i>{NUMBER})",
+        "{j}": f"(?P<j>{NUMBER})",
+        "{last}": f"(?:{NUMBER})",
+        "{trunk}": f"(?:{'|'.join(map(re.escape, trunks))})",
+    }
+    return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces))
+
+
+def _fill(template: str, wild: Mapping[str, str]) -> str:
+    return template.replace("*", "{leaf}").format_map(wild)

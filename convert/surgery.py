@@ -1,0 +1,117 @@
+"""What a conversion may change on request: the weights taken, the part kept, the stem's channels, the head, the dtype.
+
+Each function takes a checkpoint, returns another, and notes in a line what it did. Parameters
+and moving average change alike; moments belong to what was trained and stay behind.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from backends.initial import initial_arrays
+from convert.arrays import DTYPES, Arrays, Entries, entries_of, entry_checked, entry_of
+from convert.checkpoint import Checkpoint
+from convert.errors import ConvertError
+from convert.models import DECODER
+from convert.rules import bare
+from spec import FCMAE, Classifier, Model
+
+STEM = "downsample_layers.0.0.weight"
+
+
+def averaged(checkpoint: Checkpoint) -> Checkpoint:
+    """The moving average in the place of the parameters."""
+    if not checkpoint.ema:
+        raise ConvertError("--ema: the checkpoint holds no moving average")
+    line = "the moving average in the place of the parameters; optimizer left out"
+    return replace(checkpoint, arrays=checkpoint.ema, ema={}, optimizer=None, notes=[*checkpoint.notes, line])
+
+
+def encoder_only(checkpoint: Checkpoint) -> Checkpoint:
+    """The encoder, as a classifier without norm and head."""
+    dropped = (*DECODER, "norm", "head")
+
+    def encoder(entries: Entries) -> Entries:
+        return {bare(path): entry for path, entry in entries.items() if path.split(".")[0] not in dropped}
+
+    left = {path.split(".")[0]: None for path in checkpoint.arrays if path.split(".")[0] in dropped}
+    model = Classifier(checkpoint.model.encoder, getattr(checkpoint.model, "num_classes", 1000))
+    return _changed(checkpoint, model, encoder, f"encoder only: left out {', '.join(left) or 'nothing'}")
+
+
+def with_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
+    """A stem for another number of image channels.
+
+    An image whose channels repeat cyclically to the greater number gives the same features
+    as the original: kernels are summed where channels merge, shared where they repeat.
+    """
+    encoder, before = checkpoint.model.encoder, checkpoint.model.encoder.in_chans
+    if isinstance(checkpoint.model, FCMAE):
+        raise ConvertError(f"--in-chans: the decoder predicts pixels of {before} channels; add --encoder-only")
+    if channels < 1:
+        raise ConvertError(f"--in-chans: {channels} is not a number of channels")
+    home = np.arange(max(before, channels)) % min(before, channels)
+
+    def change(weight: np.ndarray) -> np.ndarray:
+        exact = weight.astype(np.float64)
+        if channels > before:
+            return (exact / np.bincount(home)[:, None, None])[:, home].astype(weight.dtype)
+        return np.stack([exact[:, home == channel].sum(1) for channel in range(channels)], 1).astype(weight.dtype)
+
+    def stem(entries: Entries) -> Entries:
+        entry = entries[STEM]
+        shape = (entry.shape[0], channels, *entry.shape[2:])
+        return {**entries, STEM: entry.then(change, shape)}
+
+    model = replace(checkpoint.model, encoder=replace(encoder, in_chans=channels))
+    done = "kernels shared by the channels that repeat" if channels > before else "kernels of merged channels summed"
+    return _changed(checkpoint, model, stem, f"stem: {before} channels to {channels}, {done}")
+
+
+def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpoint:
+    """A new head of so many classes, drawn as for training; a missing norm starts at 1 and 0."""
+    if isinstance(checkpoint.model, FCMAE):
+        raise ConvertError("--num-classes: a masked autoencoder has no classes; add --encoder-only")
+    if classes < 1:
+        raise ConvertError(f"--num-classes: {classes} is not a number of classes")
+    if classes == checkpoint.model.num_classes and not checkpoint.absent:
+        return checkpoint
+    model = Classifier(checkpoint.model.encoder, classes)
+    fresh = initial_arrays(model, seed)
+
+    def head(entries: Entries) -> Entries:
+        dtype = entries[STEM].dtype
+        drawn = {path: entry_of(fresh[path].astype(dtype)) for path in fresh if path.startswith(("norm.", "head."))}
+        kept = {path: entry for path, entry in entries.items() if not path.startswith("head.")}
+        return {path: {**drawn, **kept}[path] for path in fresh}
+
+    norm = " and a norm of 1 and 0" if "norm.weight" in checkpoint.absent else ""
+    return _changed(checkpoint, model, head, f"head: drawn anew for {classes} classes{norm}; train it before use")
+
+
+def cast(checkpoint: Checkpoint, name: str) -> Checkpoint:
+    """Parameters and moving average in another dtype; ConvertError, when they are read, if a value overflows."""
+    dtype = DTYPES[name]
+
+    def change(values: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+            return values.astype(dtype)
+
+    def every(entries: Entries) -> Entries:
+        made = {path: entry.then(change, dtype=dtype) for path, entry in entries.items()}
+        return {path: entry_checked(f"{path} as {name}", entry) for path, entry in made.items()}
+
+    before = sorted({entry.dtype.name for entry in entries_of(checkpoint.arrays).values()})
+    line = f"dtype: {', '.join(before)} to {name}"
+    arrays, ema = (Arrays(every(entries_of(group))) for group in (checkpoint.arrays, checkpoint.ema))
+    return replace(checkpoint, arrays=arrays, ema=ema, notes=[*checkpoint.notes, line])
+
+
+def _changed(checkpoint: Checkpoint, model: Model, change: Callable[[Entries], Entries], line: str) -> Checkpoint:
+    """The checkpoint of the changed model, without moments."""
+    lines = [*checkpoint.notes, line]
+    if checkpoint.optimizer is not None:
+        lines.append("left out: AdamW's moments: they belong to the model as it was")
+    arrays, ema = (Arrays(change(entries_of(group)) if group else {}) for group in (checkpoint.arrays, checkpoint.ema))
+    return Checkpoint(model, arrays, None, ema, checkpoint.meta, lines)
