@@ -44,7 +44,8 @@ def inputs(job: dict[str, Any]) -> tuple[spec.FCMAE, Batch]:
     return model, {"images": images, "mask": mask}
 
 
-Prepared = tuple[Callable[[], None], Callable[[Callable[[], None]], int]]
+Run = Callable[[], object]
+Prepared = tuple[Run, Callable[[Run], int]]
 
 
 def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
@@ -71,9 +72,9 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
             loss.item()
 
     if device == "cpu":
-        return work, _peak_resident
+        return work, _peak_resident()
 
-    def peak(run: Callable[[], None]) -> int:
+    def peak(run: Run) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
@@ -90,7 +91,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     dtype = job["dtype"]
     if job["what"] == "step":
         trainer = Trainer(model, _optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
-        return lambda: float(trainer.step([batch], 1e-4)["loss"]), _peak_resident
+        return lambda: float(trainer.step([batch], 1e-4)["loss"]), _peak_resident()
     with door.precision(dtype):
         net = door.build(model, dtype=dtype, device=job["device"])
         graph, params = nnx.graphdef(net), door.flat(net)
@@ -103,7 +104,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
         compiled = function.lower(params).compile()
     sizes = compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    return lambda: jax.block_until_ready(compiled(params)) and None, lambda _: total
+    return lambda: jax.block_until_ready(compiled(params)), lambda _: total
 
 
 def _part(net: Any, job: dict[str, Any]) -> Callable[[Any, Any], Any]:
@@ -119,12 +120,17 @@ def _optimizer() -> Any:
     return Optimizer()
 
 
-def _peak_resident(run: Callable[[], None]) -> int:
-    """The high-water mark of the process during one run, less what a process with the framework holds anyway."""
-    with open("/proc/self/clear_refs", "w") as reset:
-        reset.write("5")
-    run()
-    return _status("VmHWM")
+def _peak_resident() -> Callable[[Run], int]:
+    """A meter of the process's high-water mark during a run, above what it holds now, before the first."""
+    before = _status("VmRSS")
+
+    def meter(run: Run) -> int:
+        with open("/proc/self/clear_refs", "w") as reset:
+            reset.write("5")
+        run()
+        return _status("VmHWM") - before
+
+    return meter
 
 
 def _status(field: str) -> int:

@@ -3,7 +3,7 @@
 Read `model.py` first, then `steps.py` for the law of each step.
 """
 
-from spec.cost import macs, step_macs, visible_patches
+from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import count_visible, patch_sites
 from spec.model import EPS, FCMAE, Classifier, Encoder, Model, classifier, fcmae
@@ -54,5 +54,6 @@ __all__ = [
     "parameters",
     "patch_sites",
     "step_macs",
+    "step_sites",
     "visible_patches",
 ]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from spec import checks
 from spec.geometry import count_visible
 from spec.model import FCMAE, Model
-from spec.steps import Dense, DepthwiseConv, FillRemoved, GlobalPool, Named, PatchConv, Residual
+from spec.steps import Dense, DepthwiseConv, FillRemoved, GlobalPool, Named, PatchConv, Residual, Step
 
 
 def visible_patches(model: FCMAE) -> int:
@@ -26,6 +26,14 @@ def step_macs(
     model: Model, visible: int | None = None, *, image_size: int | tuple[int, int] = 224
 ) -> Iterator[tuple[str, int]]:
     """(name, multiply-accumulates) of each top-level step; a block is one step."""
+    for name, step, sites in step_sites(model, visible, image_size=image_size):
+        yield name, sites * _per_site(((name, step),))
+
+
+def step_sites(
+    model: Model, visible: int | None = None, *, image_size: int | tuple[int, int] = 224
+) -> Iterator[tuple[str, Step, int]]:
+    """(name, step, sites of its output that are computed) of each top-level step, for one image."""
     patch = model.encoder.patch_size
     height, width = model.image_size if isinstance(model, FCMAE) else checks.image_size(image_size, patch)
     patches = (height // patch) * (width // patch)
@@ -39,7 +47,7 @@ def step_macs(
                 computed = patches
             case GlobalPool():
                 computed, sites = 1, 1
-        yield name, computed * sites * _per_site(((name, step),))
+        yield name, step, computed * sites
 
 
 def _per_site(steps: Named) -> int:

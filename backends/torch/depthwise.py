@@ -51,9 +51,10 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> T
     grad = grad.flatten(0, 1).permute(0, 3, 1, 2)  # N*K C P P
     if grad.device.type != "cpu":
         return _library_gradient(tiles, grad, weight)
-    side = grad.shape[-1]
-    gradient = _shifted_gradient if side <= 2 else _product_gradient
-    return gradient(tiles, grad, weight.shape[-1])[:, None]
+    if grad.shape[-1] == 1:  # a patch of one site meets each entry of its tile once
+        each = tiles.permute(0, 2, 3, 1) * grad.permute(0, 2, 3, 1)  # channels last, as they lie in memory
+        return each.sum(0).permute(2, 0, 1)[:, None]
+    return _product_gradient(tiles, grad, weight.shape[-1])[:, None]
 
 
 def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
@@ -61,25 +62,16 @@ def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.aten.convolution_backward(grad, tiles, weight, None, *options, [False, True, False])[1]
 
 
-def _shifted_gradient(tiles: Tensor, grad: Tensor, k: int) -> Tensor:
-    """(C, k, k), one multiply-add a site of a patch: for patches of few sites."""
-    side = grad.shape[-1]
-    each = sum(
-        tiles[..., p : p + k, q : q + k] * grad[..., p : p + 1, q : q + 1] for p in range(side) for q in range(side)
-    )
-    return each.sum(0)
-
-
 def _product_gradient(tiles: Tensor, grad: Tensor, k: int) -> Tensor:
-    """(C, k, k) as one product a channel of all sites of the tile with all of the patch, then sums along diagonals.
+    """(C, k, k): for each channel one product of all sites of the patch with all of the tile, summed along diagonals.
 
-    Twice the arithmetic that is needed at 8 x 8 sites, and still ahead of oneDNN's
-    depthwise gradient, which is not vectorised over channels.
+    Up to four times the arithmetic that is needed, and still two to four times faster than
+    oneDNN's depthwise gradient. The copies are worth it: bmm crawls over strided channels.
     """
-    (n, channels, wide_side, _), side = tiles.shape, grad.shape[-1]
-    left = tiles.permute(1, 2, 3, 0).reshape(channels, wide_side**2, n)
-    right = grad.permute(1, 0, 2, 3).reshape(channels, n, side**2)
-    products = torch.bmm(left, right).view(channels, wide_side, wide_side, side, side)
-    row, site = wide_side * side**2, side**2  # strides of a step down and a step right in the tile
-    diagonals = products.as_strided((channels, k, k, side, side), (wide_side * row, row, site, row + side, site + 1))
-    return diagonals.sum((3, 4))
+    (n, channels, reach, _), side = tiles.shape, grad.shape[-1]
+    left = grad.permute(1, 0, 2, 3).reshape(channels, n, side**2).contiguous()
+    right = tiles.permute(1, 0, 2, 3).reshape(channels, n, reach**2).contiguous()
+    products = torch.bmm(left.transpose(1, 2), right)  # C, P*P, Q*Q
+    down, along = side * reach**2 + reach, reach**2 + 1  # strides of one site in the patch and in the tile at once
+    shape = (channels, k, k, side, side)
+    return products.as_strided(shape, (side**2 * reach**2, reach, 1, down, along)).sum((3, 4))

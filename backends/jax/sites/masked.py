@@ -55,7 +55,7 @@ class Masked:
     def spatial_norm(self, scope: str) -> Array:
         """L2 norm of each channel over the visible sites: (N, 1, 1, C), or (1, 1, 1, C) over the batch."""
         axes = (1, 2) if scope == "image" else (0, 1, 2)
-        return safe_norm(wide(self.grid()), axes)
+        return safe_norm(self.grid(), axes)
 
     def fill(self, token: Array) -> "Masked":
         return Masked(self.x if self.keep is None else jnp.where(self.keep, self.x, token))

@@ -113,7 +113,7 @@ class Visible:
     def spatial_norm(self, scope: str) -> Array:
         """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
         axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
-        return safe_norm(wide(self.x), axes)
+        return safe_norm(self.x, axes)
 
     def fill(self, token: Array) -> Masked:
         return Masked(self.layout.scatter(self.x, token))

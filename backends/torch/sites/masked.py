@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backends.torch.norm import safe_norm
 from backends.torch.steps import wide
 
 
@@ -51,7 +52,7 @@ class Masked:
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites: (N, 1, 1, C), or (1, 1, 1, C) over the batch."""
         axes = (1, 2) if scope == "image" else (0, 1, 2)
-        return torch.linalg.vector_norm(wide(self.grid()), dim=axes, keepdim=True)
+        return safe_norm(self.grid(), axes)
 
     def fill(self, token: Tensor) -> "Masked":
         return Masked(self.x if self.keep is None else torch.where(self.keep, self.x, token))

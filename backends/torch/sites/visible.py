@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from backends.torch.depthwise import halo_conv
+from backends.torch.norm import safe_norm
 from backends.torch.sites.masked import Masked
 from backends.torch.steps import wide
 
@@ -109,7 +110,7 @@ class Visible:
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
         axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
-        return torch.linalg.vector_norm(wide(self.x), dim=axes, keepdim=True)
+        return safe_norm(self.x, axes)
 
     def fill(self, token: Tensor) -> Masked:
         return Masked(self.layout.scatter(self.x, token))
