@@ -56,7 +56,10 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     device = job["device"] or "cpu"
     if job["what"] == "step":
         trainer = backend.Trainer(model, _optimizer(), dtype=job["dtype"], engine=job["engine"], device=device)
-        work = lambda: float(trainer.step([batch], 1e-4)["loss"])  # noqa: E731
+
+        def work() -> None:
+            float(trainer.step([batch], 1e-4)["loss"])
+
     else:
         net = backend.build(model, dtype=job["dtype"], device=device)
         images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
@@ -102,7 +105,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
         function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
         compiled = function.lower(params).compile()
-    sizes = compiled.memory_analysis()
+    sizes: Any = compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
     return lambda: jax.block_until_ready(compiled(params)), lambda _: total
 

@@ -31,12 +31,20 @@ def precision(dtype: str) -> Iterator[None]:
 
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A flax.nnx.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
-    kind = Classifier if isinstance(model, spec.Classifier) else FCMAE
-    place = jax.devices(device)[0] if device else None
-    with precision(dtype), jax.default_device(place):
-        m = kind(model, dtype)
+    with precision(dtype), jax.default_device(place(device)):
+        m: Net = Classifier(model, dtype) if isinstance(model, spec.Classifier) else FCMAE(model, dtype)
         set_arrays(m, initial_arrays(model, seed))
     return m
+
+
+def place(device: str | None) -> jax.Device:
+    """The device of a name such as "cpu", "gpu" or "gpu:1", the best by default; BackendError where it is not."""
+    kind, _, index = (device or "").partition(":")
+    try:
+        return jax.devices(kind or None)[int(index or 0)]
+    except (RuntimeError, ValueError, IndexError):
+        there = ", ".join(str(known) for known in jax.devices())
+        raise BackendError(f"device: jax cannot use {device!r} here; it sees {there}") from None
 
 
 def get_arrays(m: Net) -> Arrays:
@@ -48,7 +56,7 @@ def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
     """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
     door.check_arrays(m.model, arrays)
     with precision(m.dtype):
-        nnx.update(m, unflat(flax_arrays(m.model, arrays, m.dtype)))
+        nnx.update(m, unflat(like(flat(m), flax_arrays(m.model, arrays, m.dtype))))
 
 
 def forward(
@@ -94,7 +102,8 @@ def flat(m: Net) -> dict[str, jax.Array]:
 
 
 def unflat(params: Mapping[str, jax.Array]) -> nnx.State:
-    return nnx.from_flat_state({tuple(name.split(".")): nnx.Param(value) for name, value in params.items()})
+    leaves: dict[tuple[Any, ...], Any] = {tuple(name.split(".")): nnx.Param(p) for name, p in params.items()}
+    return nnx.from_flat_state(leaves)
 
 
 def flax_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, jax.Array]:
@@ -102,6 +111,11 @@ def flax_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], dtype: str)
     kind = jnp.float64 if dtype == "float64" else jnp.float32
     table = spec.parameters(model)
     return {name: jnp.asarray(to_flax(table[name], value), kind) for name, value in arrays.items()}
+
+
+def like(old: dict[str, jax.Array], new: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    """New values on the devices of the old."""
+    return {name: jax.device_put(value, old[name].sharding) for name, value in new.items()}
 
 
 def canonical(model: spec.Model, params: Mapping[str, jax.Array]) -> Arrays:

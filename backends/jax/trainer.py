@@ -79,10 +79,10 @@ class Trainer:
     def export(self) -> State:
         """A copy of the state on the host."""
         with door.precision(self.dtype):
-            params, adam, ema = self.state
-            arrays = [door.canonical(self.model, named) for named in (params, adam.mu, adam.nu)]
+            named, adam, ema = self.state
+            params, mu, nu = (door.canonical(self.model, values) for values in (named, adam.mu, adam.nu))
             average = door.canonical(self.model, ema) if ema else {}
-            return State(*arrays, average, int(adam.count))
+            return State(params, mu, nu, average, int(adam.count))
 
     def restore(self, state: State) -> None:
         """Take over a state, of either framework; strict about names and shapes."""
@@ -94,7 +94,8 @@ class Trainer:
             check_arrays(self.model, state.ema, "average")
         with door.precision(self.dtype):
             named = (state.params, state.mu, state.nu, state.ema if averaged else {})
-            params, mu, nu, ema = (door.flax_arrays(self.model, arrays, self.dtype) for arrays in named)
+            old = self.state.params
+            params, mu, nu, ema = (door.like(old, door.flax_arrays(self.model, a, self.dtype)) for a in named)
             self.state = Moments(params, optax.ScaleByAdamState(jnp.asarray(state.t, jnp.int32), mu, nu), ema)
 
     def _accumulate(
@@ -149,5 +150,6 @@ def _update(
         gradient = jax.tree.map(lambda g: g * factor, gradient)
     direction, moments = adam.update(gradient, state.adam, state.params)
     params = {name: p - lr * scale[name] * (direction[name] + decay[name] * p) for name, p in state.params.items()}
-    ema = {name: e + (1 - optimizer.ema_decay) * (params[name] - e) for name, e in state.ema.items()}
+    rate = 1 - (optimizer.ema_decay or 0)
+    ema = {name: e + rate * (params[name] - e) for name, e in state.ema.items()}
     return Moments(params, moments, ema), norm

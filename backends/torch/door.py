@@ -1,6 +1,7 @@
 """Numpy in, numpy out: build a model, read and write its parameters, run it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -15,15 +16,32 @@ from backends.torch.sites import ENGINES
 Net = Classifier | FCMAE
 
 
+@contextmanager
+def precision(dtype: torch.dtype) -> Iterator[None]:
+    """Let "float32" mean it (cuDNN rounds the factors of its convolutions to 10 bits by default)."""
+    cudnn = torch.backends.cudnn
+    with cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, allow_tf32=dtype == torch.bfloat16):
+        yield
+
+
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A torch.nn.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
-    kind = Classifier if isinstance(model, spec.Classifier) else FCMAE
-    m = kind(model, getattr(torch, dtype))
+    compute = getattr(torch, dtype)
+    m: Net = Classifier(model, compute) if isinstance(model, spec.Classifier) else FCMAE(model, compute)
     if dtype == "float64":
         m.double()
-    m.to(device)
+    m.to(place(device))
     set_arrays(m, initial_arrays(model, seed))
     return m
+
+
+def place(device: str | None) -> torch.device:
+    """The device of a name such as "cpu", "cuda" or "cuda:1", CPU by default; BackendError where it is not there."""
+    try:
+        return torch.zeros((), device=device or "cpu").device
+    except (RuntimeError, AssertionError):
+        there = ", ".join(["cpu", *(f"cuda:{index}" for index in range(torch.cuda.device_count()))])
+        raise BackendError(f"device: torch cannot use {device!r} here; it sees {there}") from None
 
 
 def get_arrays(m: Net) -> Arrays:
@@ -47,7 +65,9 @@ def forward(
     """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
     found: Arrays = {}
     record = (lambda path, sites: found.update({path: to_host(sites.grid())})) if taps else None
-    out = m(*_inputs(m, images, mask), **_options(m, images, mask, engine), record=record)
+    options = _options(m, images, mask, engine)
+    with precision(m.dtype):
+        out = m(*_inputs(m, images, mask), **options, record=record)
     return found | {name: to_host(value) for name, value in out.items()}
 
 
@@ -55,8 +75,10 @@ def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine 
     """Gradients of the FCMAE loss, in canonical names and layouts."""
     if not (mask != 0).any():
         raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
-    out = m(*_inputs(m, images, mask), **_options(m, images, mask, engine))
-    grads = torch.autograd.grad(out["loss"], list(m.parameters()))
+    options = _options(m, images, mask, engine)
+    with precision(m.dtype):
+        out = m(*_inputs(m, images, mask), **options)
+        grads = torch.autograd.grad(out["loss"], list(m.parameters()))
     named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}
     return door.in_model_order(m.model, named)
 

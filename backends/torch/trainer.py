@@ -32,7 +32,8 @@ class Trainer:
         device: str | None = None,
     ) -> None:
         self.model, self.optimizer, self.engine = model, optimizer, engine
-        self.net = door.build(model, seed=seed, dtype=dtype, device=device)
+        best = "cuda" if torch.cuda.is_available() else "cpu"
+        self.net = door.build(model, seed=seed, dtype=dtype, device=device or best)
         self.named = dict(self.net.named_parameters())
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(mean), parameter.new_tensor(std)
@@ -45,10 +46,11 @@ class Trainer:
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Tensor]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
         total = torch.zeros_like(self.mean[0])
-        for batch in batches:
-            loss = self._loss(batch) / len(batches)
-            loss.backward()
-            total += loss.detach()
+        with door.precision(self.net.dtype):
+            for batch in batches:
+                loss = self._loss(batch) / len(batches)
+                loss.backward()
+                total += loss.detach()
         norm = self._clip()
         for group in self.adamw.param_groups:
             group["lr"] = lr * group["scale"]
@@ -62,7 +64,8 @@ class Trainer:
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The door's `forward` on a training batch, with the parameters or their average."""
         parameters = self.ema if ema else self.named
-        out = torch.func.functional_call(self.net, dict(parameters), *self._call(batch))
+        with door.precision(self.net.dtype):
+            out = torch.func.functional_call(self.net, dict(parameters), *self._call(batch))
         return {name: door.to_host(value) for name, value in out.items()}
 
     def export(self) -> State:

@@ -1,5 +1,7 @@
 """Masked dense: the full grid and a keep grid; the plain model when nothing is masked."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,7 @@ class Masked:
     def dtype(self) -> torch.dtype:
         return self.x.dtype
 
-    def map(self, function) -> "Masked":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Masked":
         return Masked(function(self.x), self.keep)
 
     def plus(self, other: "Masked", scale: Tensor | None = None) -> "Masked":

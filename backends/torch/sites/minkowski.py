@@ -7,6 +7,7 @@ import collections
 import collections.abc
 import importlib
 import os
+import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -24,11 +25,12 @@ from backends.torch.steps import wide
 def _load() -> Any:
     """MinkowskiEngine, without the traces that its import would leave; BackendError when it does not load."""
     threads_unset = "OMP_NUM_THREADS" not in os.environ
-    if threads_unset:  # it would set 16, with a warning, on larger machines
+    if threads_unset:  # it would set 16 on larger machines
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
     vars(collections)["Sequence"] = collections.abc.Sequence  # its home until Python 3.10
     try:
-        return importlib.import_module("MinkowskiEngine")
+        with warnings.catch_warnings(action="ignore"):  # it warns of a build without CUDA
+            return importlib.import_module("MinkowskiEngine")
     except ImportError as error:
         why = str(error).splitlines()[0]
         raise BackendError(
@@ -80,7 +82,7 @@ class Minkowski:
         keep = torch.ones(shape, dtype=torch.bool, device=images.device)
         if mask is not None:
             keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
-        return cls(ME.SparseTensor(images[keep], coordinates=keep.nonzero().int()), shape)
+        return cls(ME.SparseTensor(images[keep], coordinates=keep.nonzero().int().contiguous()), shape)
 
     @property
     def x(self) -> Tensor:

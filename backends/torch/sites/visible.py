@@ -4,6 +4,8 @@ Pointwise work, norms and 2x2 convolutions stay inside the patches. Only the dep
 convolution looks outside, through a halo: each patch with a border of its neighbours' sites.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -81,7 +83,7 @@ class Visible:
     def dtype(self) -> torch.dtype:
         return self.x.dtype
 
-    def map(self, function) -> "Visible":
+    def map(self, function: Callable[[Tensor], Tensor]) -> "Visible":
         return Visible(function(self.x), self.layout, self.halo)
 
     def plus(self, other: "Visible", scale: Tensor | None = None) -> "Visible":
