@@ -46,7 +46,7 @@ def step_sites(
             case FillRemoved():
                 computed = patches
             case GlobalPool():
-                computed, sites = 1, 1
+                computed = 1  # of patches that are single sites by now
         yield name, step, computed * sites
 
 

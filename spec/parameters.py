@@ -27,12 +27,12 @@ class Param(Array):
 def _table(model: Model) -> tuple[tuple[str, Param], ...]:
     encoder = model.encoder
     prefix = "encoder." if isinstance(model, FCMAE) else ""
-    ids = {prefix + at: layers for at, layers in _layer_ids(encoder).items()}
+    ids = {prefix + name: layers for name, layers in _layer_ids(encoder).items()}
     past = (encoder.num_blocks + 1, GROUPS + 1)
     rows = []
-    for path, array in _arrays(model.steps):
-        single, group = next((layers for at, layers in ids.items() if path.startswith(f"{at}.")), past)
-        rows.append((path, Param(array.axes, array.shape, array.init, array.decays, single, group)))
+    for name, step in model.steps:
+        for path, array in _arrays(((name, step),)):
+            rows.append((path, Param(array.axes, array.shape, array.init, array.decays, *ids.get(name, past))))
     return tuple(_in_tree_order(rows))
 
 
@@ -61,7 +61,7 @@ def _arrays(steps: Named, prefix: str = "") -> Iterator[tuple[str, Array]]:
 
 
 def _layer_ids(encoder: Encoder) -> dict[str, tuple[int, int]]:
-    """Path -> (single, group) of every part of the encoder, as in the published optim_factory.py.
+    """Name -> (single, group) of every step of the encoder, as in the published optim_factory.py.
 
     The group rule takes the third stage three blocks at a time; past its 27 blocks the
     last group goes on, so that ids keep rising with depth.
@@ -69,7 +69,8 @@ def _layer_ids(encoder: Encoder) -> dict[str, tuple[int, int]]:
     ids: dict[str, tuple[int, int]] = {}
     for stage, depth in enumerate(encoder.depths):
         before = sum(encoder.depths[:stage])
-        ids[f"downsample_layers.{stage}"] = (before + 1, {0: 0, 1: 2, 2: 3}.get(stage, GROUPS))
+        for j in range(2):
+            ids[f"downsample_layers.{stage}.{j}"] = (before + 1, {0: 0, 1: 2, 2: 3}.get(stage, GROUPS))
         for j in range(depth):
             third = min(3 + j // 3, GROUPS - 1)
             ids[f"stages.{stage}.{j}"] = (before + j + 1, {0: 1, 1: 2, 2: third}.get(stage, GROUPS))

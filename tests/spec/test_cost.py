@@ -5,9 +5,10 @@ from hypothesis import given
 
 import spec
 from tests.spec.published import Published, every_size
-from tests.spec.strategies import autoencoders
+from tests.spec.strategies import autoencoders, cheap
 
 
+@cheap
 @given(model=autoencoders())
 def test_the_cost_is_the_closed_form(model: spec.FCMAE) -> None:
     encoder, patches = model.encoder, model.grid[0] * model.grid[1]
@@ -20,6 +21,7 @@ def test_the_cost_is_the_closed_form(model: spec.FCMAE) -> None:
         per_patch += sites * (window**2 * before[stage] * dim + depth * _block(dim))
     decoder = width * last + model.decoder_depth * _block(width) + model.patch_values * width
     assert spec.macs(model) == patches * (per_patch + decoder)
+    assert spec.macs(model, patches) == spec.macs(model)
     kept = spec.visible_patches(model)
     assert spec.macs(model, kept) == spec.macs(model) - (patches - kept) * (per_patch + width * last)
 
@@ -28,11 +30,22 @@ def _block(dim: int) -> int:
     return 49 * dim + 8 * dim**2
 
 
+@cheap
 @given(model=autoencoders())
 def test_steps_are_named_as_in_the_model_and_sum_to_the_whole(model: spec.FCMAE) -> None:
     costs = list(spec.step_macs(model))
     assert [name for name, _ in costs] == [name for name, _ in model.steps]
     assert sum(cost for _, cost in costs) == spec.macs(model)
+
+
+@cheap
+@given(model=autoencoders())
+def test_sites_are_counted_where_a_step_computes(model: spec.FCMAE) -> None:
+    kept, patches, last = spec.visible_patches(model), model.grid[0] * model.grid[1], len(model.encoder.dims) - 1
+    sites = {name: count for name, _, count in spec.step_sites(model, kept)}
+    for stage in range(last + 1):
+        assert sites[f"encoder.stages.{stage}.0"] == kept * 4 ** (last - stage)
+    assert (sites["proj"], sites["mask_token"], sites["pred"]) == (kept, patches, patches)
 
 
 @every_size

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spec
+from tests.spec.strategies import cheap
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ def test_the_float_trap_is_kept_as_published_and_refused_where_nothing_is_left()
         spec.fcmae("convnextv2_atto", image_size=(64, 160), mask_ratio=0.9)
 
 
+@cheap
 @given(
     rows=st.integers(1, 40),
     columns=st.integers(1, 40),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import spec
-from tests.spec.strategies import models, shapes
+from tests.spec.strategies import cheap, models, shapes
 
 
 def test_a_block_mixes_space_then_channels_then_lets_them_compete() -> None:
@@ -55,12 +55,14 @@ def test_the_decoder_predicts_every_value_of_a_patch() -> None:
     assert steps["pred"] == spec.Dense(10, 6 * 6 * 5)
 
 
+@cheap
 @given(model=models)
 def test_blocks_are_numbered_in_order(model: spec.Model) -> None:
     indices = [step.index for _, step in model.steps if isinstance(step, spec.Residual)]
     assert indices == list(range(len(indices)))
 
 
+@cheap
 @given(fields=shapes(), top=st.floats(0, 1, exclude_max=True))
 def test_drop_path_rises_linearly_from_nothing(fields: dict, top: float) -> None:
     encoder = spec.classifier(**fields, drop_path=top).encoder
@@ -123,6 +125,7 @@ def test_any_integer_type_counts_and_any_sequence() -> None:
     assert {type(value) for value in (*model.encoder.depths, *model.encoder.dims, model.num_classes)} == {int}
 
 
+@cheap
 @given(model=models)
 def test_equal_specs_are_equal_hash_alike_and_cannot_be_changed(model: spec.Model) -> None:
     twin = dataclasses.replace(model)

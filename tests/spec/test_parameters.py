@@ -3,11 +3,11 @@
 from itertools import pairwise
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 
 import spec
 from tests.spec.published import Published, every_size
-from tests.spec.strategies import classifiers, models
+from tests.spec.strategies import cheap, classifiers, models
 
 AFFINE = ("weight", "bias")
 BLOCK = [
@@ -57,6 +57,7 @@ def test_shapes_are_the_canonical_ones() -> None:
     assert {name: table[name].shape for name in shapes} == shapes
 
 
+@cheap
 @given(model=models)
 def test_the_count_is_the_closed_form(model: spec.Model) -> None:
     encoder = model.encoder
@@ -76,6 +77,7 @@ def _block(dim: int) -> int:
     return 8 * dim**2 + 65 * dim
 
 
+@cheap
 @given(model=models)
 def test_exactly_the_weights_of_convolutions_and_linear_layers_decay(model: spec.Model) -> None:
     linear = ("downsample_layers.0.0", "dwconv", "pwconv1", "pwconv2", "proj", "pred", "head")
@@ -84,6 +86,7 @@ def test_exactly_the_weights_of_convolutions_and_linear_layers_decay(model: spec
         assert param.decays == name.endswith(tuple(f"{layer}.weight" for layer in linear + conv)), name
 
 
+@cheap
 @given(model=models)
 def test_first_values(model: spec.Model) -> None:
     for name, param in spec.parameters(model).items():
@@ -96,6 +99,7 @@ def test_first_values(model: spec.Model) -> None:
             assert param.init == ("ones" if norm else "zeros"), name
 
 
+@cheap
 @given(model=models)
 def test_axes_and_sizes_belong_together(model: spec.Model) -> None:
     known = {("out", "in", "kh", "kw"), ("ch", "one", "kh", "kw"), ("out", "in"), ("ch",)}
@@ -133,7 +137,9 @@ def test_group_layer_ids_take_the_third_stage_by_threes() -> None:
     assert spec.num_layers(model, "group") == 12
 
 
+@cheap
 @given(model=classifiers())
+@example(model=spec.classifier(depths=(1, 1, 60, 1), dims=(1, 1, 1, 1)))
 @pytest.mark.parametrize("rule", ["single", "group"])
 def test_layer_ids_never_fall_with_depth_nor_pass_the_head(rule: str, model: spec.Classifier) -> None:
     table = spec.parameters(model)
