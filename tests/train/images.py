@@ -1,0 +1,29 @@
+"""Image files for the tests: good ones, and bad ones of every kind."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+
+def pixels(seed: int, height: int = 40, width: int = 56) -> np.ndarray:
+    """A smooth random picture (H, W, 3) uint8."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (5, 7, 3), dtype=np.uint8)
+    return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def encoded(image: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, kind, **options)
+    return file.getvalue()
+
+
+def tree(root: Path, classes: int = 2, each: int = 4) -> Path:
+    """A folder of classes c0, c1, ... with so many JPEGs each."""
+    for label in range(classes):
+        folder = root / f"c{label}"
+        folder.mkdir(parents=True)
+        for number in range(each):
+            (folder / f"{number}.jpg").write_bytes(encoded(pixels(10 * label + number)))
+    return root

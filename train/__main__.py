@@ -1,0 +1,28 @@
+"""`python -m train`: a run from the command line. Frameworks are imported once it is known to be sound."""
+
+import sys
+from collections.abc import Sequence
+
+import backends
+from backends.protocol import BackendError
+from spec import SpecError
+from train import cli, loop
+from train.errors import TrainError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Train; returns the exit status, 2 after one line about a mistake."""
+    try:
+        config = cli.parse(sys.argv[1:] if argv is None else argv)
+        loop.run(config, backends.load(config.backend))
+    except (TrainError, SpecError, BackendError) as error:
+        print(f"train: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""The parity check before a run: is the engine that will train, on this very device, the dense model?
+
+A miniature of the run's model (its widths, patch and channels; one block a stage, a few
+patches) computes the gradients of one batch three times: by the run's engine and by the
+masked one, at the run's precision on the run's device, and by the masked one in float64 on
+the CPU. Rounding puts the first two at a like distance from the third, whatever the device
+rounds to; a wrong engine is orders of magnitude further off.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+import spec
+from backends.protocol import Arrays, Backend, Dtype, Engine
+from backends.streams import Stream, normal, words
+from train.errors import TrainError
+from train.masks import random_masks
+
+IMAGES, SIDE = 2, 3  # the batch, and the most patches a side
+EPS: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8}
+FACTOR = 8.0
+"""How many times further off than the masked engine, or than one rounding a step, is still rounding."""
+
+
+@dataclass(frozen=True)
+class Distance:
+    """Relative distances from the masked gradient in float64: the engine's, the masked one's, the first's bound."""
+
+    engine: float
+    masked: float
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.engine:.1e} from float64, the masked engine {self.masked:.1e}, {self.bound:.1e} allowed"
+
+
+def check_engine(
+    backend: Backend, model: spec.FCMAE, *, engine: Engine | None, dtype: Dtype, device: str | None
+) -> Distance:
+    """Compare, as above; TrainError when the engine is not the dense model."""
+    small = miniature(model)
+    images, mask, arrays = _inputs(small)
+
+    def gradient(engine: Engine | None, dtype: Dtype, device: str | None) -> Arrays:
+        m = backend.build(small, dtype=dtype, device=device)
+        backend.set_arrays(m, arrays)
+        return backend.gradients(m, images, mask, engine=engine)
+
+    exact = gradient("masked", "float64", "cpu")
+    off, noise = (_distance(gradient(name, dtype, device), exact) for name in (engine, "masked"))
+    rounding = EPS[dtype] * len(small.steps) ** 0.5
+    distance = Distance(off, noise, FACTOR * max(noise, rounding))
+    if not distance.engine <= distance.bound:
+        raise TrainError(
+            f"parity check: the {engine or 'best'} engine's gradient is {distance}: this device computes another"
+            " model; try --engine masked, --precision float32, or report it"
+        )
+    return distance
+
+
+def miniature(model: spec.FCMAE) -> spec.FCMAE:
+    """The model with one block a stage and at most 3 x 3 patches, of which about as many are visible."""
+    encoder = replace(model.encoder, depths=(1,) * len(model.encoder.depths))
+    rows, columns = (min(SIDE, side) for side in model.grid)
+    patch = encoder.patch_size
+    size = (max(2, rows) * patch, columns * patch) if columns == 1 else (rows * patch, columns * patch)
+    small = replace(model, encoder=encoder, image_size=size, decoder_depth=min(1, model.decoder_depth))
+    patches = small.grid[0] * small.grid[1]
+    visible = min(max(1, spec.visible_patches(small)), patches - 1)
+    return replace(small, mask_ratio=1 - (visible + 0.5) / patches)
+
+
+def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:
+    """Images, masks, and parameters as if trained: unit gain, and a GRN that acts, as at the start it does not."""
+    height, width = model.image_size
+    table = spec.parameters(model)
+    arrays = {name: _draw(index + 1, param.shape) for index, (name, param) in enumerate(table.items())}
+    for name, param in table.items():
+        fan_in = int(np.prod(param.shape[1:]))
+        arrays[name] *= fan_in**-0.5 if param.decays else 0.5
+        arrays[name] += param.init == "ones"
+    images = _draw(0, (IMAGES, height, width, model.encoder.in_chans))
+    return images, random_masks(0, np.arange(IMAGES), model.grid, spec.visible_patches(model)), arrays
+
+
+def _draw(index: int, shape: tuple[int, ...]) -> np.ndarray:
+    count = int(np.prod(shape))
+    return normal(words(0, Stream.INIT, index, 2 * count)).reshape(shape).astype(np.float32)
+
+
+def _distance(found: Arrays, exact: Arrays) -> float:
+    """The worst relative error of an array's gradient, in the Euclidean norm."""
+    return max(float(np.linalg.norm(found[name] - exact[name]) / np.linalg.norm(exact[name])) for name in exact)

@@ -1,0 +1,156 @@
+"""Checkpoints: a folder of named arrays and a manifest, the same for both frameworks.
+
+    step-00000840/
+        manifest.json        version, step, each file's size and sha256, meta
+        params.safetensors   canonical name -> array, as are mu, nu and (where kept) ema
+
+Written aside, synced to disk and renamed, so that a folder of this name is complete; read
+only when every checksum holds.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from backends.protocol import Arrays, State
+from train.errors import TrainError
+
+VERSION = 1
+MANIFEST = "manifest.json"
+PARTS = ("params", "mu", "nu", "ema")
+ASIDE, DOOMED = ".writing-", ".deleting-"
+
+
+class Damaged(TrainError):
+    """A checkpoint that cannot be trusted: which file, and how it differs from its manifest."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A state, the number of updates it took, and what the run said about itself."""
+
+    path: Path
+    step: int
+    state: State
+    meta: dict[str, Any]
+
+
+def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int) -> Path:
+    """Write root/step-XXXXXXXX, keep that and the keep - 1 before it, and return its path."""
+    path = root / f"step-{step:08d}"
+    aside = root / f"{ASIDE}{path.name}"
+    try:
+        shutil.rmtree(aside, ignore_errors=True)
+        aside.mkdir(parents=True)
+        files = {f"{part}.safetensors": _write(aside / f"{part}.safetensors", arrays) for part, arrays in _parts(state)}
+        manifest = {"version": VERSION, "step": step, "t": state.t, "files": files, "meta": meta}
+        _sync(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
+        _sync_folder(aside)
+        _delete(path)
+        aside.rename(path)
+        _sync_folder(root)
+    except OSError as error:
+        raise TrainError(f"{path}: cannot be written: {error.strerror}") from None
+    before = [old for number, old in _steps(root) if number < step]
+    for old in before[keep - 1 :]:
+        _delete(old)
+    return path
+
+
+def newest(root: Path, report: Callable[[str], None]) -> Checkpoint | None:
+    """The newest checkpoint below root whose checksums hold; a line is reported for each that fails."""
+    for leftover in (*root.glob(f"{ASIDE}*"), *root.glob(f"{DOOMED}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
+    steps = _steps(root)
+    for _, path in steps:
+        try:
+            return read(path)
+        except Damaged as error:
+            report(f"{error}; falling back to the checkpoint before it")
+    if steps:
+        raise Damaged(f"{root}: no checkpoint is whole; start afresh in another --output_dir")
+    return None
+
+
+def read(path: Path) -> Checkpoint:
+    """A checkpoint, once every byte of it is found as its manifest says; Damaged otherwise."""
+    try:
+        manifest = json.loads((path / MANIFEST).read_bytes())
+        version, step, t, files, meta = (manifest[key] for key in ("version", "step", "t", "files", "meta"))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise Damaged(f"{path}: no readable {MANIFEST} ({type(error).__name__})") from None
+    if version != VERSION:
+        raise Damaged(f"{path}: format version {version}, this program reads {VERSION}")
+    arrays = {part: _read(path / name, files[name]) for part in PARTS if (name := f"{part}.safetensors") in files}
+    return Checkpoint(path, step, State(**arrays, t=t), meta)
+
+
+def _parts(state: State) -> list[tuple[str, Arrays]]:
+    return [(part, arrays) for part in PARTS if (arrays := getattr(state, part))]
+
+
+def _write(file: Path, arrays: Arrays) -> dict[str, Any]:
+    """Write one file of arrays; its size and checksum.
+
+    safetensors 0.8.0 silently stores the memory of a transposed view in the wrong order, and
+    converted arrays are such views: everything is made contiguous here, the only writer.
+    """
+    data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
+    _sync(file, data)
+    return {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def _read(file: Path, entry: Mapping[str, Any]) -> Arrays:
+    try:
+        data = file.read_bytes()
+        if len(data) != entry["bytes"]:
+            raise Damaged(f"{file}: {len(data):,} bytes, the manifest says {entry['bytes']:,}")
+        if hashlib.sha256(data).hexdigest() != entry["sha256"]:
+            raise Damaged(f"{file}: its checksum is not the manifest's")
+        return safetensors.numpy.load(data)
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
+        raise Damaged(f"{file}: cannot be read ({type(error).__name__}: {error})") from None
+
+
+def _steps(root: Path) -> list[tuple[int, Path]]:
+    """(step, path) of what bears a checkpoint's name, newest first."""
+    if not root.is_dir():
+        return []
+    named = ((re.fullmatch(r"step-(\d{8,})", path.name), path) for path in root.iterdir())
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+
+
+def _delete(path: Path) -> None:
+    """Remove a checkpoint; it loses its name first, so that half of one is never read."""
+    if path.exists():
+        doomed = path.with_name(f"{DOOMED}{path.name}")
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _sync(file: Path, data: bytes) -> None:
+    with file.open("wb") as stream:
+        stream.write(data)
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in a folder durable, where the system can sync folders."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,162 @@
+"""What can be asked of a run: one frozen dataclass, its fields the published flags.
+
+The defaults are those of the released pre-training script; a run on the embedded digits
+starts from `recipes.DIGITS` instead. The groups of flags are the bases of `Config`: a field
+reads `config.batch_size` wherever it is declared.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import Field, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from train.errors import TrainError
+
+DIGITS_PATH = "digits"
+"""The value of --data_path that means the embedded images."""
+
+
+def flag(default: Any, text: str, *, at_least: float | None = None) -> Any:
+    """A field with the line `--help` shows and the smallest value it takes."""
+    return field(default=default, metadata={"help": text, "at_least": at_least})
+
+
+def _threads() -> int:
+    return min(10, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+@dataclass(frozen=True)
+class RunFlags:
+    """Run"""
+
+    backend: Literal["torch", "jax"] = flag("torch", "framework that trains")
+    device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ...; the framework's best one by default")
+    precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "what the model computes in")
+    engine: str | None = flag(None, "how the encoder skips removed patches; the best one by default")
+    seed: int = flag(0, "decides every random draw of the run", at_least=0)
+    parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
+    output_dir: str = flag("", "run directory; runs/<data>-<backend> by default")
+    log_dir: str = flag("", "TensorBoard events; <output_dir>/tb by default")
+    print_freq: int = flag(20, "updates between two lines of the log", at_least=1)
+    picture_freq: int = flag(20, "epochs between two reconstruction pictures; 0 draws none", at_least=0)
+
+
+@dataclass(frozen=True)
+class CheckpointFlags:
+    """Checkpoints"""
+
+    auto_resume: bool = flag(True, "go on from the newest good checkpoint in output_dir")
+    resume: str = flag("", "go on from this checkpoint instead (a folder step-XXXXXXXX)")
+    start_epoch: int = flag(0, "first epoch, where nothing is resumed", at_least=0)
+    save_ckpt: bool = flag(True, "write checkpoints")
+    save_ckpt_freq: int = flag(1, "epochs between two checkpoints", at_least=1)
+    save_ckpt_num: int = flag(3, "newest checkpoints kept", at_least=1)
+    max_steps: int | None = flag(None, "end the run, schedule included, after so many updates", at_least=1)
+    stop_at_step: int | None = flag(None, "save and leave after this update; the schedule stays", at_least=1)
+
+
+@dataclass(frozen=True)
+class DataFlags:
+    """Images"""
+
+    data_path: str = flag(DIGITS_PATH, "a folder of images (its train/ if there is one), or 'digits'")
+    input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
+    crop_scale: tuple[float, ...] = flag((0.2, 1.0), "share of the image's area that a random crop takes", at_least=0)
+    hflip: float = flag(0.5, "probability of a left-right flip", at_least=0)
+    mean: tuple[float, ...] = flag((0.485, 0.456, 0.406), "subtracted from pixels in 0..1, a channel")
+    std: tuple[float, ...] = flag((0.229, 0.224, 0.225), "divides them, a channel", at_least=0)
+    num_workers: int = flag(_threads(), "batches made at the same time", at_least=1)
+    worker_type: Literal["thread", "process"] = flag("thread", "what makes them; the batches are the same")
+
+
+@dataclass(frozen=True)
+class ModelFlags:
+    """Model"""
+
+    model: str | None = flag("convnextv2_base", "a preset (python -m spec list), or none and depths, dims")
+    depths: tuple[int, ...] | None = flag(None, "blocks a stage", at_least=1)
+    dims: tuple[int, ...] | None = flag(None, "channels a stage", at_least=1)
+    in_chans: int = flag(3, "channels of the images", at_least=1)
+    patch_size: int = flag(32, "side of the patches that are removed, in pixels", at_least=1)
+    grn_scope: Literal["image", "batch"] = flag("image", "GRN's sum; 'batch' repeats the released sparse code")
+    mask_ratio: float = flag(0.6, "share of the patches removed")
+    decoder_depth: int = flag(1, "blocks of the decoder", at_least=0)
+    decoder_embed_dim: int = flag(512, "channels of the decoder", at_least=1)
+    norm_pix_loss: bool = flag(True, "predict each patch's pixels normalised by its own mean and variance")
+
+
+@dataclass(frozen=True)
+class OptimizerFlags:
+    """Optimisation"""
+
+    batch_size: int = flag(64, "images a micro-batch", at_least=1)
+    update_freq: int = flag(1, "micro-batches an update (gradient accumulation)", at_least=1)
+    epochs: int = flag(800, "passes over the images", at_least=1)
+    warmup_epochs: float = flag(40, "epochs of linear warm-up", at_least=0)
+    blr: float = flag(1.5e-4, "peak learning rate a 256 images of an update", at_least=0)
+    lr: float | None = flag(None, "the peak itself, whatever the batch", at_least=0)
+    min_lr: float = flag(0.0, "where the cosine ends", at_least=0)
+    weight_decay: float = flag(0.05, "AdamW's, on convolution and linear weights", at_least=0)
+    clip_grad: float | None = flag(None, "largest norm of the gradient; published: none", at_least=0)
+
+
+@dataclass(frozen=True)
+class Config(OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
+    """A resolved run: every flag with its value. TrainError for a value that cannot be."""
+
+    def __post_init__(self) -> None:
+        for name, low in ((f.name, f.metadata["at_least"]) for f in fields(self)):
+            value = getattr(self, name)
+            for number in value if isinstance(value, tuple) else (value,):
+                if low is not None and number is not None and not number >= low:
+                    raise TrainError(f"--{name}: {number} is below {low}")
+        if len(self.input_size) not in (1, 2):
+            raise TrainError(f"--input_size: {self.input_size} is neither a side nor height and width")
+        if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
+            raise TrainError(f"--crop_scale: {self.crop_scale} is no range inside 0..1; the published one is 0.2 1.0")
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) not in (1, self.in_chans):
+                raise TrainError(f"--{name}: {len(values)} values for {self.in_chans} channels; give one each, or one")
+        if 0 in self.std:
+            raise TrainError(f"--std: {self.std} holds a zero, by which no pixel can be divided")
+
+    @property
+    def image_size(self) -> tuple[int, int]:
+        """(height, width)."""
+        return self.input_size[0], self.input_size[-1]
+
+    @property
+    def effective_batch(self) -> int:
+        """Images an update."""
+        return self.batch_size * self.update_freq
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up: linear in the effective batch unless given outright."""
+        return self.blr * self.effective_batch / 256 if self.lr is None else self.lr
+
+    @property
+    def run_dir(self) -> Path:
+        data = Path(self.data_path).resolve().name
+        return Path(self.output_dir or f"runs/{data}-{self.backend}")
+
+    def to_toml(self) -> str:
+        """The fields that have a value, by group; what --config reads back."""
+        lines = []
+        for title, members in groups():
+            lines += ["", f"# {title}"]
+            values = {member.name: getattr(self, member.name) for member in members}
+            lines += [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
+        return "\n".join(lines[1:]) + "\n"
+
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        return dict(json.loads(json.dumps(asdict(self))))
+
+
+def groups() -> Iterator[tuple[str, tuple[Field[Any], ...]]]:
+    """(title, fields) of each group of flags, in the order of `--help`."""
+    for base in reversed(Config.__bases__):
+        yield str(base.__doc__), fields(base)

@@ -1,0 +1,1 @@
+"""Images on their way to the trainer: sources, decoding, augmentation and the pipeline of batches."""

@@ -1,0 +1,42 @@
+"""Files to pixels."""
+
+import io
+
+import numpy as np
+import simplejpeg
+from PIL import Image
+
+JPEG = b"\xff\xd8\xff"
+DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits a pixel, which Pillow's convert would clip
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
+
+
+class BrokenImage(Exception):
+    """An image that cannot be read: its key and why."""
+
+
+def decode(data: bytes, channels: int) -> np.ndarray:
+    """(H, W, channels) uint8 of an encoded image, grey for 1 channel and RGB for 3; BrokenImage otherwise.
+
+    JPEGs by libjpeg-turbo itself, a tenth faster than through Pillow and bit-equal to it.
+    Like the published loader: rotation tags are ignored and transparency is dropped.
+    """
+    if channels not in (1, 3):
+        raise BrokenImage(f"an image file has 1 or 3 channels, the model {channels}")
+    try:
+        if data.startswith(JPEG):
+            return simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
+        return _decode_other(data, channels)
+    except UNREADABLE as error:
+        raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from None
+
+
+def _decode_other(data: bytes, channels: int) -> np.ndarray:
+    with Image.open(io.BytesIO(data)) as image:
+        if image.mode in DEEP:
+            deep = np.asarray(image)
+            image = Image.fromarray((deep >> 8).astype(np.uint8))
+        elif image.mode in ("I", "F"):
+            raise BrokenImage(f"its pixels (mode {image.mode}) are neither 8 nor 16 bits")
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    return pixels.reshape(*pixels.shape[:2], channels)

@@ -1,0 +1,81 @@
+"""Batches as pure functions of their number: what an epoch's order, a sample and a micro-batch are."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from backends.protocol import Batch
+from backends.streams import Stream, words
+from train.data.decode import BrokenImage, decode
+from train.data.sources import Source
+from train.data.transforms import Draws
+from train.errors import TrainError
+
+PATIENCE = 64
+"""Broken images in a row after which the data, not an image, is broken."""
+
+Augment = Callable[[np.ndarray, Draws], np.ndarray]
+Extra = Callable[[np.ndarray, np.ndarray], Batch]
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Micro-batch `index` of a run, drawn from (seed, index) and nothing else.
+
+    Position g of the run is sample g % epoch of its epoch's permutation, where an epoch is
+    as many whole updates as the source fills. augment: an image to the model's size.
+    extra(positions, labels) adds the task's own columns: masks, targets.
+    """
+
+    source: Source
+    seed: int
+    channels: int
+    batch_size: int
+    epoch_size: int
+    augment: Augment
+    extra: Extra
+
+    def __call__(self, index: int) -> tuple[Batch, list[str]]:
+        """The batch, and a line for each broken image that another one stands in for."""
+        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        images, labels, broken = [], [], []
+        for position in positions.tolist():
+            image, label, failures = self._sample(position)
+            images.append(image)
+            labels.append(label)
+            broken += failures
+        return {"images": np.stack(images), **self.extra(positions, np.array(labels, np.int32))}, broken
+
+    def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
+        """The augmented image, its label, and the failures of those before it in the epoch's order."""
+        epoch, place = divmod(position, self.epoch_size)
+        order = permutation(self.seed, epoch, len(self.source))
+        failures: list[str] = []
+        for offset in range(min(PATIENCE, len(order))):
+            try:
+                image, label = read(self.source, int(order[(place + offset) % len(order)]), self.channels)
+            except BrokenImage as error:
+                failures.append(str(error))
+            else:
+                return self.augment(image, Draws(self.seed, Stream.AUGMENT, position)), label, failures
+        raise TrainError(f"--data_path: {len(failures)} images in a row are broken, the first is {failures[0]}")
+
+
+def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:
+    """Image (H, W, C) uint8 and label of an item; BrokenImage names it when it cannot be read."""
+    key = f"image {index}"
+    try:
+        data, label, key = source[index]
+        return (decode(data, channels) if isinstance(data, bytes) else data), label
+    except OSError as error:
+        raise BrokenImage(f"{error.filename or key}: {error.strerror}") from None
+    except BrokenImage as error:
+        raise BrokenImage(f"{key}: {error}") from None
+
+
+@lru_cache(maxsize=2)
+def permutation(seed: int, epoch: int, count: int) -> np.ndarray:
+    """The order of `count` items in an epoch."""
+    return np.argsort(words(seed, Stream.SHUFFLE, epoch, count), kind="stable")

@@ -1,0 +1,75 @@
+"""Augmentation on the host, on uint8 images; every random number comes from a stream."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from backends.streams import Stream, uniform, words
+
+TRIES = 10
+RATIOS = (3 / 4, 4 / 3)
+
+
+class Draws:
+    """The random numbers of one sample, in the order in which they are asked for."""
+
+    def __init__(self, seed: int, stream: Stream, position: int, count: int = 64) -> None:
+        self._numbers = iter(uniform(words(seed, stream, position, count)).tolist())
+
+    def uniform(self, low: float, high: float) -> float:
+        return low + (high - low) * next(self._numbers)
+
+    def below(self, count: int) -> int:
+        """A whole number from 0 to count - 1."""
+        return math.floor(count * next(self._numbers))
+
+
+@dataclass(frozen=True)
+class CropAndFlip:
+    """RandomResizedCrop, bicubic, then a left-right flip: the published pre-training augmentation.
+
+    size: (height, width). scale: the share of the area that is kept.
+    """
+
+    size: tuple[int, int]
+    scale: tuple[float, float]
+    hflip: float
+
+    def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray:
+        top, left, height, width = _crop_box(image.shape[0], image.shape[1], self.scale, draws)
+        resized = resize(image[top : top + height, left : left + width], self.size)
+        return resized[:, ::-1] if draws.uniform(0, 1) < self.hflip else resized
+
+
+def _crop_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
+    """(top, left, height, width): ten tries at an area and a shape, then the largest central crop."""
+    for _ in range(TRIES):
+        area = height * width * draws.uniform(*scale)
+        ratio = math.exp(draws.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
+        h, w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+        if 0 < h <= height and 0 < w <= width:
+            return draws.below(height - h + 1), draws.below(width - w + 1), h, w
+    h = min(height, round(width / RATIOS[0]))
+    w = min(width, round(height * RATIOS[1]))
+    return (height - h) // 2, (width - w) // 2, h, w
+
+
+def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The largest central part of the shape of `size`, bicubically resized to it."""
+    height, width = image.shape[:2]
+    factor = min(height / size[0], width / size[1])
+    h, w = max(1, round(factor * size[0])), max(1, round(factor * size[1]))
+    top, left = (height - h) // 2, (width - w) // 2
+    return resize(image[top : top + h, left : left + w], size)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """(H, W, C) to (*size, C), bicubic with antialiasing, on uint8 as Pillow does it."""
+    if image.shape[:2] == size:
+        return image
+    planes = [image] if image.shape[-1] == 3 else [image[..., channel] for channel in range(image.shape[-1])]
+    bicubic = Image.Resampling.BICUBIC
+    resized = [np.asarray(Image.fromarray(plane).resize((size[1], size[0]), bicubic)) for plane in planes]
+    return resized[0] if image.shape[-1] == 3 else np.stack(resized, -1)

@@ -1,0 +1,151 @@
+"""The run: what happens between a command line and a trained model, in either framework."""
+
+import math
+import platform
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from importlib import metadata
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import spec
+from backends.protocol import Backend, Batch, Trainer
+from train import checkpoint, resume
+from train.check import check_engine
+from train.config import Config
+from train.data.pipeline import prefetch
+from train.errors import TrainError
+from train.logs import Meter, RunLog
+from train.pretrain import Pretraining
+from train.schedule import Schedule
+
+VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
+
+
+def run(config: Config, backend: Backend) -> None:
+    """Train to the end of the schedule, or to --stop_at_step; TrainError for what cannot go on."""
+    task = Pretraining(config)
+    schedule = Schedule.of(config, len(task.source))
+    _open_run_dir(config)
+    own = resume.identity(config, task.name, task.model, task.source)
+    found = resume.find(config, own, print)
+    start = found.step if found else config.start_epoch * schedule.updates_per_epoch
+    stop = min(schedule.updates, config.stop_at_step or schedule.updates)
+    print(_summary(config, task, schedule))
+    if start >= stop:
+        print(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
+        return
+    if config.parity_check and config.engine != "masked":
+        options = {"engine": config.engine, "dtype": config.precision, "device": config.device}
+        print(f"parity check passed: {check_engine(backend, task.model, **options)}")
+    trainer = _trainer(config, backend, task)
+    if found:
+        trainer.restore(found.state)
+        print(f"going on from {found.path}")
+    _Run(config, task, schedule, trainer, own).go(start, stop)
+
+
+class _Run:
+    """A trainer on its way from one update to another."""
+
+    def __init__(
+        self, config: Config, task: Pretraining, schedule: Schedule, trainer: Trainer, identity: dict[str, Any]
+    ) -> None:
+        self.config, self.task, self.schedule, self.trainer = config, task, schedule, trainer
+        self.meta = {"identity": identity, "config": config.as_dict()}
+        self.broken: set[str] = set()
+
+    def go(self, start: int, stop: int) -> None:
+        """Make the updates from `start` to `stop`, logging, saving and drawing on the way."""
+        config, meter = self.config, Meter()
+        events = Path(config.log_dir) if config.log_dir else config.run_dir / "tb"
+        with RunLog(config.run_dir, events, start, stop) as self.log, closing(self._updates(start, stop)) as updates:
+            for step, (batches, broken) in enumerate(updates, start + 1):
+                outcome = self.trainer.step(batches, self.schedule.lr(step - 1))
+                meter.add(outcome, config.effective_batch, len(broken))
+                self.log.update()
+                self._report(broken)
+                saves = config.save_ckpt and self._due(step, config.save_ckpt_freq, stop)
+                draws = config.picture_freq > 0 and self._due(step, config.picture_freq, stop)
+                if saves or step % config.print_freq == 0 or step == stop:
+                    self._record(step, meter.read())
+                if saves:
+                    self._save(step)
+                if draws:
+                    self._draw(step, last=step == stop)
+
+    def _updates(self, start: int, stop: int) -> Iterator[tuple[list[Batch], list[str]]]:
+        """The micro-batches of each update, and a line for each broken image in them."""
+        config, frequency = self.config, self.config.update_freq
+        feed = self.task.feed(self.schedule.updates_per_epoch)
+        made = prefetch(feed, start * frequency, stop * frequency, config.num_workers, config.worker_type)
+        with closing(made):
+            while group := list(islice(made, frequency)):
+                yield [batch for batch, _ in group], [line for _, lines in group for line in lines]
+
+    def _due(self, step: int, epochs: int, stop: int) -> bool:
+        return step == stop or step % (epochs * self.schedule.updates_per_epoch) == 0
+
+    def _report(self, broken: Sequence[str]) -> None:
+        """Name each broken image once; how often one was skipped is in the metrics."""
+        for line in dict.fromkeys(broken):
+            if line not in self.broken:
+                self.broken.add(line)
+                self.log.say(f"skipped, {len(self.broken)} so far: {line}")
+
+    def _record(self, step: int, values: dict[str, float]) -> None:
+        if not math.isfinite(values["loss"]):
+            raise TrainError(
+                f"step {step}: the loss is {values['loss']}; nothing was saved since it broke. Lower --blr, set"
+                " --clip_grad 1, or use --precision float32"
+            )
+        self.log.record(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
+
+    def _save(self, step: int) -> None:
+        meta = {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.backend}
+        root = self.config.run_dir / "checkpoints"
+        checkpoint.save(root, step, self.trainer.export(), meta, self.config.save_ckpt_num)
+
+    def _draw(self, step: int, last: bool) -> None:
+        file = self.log.picture(step, self.task.picture(self.trainer))
+        if last:
+            self.log.say(f"reconstructions: {file}")
+
+
+def _trainer(config: Config, backend: Backend, task: Pretraining) -> Trainer:
+    return backend.Trainer(
+        task.model,
+        task.optimizer,
+        seed=config.seed,
+        dtype=config.precision,
+        engine=config.engine,
+        mean=config.mean,
+        std=config.std,
+        device=config.device,
+    )
+
+
+def _open_run_dir(config: Config) -> None:
+    """Make the run directory and write config.toml; TrainError when that cannot be."""
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+        (config.run_dir / "config.toml").write_text(f"# {_versions()}\n{config.to_toml()}", encoding="utf-8")
+    except OSError as error:
+        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
+
+
+def _versions() -> str:
+    """The packages that decide the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
+    found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
+    return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
+
+
+def _summary(config: Config, task: Pretraining, schedule: Schedule) -> str:
+    model, images, classes = task.model, len(task.source), len(task.source.classes)
+    grid = model.grid[0] * model.grid[1]
+    return (
+        f"{images:,} images, {classes:,} classes; {spec.count(model):,} parameters, {spec.visible_patches(model)} of"
+        f" {grid} patches visible; {schedule.updates:,} updates of {config.effective_batch:,} images, peak learning"
+        f" rate {config.peak_lr:.2e}; in {config.run_dir}"
+    )

@@ -1,0 +1,79 @@
+"""Going on where a run stopped: which checkpoint, and whether it is of the same run."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import spec
+from train import checkpoint
+from train.checkpoint import Checkpoint
+from train.config import Config, DataFlags, OptimizerFlags
+from train.data.sources import Source
+from train.errors import TrainError
+
+FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
+"""Flags that may change without a word: they change no result, or what matters of them is in the identity."""
+
+
+def identity(config: Config, task: str, model: spec.Model, source: Source) -> dict[str, Any]:
+    """What makes two runs one: on it depend the arrays of a state, and which sample is at which position."""
+    return {
+        "task": task,
+        "model": json.loads(json.dumps(asdict(model))),
+        "seed": config.seed,
+        "effective_batch": config.effective_batch,
+        "images": len(source),
+        "fingerprint": source.fingerprint,
+    }
+
+
+def find(config: Config, own: Mapping[str, Any], say: Callable[[str], None]) -> Checkpoint | None:
+    """The checkpoint to go on from; TrainError when it is another run's, a line for each flag that has changed."""
+    if config.resume:
+        found: Checkpoint | None = checkpoint.read(Path(config.resume))
+    else:
+        found = checkpoint.newest(config.run_dir / "checkpoints", say) if config.auto_resume else None
+    if found is not None:
+        _refuse_another(found, own)
+        _report_changes(found, config, say)
+    return found
+
+
+def _refuse_another(found: Checkpoint, own: Mapping[str, Any]) -> None:
+    theirs = found.meta.get("identity", {})
+    lines = {
+        "task": "--task {own}: the run began with {theirs}",
+        "seed": "--seed {own}: the run began with {theirs}",
+        "effective_batch": "--batch_size x --update_freq: {own} images an update, the run began with {theirs}",
+        "images": "--data_path: the data has {own} images now, the run began with {theirs}",
+        "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
+    }
+    if theirs.get("model") != own["model"]:
+        difference = _difference(theirs.get("model"), own["model"])
+        raise TrainError(f"{found.path}: a checkpoint of another model ({difference}); give another --output_dir")
+    for key, line in lines.items():
+        if theirs.get(key) != own[key]:
+            reason = line.format(own=own[key], theirs=theirs.get(key))
+            raise TrainError(f"{reason}; give the same again, or another --output_dir ({found.path})")
+
+
+def _difference(theirs: Any, own: Mapping[str, Any], at: str = "") -> str:
+    """The first field in which two models, as nested dicts, differ."""
+    if not isinstance(theirs, dict):
+        return f"{at}{theirs} there, {own} here"
+    for name, value in own.items():
+        if theirs.get(name) != value:
+            if isinstance(value, dict):
+                return _difference(theirs.get(name), value, f"{at}{name}.")
+            return f"{at}{name} {theirs.get(name)} there, {value} here"
+    return "its fields are unknown here"
+
+
+def _report_changes(found: Checkpoint, config: Config, say: Callable[[str], None]) -> None:
+    before, now = found.meta.get("config", {}), config.as_dict()
+    for member in (*fields(DataFlags), *fields(OptimizerFlags)):
+        name = member.name
+        if name not in FREE and name in before and before[name] != now[name]:
+            say(f"note: --{name} is {now[name]}, the run began with {before[name]}")

@@ -1,0 +1,51 @@
+"""The learning rate of every update."""
+
+import math
+from dataclasses import dataclass
+from typing import Self
+
+from train.config import Config
+from train.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Linear warm-up from 0, then half a cosine from `peak` to `floor`, over fractional epochs.
+
+    peak * e / warmup for e < warmup, then floor + (peak - floor) (1 + cos(pi (e - warmup) /
+    (epochs - warmup))) / 2, with e = update / updates_per_epoch: each update has its own.
+    """
+
+    peak: float
+    floor: float
+    warmup: float
+    epochs: float
+    updates_per_epoch: int
+
+    @classmethod
+    def of(cls, config: Config, images: int) -> Self:
+        """The schedule of a run over so many images; TrainError when they do not fill one update."""
+        updates = images // config.effective_batch
+        if not updates:
+            raise TrainError(
+                f"--batch_size {config.batch_size} x --update_freq {config.update_freq}: an update takes"
+                f" {config.effective_batch:,} images, the data has {images:,}; lower one of them"
+            )
+        epochs = config.epochs if config.max_steps is None else config.max_steps / updates
+        return cls(config.peak_lr, config.min_lr, config.warmup_epochs, epochs, updates)
+
+    @property
+    def updates(self) -> int:
+        """The number of updates of the whole run."""
+        return round(self.epochs * self.updates_per_epoch)
+
+    def epoch(self, update: int) -> float:
+        return update / self.updates_per_epoch
+
+    def lr(self, update: int) -> float:
+        """The learning rate of update number `update`, counted from 0."""
+        epoch = self.epoch(update)
+        if epoch < self.warmup:
+            return self.peak * epoch / self.warmup
+        progress = (epoch - self.warmup) / (self.epochs - self.warmup)
+        return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
