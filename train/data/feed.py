@@ -39,14 +39,23 @@ class Feed:
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and a line for each broken image that another one stands in for."""
-        positions = np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        positions = self.positions(index)
+        images, labels, broken = self.samples(positions)
+        return {"images": images, **self.extra(positions, labels)}, broken
+
+    def positions(self, index: int) -> np.ndarray:
+        """(N,) the places in the run of the samples of micro-batch `index`."""
+        return np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+
+    def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Augmented images (N, H, W, C) uint8 and labels (N,) int32 at some positions, and the lines of the broken."""
         images, labels, broken = [], [], []
         for position in positions.tolist():
             image, label, failures = self._sample(position)
             images.append(image)
             labels.append(label)
             broken += failures
-        return {"images": np.stack(images), **self.extra(positions, np.array(labels, np.int32))}, broken
+        return np.stack(images), np.array(labels, np.int32), broken
 
     def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
         """The augmented image, its label, and the failures of those before it in the epoch's order."""

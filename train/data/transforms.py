@@ -25,6 +25,11 @@ class Draws:
         """A whole number from 0 to count - 1."""
         return math.floor(count * next(self._numbers))
 
+    def normal(self) -> float:
+        """A standard normal number, by Box and Muller."""
+        radius, angle = next(self._numbers), next(self._numbers)
+        return math.sqrt(-2.0 * math.log1p(-radius)) * math.cos(2.0 * math.pi * angle)
+
 
 @dataclass(frozen=True)
 class CropAndFlip:
