@@ -5,7 +5,7 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
-.PHONY: demo test lint format types bench clean
+.PHONY: demo test lint format types bench minkowski clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -29,6 +29,10 @@ types: $(READY)
 
 bench: $(READY)
 	$(RUN) -m benchmarks
+
+# The optional third engine of torch, compiled once for this Python and torch.
+minkowski: $(READY)
+	$(RUN) tools/minkowski.py
 
 # timm judges our exports in the tests. It asks for torchvision, which it does not need for that.
 $(READY): pyproject.toml

@@ -43,17 +43,11 @@ def _load() -> Any:
 
 
 ME = _load()
-
-
-class _PatchConv(ME.MinkowskiConvolution):
-    """The engine's convolution, called with our parameters: its own are never drawn."""
-
-    def reset_parameters(self, is_transpose: bool = False) -> None:
-        pass
+MODE = importlib.import_module("MinkowskiEngineBackend._C").ConvolutionMode.DEFAULT
 
 
 class _DepthwiseConv(ME.MinkowskiChannelwiseConvolution):
-    """The engine's depthwise convolution, likewise."""
+    """The engine's depthwise convolution, called with our parameters: its own are never drawn."""
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         pass
@@ -116,14 +110,20 @@ class Minkowski:
         return self._scatter(self.x.new_zeros(()))
 
     def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
-        out_chans, in_chans, size, _ = weight.shape
-        conv = _PatchConv(in_chans, out_chans, kernel_size=size, stride=size, bias=True, dimension=2)
-        return self._through(conv, rearrange(weight, "o i kh kw -> (kw kh) i o"), bias)
+        size = weight.shape[-1]
+        kernel = rearrange(weight, "o i kh kw -> (kw kh) i o")  # the first spatial axis, the row, runs fastest
+        windows = ME.KernelGenerator(kernel_size=size, stride=size, dimension=2)
+        before, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
+        after = ME.CoordinateMapKey(before.get_coordinate_size())  # filled in by the convolution
+        convolve = ME.MinkowskiConvolutionFunction.apply
+        x = convolve(self.x, kernel.contiguous(), windows, MODE, before, after, manager) + bias
+        return Minkowski(ME.SparseTensor(x, coordinate_map_key=after, coordinate_manager=manager), self.shape)
 
     def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
         channels, _, size, _ = weight.shape
         conv = _DepthwiseConv(channels, kernel_size=size, bias=True, dimension=2)
-        return self._through(conv, rearrange(weight, "c 1 kh kw -> (kw kh) c"), bias)
+        values = {"kernel": rearrange(weight, "c 1 kh kw -> (kw kh) c"), "bias": bias}
+        return Minkowski(functional_call(conv, values, self.sparse), self.shape)
 
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites of a site's own image: (M, C), or (1, C) over the batch."""
@@ -139,11 +139,6 @@ class Minkowski:
     def pool(self) -> Masked:
         x, image = wide(self.x), self.coordinates[0]
         return Masked(torch.stack([x[image == n].mean(0) for n in range(self.shape[0])]).to(self.dtype))
-
-    def _through(self, conv: torch.nn.Module, kernel: Tensor, bias: Tensor) -> "Minkowski":
-        """One of the engine's convolutions; kernel positions run with the first spatial axis, the row, fastest."""
-        values = {"kernel": kernel.reshape(conv.kernel_shape), "bias": bias[None]}
-        return Minkowski(functional_call(conv, values, self.sparse), self.shape)
 
     def _like(self, x: Tensor) -> "Minkowski":
         """Other values at the same sites."""
