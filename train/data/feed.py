@@ -21,12 +21,11 @@ Extra = Callable[[np.ndarray, np.ndarray], Batch]
 
 
 @dataclass(frozen=True)
-class Feed:
-    """Micro-batch `index` of a run, drawn from (seed, index) and nothing else.
+class Samples:
+    """The augmented sample at every position of a run, drawn from (seed, position) and nothing else.
 
     Position g of the run is sample g % epoch of its epoch's permutation, where an epoch is
     as many whole updates as the source fills. augment: an image to the model's size.
-    extra(positions, labels) adds the task's own columns: masks, targets.
     """
 
     source: Source
@@ -35,13 +34,6 @@ class Feed:
     batch_size: int
     epoch_size: int
     augment: Augment
-    extra: Extra
-
-    def __call__(self, index: int) -> tuple[Batch, list[str]]:
-        """The batch, and a line for each broken image that another one stands in for."""
-        positions = self.positions(index)
-        images, labels, broken = self.samples(positions)
-        return {"images": images, **self.extra(positions, labels)}, broken
 
     def positions(self, index: int) -> np.ndarray:
         """(N,) the places in the run of the samples of micro-batch `index`."""
@@ -70,6 +62,19 @@ class Feed:
             else:
                 return self.augment(image, Draws(self.seed, Stream.AUGMENT, position)), label, failures
         raise TrainError(f"--data_path: {len(failures)} images in a row are broken, the first is {failures[0]}")
+
+
+@dataclass(frozen=True)
+class Feed(Samples):
+    """Micro-batch `index` of a run. extra(positions, labels) adds the task's own columns: masks, targets."""
+
+    extra: Extra
+
+    def __call__(self, index: int) -> tuple[Batch, list[str]]:
+        """The batch, and a line for each broken image that another one stands in for."""
+        positions = self.positions(index)
+        images, labels, broken = self.samples(positions)
+        return {"images": images, **self.extra(positions, labels)}, broken
 
 
 def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:

@@ -1,0 +1,114 @@
+"""Mixup and cutmix: images, and with them their labels, blended in pairs.
+
+The published scripts draw one ratio a device and step and pair a device's batch with its own
+mirror image. Here the pairs live in groups of `group` consecutive positions of the run, so
+that they depend on the recipe alone: not on how many devices or micro-batches share a batch.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+
+from backends.streams import Stream, uniform, words
+from train.data.transforms import Draws
+from train.errors import TrainError
+
+PAIRS = 256  # tries at a beta variate; the published shapes accept more than every second
+STEEPEST = 2.0  # at which one in six is accepted
+
+
+class Blend(NamedTuple):
+    """The share of an image that stays its own, and the box (top, left, bottom, right) taken from its partner."""
+
+    own: float
+    box: tuple[int, int, int, int] | None
+
+
+Blends = list[tuple[slice, Blend]]
+"""The rows of each group of a batch, and what happens to them."""
+
+
+@dataclass(frozen=True)
+class Mix:
+    """Mixup and cutmix in batch mode; mixup and cutmix are the shapes of their beta distributions, 0 for neither."""
+
+    seed: int
+    group: int
+    mixup: float
+    cutmix: float
+    prob: float = 1.0
+    switch_prob: float = 0.5
+
+    def __post_init__(self) -> None:
+        for name in ("mixup", "cutmix"):
+            if getattr(self, name) > STEEPEST:
+                raise TrainError(f"--{name}: {getattr(self, name)} is above {STEEPEST}; published recipes use up to 1")
+
+    def partners(self, positions: np.ndarray) -> np.ndarray:
+        """(N,) the positions that are blended into these: each group in reverse."""
+        start = positions // self.group * self.group
+        return start + (self.group - 1) - (positions - start)
+
+    def blend(self, group: int, height: int, width: int) -> Blend:
+        """What happens to the images of group number `group`."""
+        draws = Draws(self.seed, Stream.MIX, group, 4)
+        mixes, switch, row, column = (draws.uniform(0, 1) for _ in range(4))
+        if mixes >= self.prob:
+            return Blend(1.0, None)
+        cuts = self.cutmix > 0 and (self.mixup == 0 or switch < self.switch_prob)
+        own = _beta(self.cutmix if cuts else self.mixup, words(self.seed, Stream.MIX, group, 4 + 2 * PAIRS)[4:])
+        if not cuts or own == 1:
+            return Blend(own, None)
+        box = _box(own, height, width, int(row * height), int(column * width))
+        return Blend(1.0 - (box[2] - box[0]) * (box[3] - box[1]) / (height * width), box)
+
+    def blends(self, positions: np.ndarray, height: int, width: int) -> Blends:
+        """The rows of each group among consecutive positions, and what happens to them."""
+        numbers = positions // self.group
+        edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(positions)]
+        return [(slice(*span), self.blend(int(numbers[span[0]]), height, width)) for span in pairwise(edges)]
+
+
+def blend_images(images: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
+    """(N, H, W, C) float32: averages of images and their partners, or images with a box of their partners."""
+    mixed = images.copy()
+    for rows, (share, box) in blends:
+        if box is not None:
+            top, left, bottom, right = box
+            mixed[rows, top:bottom, left:right] = partners[rows, top:bottom, left:right]
+        elif share < 1:
+            mixed[rows] *= np.float32(share)
+            mixed[rows] += partners[rows] * np.float32(1 - share)
+    return mixed
+
+
+def blend_targets(targets: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
+    """(N, classes) float32: the averages that go with the images."""
+    mixed = targets.copy()
+    for rows, (share, _) in blends:
+        mixed[rows] = targets[rows] * np.float32(share) + partners[rows] * np.float32(1 - share)
+    return mixed
+
+
+def soft_targets(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
+    """(N, classes) float32: 1 - smoothing on the label, and smoothing spread over all classes."""
+    off = smoothing / classes
+    targets = np.full((len(labels), classes), off, np.float32)
+    targets[np.arange(len(labels)), labels] = 1.0 - smoothing + off
+    return targets
+
+
+def _beta(shape: float, raw: np.ndarray) -> float:
+    """A beta variate of equal shapes, at most 2, by Johnk: the first u^(1/a), v^(1/a) whose sum is at most 1."""
+    x, y = uniform(raw).reshape(2, -1) ** (1 / shape)
+    first = np.argmax((x + y > 0) & (x + y <= 1))
+    return float(x[first] / (x[first] + y[first]))
+
+
+def _box(own: float, height: int, width: int, row: int, column: int) -> tuple[int, int, int, int]:
+    """A box of the image's shape and the partner's share of its area around (row, column), cut at the border."""
+    h, w = int(height * np.sqrt(1 - own)), int(width * np.sqrt(1 - own))
+    top, left = max(0, row - h // 2), max(0, column - w // 2)
+    return top, left, min(height, row + (h + 1) // 2), min(width, column + (w + 1) // 2)

@@ -1,0 +1,77 @@
+"""From bytes to the numbers a model sees, on the host: normalisation, and random erasing after it.
+
+Pre-training ships bytes and lets the device normalise them. Random erasing writes normal noise
+between normalised pixels and mixup averages them, which bytes cannot hold, so where a recipe
+asks for either the host ships float32: four times the bytes, half a millisecond an image,
+and neither backend needs to know of it.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from backends.streams import Stream, normal, words
+from train.data.transforms import TRIES, Draws
+
+AREA = (0.02, 1 / 3)  # of a box, as a share of the image's
+ASPECT = (0.3, 1 / 0.3)
+NOISE = 2**48  # the noise of a sample's k-th box is drawn at its position plus k times this, which no run reaches
+
+
+def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
+    """(N, H, W, C) uint8 to float32, (x / 255 - mean) / std: the very bits that the trainers make of bytes."""
+    width, channels = images.shape[-2:]
+    pixels = images.reshape(-1, width * channels).astype(np.float32)
+    pixels /= np.float32(255)  # row by row: numpy is slow at broadcasting along an axis of three
+    pixels -= _row(mean, width, channels)
+    pixels /= _row(std, width, channels)
+    return pixels.reshape(images.shape)
+
+
+def _row(values: Sequence[float], width: int, channels: int) -> np.ndarray:
+    return np.tile(np.broadcast_to(np.asarray(values, np.float32), channels), width)
+
+
+@dataclass(frozen=True)
+class Erase:
+    """Random erasing: with probability `prob`, up to `count` boxes of a normalised image become noise.
+
+    mode "pixel": standard normal, a value; "rand": a channel; "const": zeros.
+    """
+
+    seed: int
+    prob: float
+    mode: Literal["pixel", "rand", "const"] = "pixel"
+    count: int = 1
+
+    def __call__(self, image: np.ndarray, position: int) -> None:
+        """Erase in place in (H, W, C), as drawn for the sample at `position` of the run."""
+        for number, (top, left, height, width) in enumerate(self.boxes(image.shape[0], image.shape[1], position), 1):
+            box = image[top : top + height, left : left + width]
+            shape = {"pixel": box.shape, "rand": (1, 1, box.shape[-1]), "const": (0,)}[self.mode]
+            size = math.prod(shape)
+            noise = normal(words(self.seed, Stream.ERASE, position + number * NOISE, 2 * size))
+            box[:] = noise.reshape(shape) if size else 0
+
+    def boxes(self, height: int, width: int, position: int) -> list[tuple[int, int, int, int]]:
+        """(top, left, height, width) of each box."""
+        draws = Draws(self.seed, Stream.ERASE, position, 2 + self.count * (2 * TRIES + 2))
+        if draws.uniform(0, 1) >= self.prob:
+            return []
+        count = 1 + draws.below(self.count)
+        found = (_box(height, width, count, draws) for _ in range(count))
+        return [box for box in found if box]
+
+
+def _box(height: int, width: int, count: int, draws: Draws) -> tuple[int, int, int, int] | None:
+    """Ten tries at an area and a shape that lie inside the image."""
+    for _ in range(TRIES):
+        area = draws.uniform(*AREA) * height * width / count
+        aspect = math.exp(draws.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))
+        h, w = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if h < height and w < width:
+            return draws.below(height - h + 1), draws.below(width - w + 1), h, w
+    return None
