@@ -35,9 +35,14 @@ class HaloConv(torch.autograd.Function):
 
 def _tiles(x: Tensor, halo: Tensor) -> Tensor:
     """The halos of all patches: (N * K, C, Q, Q), channels last in memory."""
+    return _rows(x, halo).permute(0, 3, 1, 2)
+
+
+def _rows(x: Tensor, halo: Tensor) -> Tensor:
+    """The sites of x that entries of halo name, and zeros where they name none: (*halo.shape, C)."""
     channels = x.shape[-1]
     rows = torch.cat([x.reshape(-1, channels), x.new_zeros(1, channels)])
-    return rows.index_select(0, halo.flatten()).view(*halo.shape, channels).permute(0, 3, 1, 2)
+    return rows.index_select(0, halo.flatten()).view(*halo.shape, channels)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
@@ -47,14 +52,9 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tenso
 
 def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Tensor:
     """dw (C, 1, k, k): each tile against the gradient of its own patch, summed over tiles."""
-    tiles = _tiles(x, halo)  # N*K C Q Q
-    grad = grad.flatten(0, 1).permute(0, 3, 1, 2)  # N*K C P P
-    if grad.device.type != "cpu":
-        return _library_gradient(tiles, grad, weight)
-    if grad.shape[-1] == 1:  # a patch of one site meets each entry of its tile once
-        each = tiles.permute(0, 2, 3, 1) * grad.permute(0, 2, 3, 1)  # channels last, as they lie in memory
-        return each.sum(0).permute(2, 0, 1)[:, None]
-    return _product_gradient(tiles, grad, weight.shape[-1])[:, None]
+    if grad.device.type == "cpu":
+        return _tile_gradient(x, grad, halo)
+    return _library_gradient(_tiles(x, halo), grad.flatten(0, 1).permute(0, 3, 1, 2), weight)
 
 
 def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
@@ -62,16 +62,13 @@ def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.aten.convolution_backward(grad, tiles, weight, None, *options, [False, True, False])[1]
 
 
-def _product_gradient(tiles: Tensor, grad: Tensor, k: int) -> Tensor:
-    """(C, k, k): for each channel one product of all sites of the patch with all of the tile, summed along diagonals.
+def _tile_gradient(x: Tensor, grad: Tensor, halo: Tensor) -> Tensor:
+    """One image whose channels are those of all tiles, convolved with the gradients of their patches; then a sum.
 
-    Up to four times the arithmetic that is needed, and still two to four times faster than
-    oneDNN's depthwise gradient. The copies are worth it: bmm crawls over strided channels.
+    A forward depthwise convolution, which oneDNN does two to seven times faster than its own weight gradient.
     """
-    (n, channels, reach, _), side = tiles.shape, grad.shape[-1]
-    left = grad.permute(1, 0, 2, 3).reshape(channels, n, side**2).contiguous()
-    right = tiles.permute(1, 0, 2, 3).reshape(channels, n, reach**2).contiguous()
-    products = torch.bmm(left.transpose(1, 2), right)  # C, P*P, Q*Q
-    down, along = side * reach**2 + reach, reach**2 + 1  # strides of one site in the patch and in the tile at once
-    shape = (channels, k, k, side, side)
-    return products.as_strided(shape, (side**2 * reach**2, reach, 1, down, along)).sum((3, 4))
+    (tiles, reach, _), (side, channels) = halo.shape, grad.shape[-2:]
+    image = _rows(x, halo.permute(1, 2, 0)).view(1, reach, reach, -1)  # 1 Q Q N*K*C
+    kernels = grad.flatten(0, 1).permute(0, 3, 1, 2).reshape(-1, 1, side, side)  # N*K*C 1 P P
+    each = F.conv2d(image.permute(0, 3, 1, 2), kernels, groups=tiles * channels)
+    return each.permute(0, 2, 3, 1).unflatten(-1, (tiles, channels)).sum(3).permute(3, 0, 1, 2)
