@@ -3,7 +3,7 @@
 from typing import Any
 
 DIGITS: dict[str, Any] = {
-    # scikit-learn's 1,797 digits at 32 px, in 4 x 4 patches: a minute or two on two cores.
+    # scikit-learn's digits at 32 px, in 4 x 4 patches: a minute or two on two cores.
     "model": None,
     "depths": (1, 1, 1),
     "dims": (24, 48, 96),

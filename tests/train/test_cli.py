@@ -52,7 +52,7 @@ def test_switches_are_spelt_as_published(word: str, value: bool) -> None:
         ("--input_size 30", "image_size: the height 30 is no multiple of the patch, 8 pixels; try 24 or 32"),
         ("--model convnextv2_nona", "preset: 'convnextv2_nona' is unknown"),
         ("--data_path /no/such/folder", "--data_path /no/such/folder: no such folder"),
-        ("--batch_size 4096", "--batch_size 4096 x --update_freq 1: an update takes 4,096 images, the data has 1,797"),
+        ("--batch_size 4096", "--batch_size 4096 x --update_freq 1: an update takes 4,096 images, the data has 1,442"),
     ],
 )
 def test_a_mistake_ends_in_one_line(words: str, line: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

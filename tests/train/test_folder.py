@@ -9,6 +9,7 @@ import pytest
 from tests.train.images import encoded, pixels, tree
 from train.data import folder
 from train.data.folder import Folder
+from train.data.sources import open_source
 from train.errors import TrainError
 
 
@@ -30,7 +31,7 @@ def test_classes_are_sorted_folders_and_files_are_sorted_in_them(tmp_path: Path)
     assert found.classes == ("c0", "c1")
     assert found.files == [f"c{label}/{number}.jpg" for label in range(2) for number in range(4)]
     data, label, key = found[5]
-    assert data == encoded(pixels(11))
+    assert data == encoded(pixels(101))
     assert label == 1
     assert key.endswith("images/c1/1.jpg")
 
@@ -38,7 +39,8 @@ def test_classes_are_sorted_folders_and_files_are_sorted_in_them(tmp_path: Path)
 def test_train_is_taken_where_there_is_one(tmp_path: Path) -> None:
     tree(tmp_path / "val", classes=3)
     tree(tmp_path / "train")
-    assert len(Folder(tmp_path)) == 8
+    assert len(open_source(str(tmp_path))) == 8
+    assert len(open_source(str(tmp_path), "val")) == 12
 
 
 def test_deep_trees_plain_folders_and_odd_names(tmp_path: Path) -> None:

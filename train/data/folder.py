@@ -1,12 +1,12 @@
 """A folder tree of images, one sub-folder a class, as ImageNet is laid out."""
 
 import hashlib
-import json
 import os
 import time
 from pathlib import Path
 from typing import NamedTuple
 
+from train.data import cache
 from train.errors import TrainError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
@@ -29,20 +29,20 @@ Index = dict[str, Listing]
 class Folder:
     """The images below a folder, sorted; the label is the first sub-folder on the way to a file.
 
-    `train/` is taken where the folder has one. Images beside the class folders form a class
-    of their own, so that a plain folder of unlabelled images can be pre-trained on.
+    Images beside the class folders form a class of their own, so that a plain folder of
+    unlabelled images can be pre-trained on.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.root = path / "train" if (path / "train").is_dir() else path
-        if not self.root.is_dir():
-            raise TrainError(f"--data_path {path}: no such folder")
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        if not root.is_dir():
+            raise TrainError(f"{root}: no such folder")
         try:
-            self.files = sorted(_files(_index(self.root)))
+            self.files = sorted(_files(_index(root)))
         except OSError as error:
-            raise TrainError(f"--data_path {error.filename or path}: {error.strerror}") from None
+            raise TrainError(f"{error.filename or root}: {error.strerror}") from None
         if not self.files:
-            raise TrainError(f"--data_path {self.root}: no image below it ({', '.join(SUFFIXES)})")
+            raise TrainError(f"{root}: no image below it ({', '.join(SUFFIXES)})")
         names = [os.path.dirname(file).split(os.sep)[0] or "." for file in self.files]
         self.classes = tuple(sorted(set(names)))
         ids = {name: label for label, name in enumerate(self.classes)}
@@ -67,8 +67,7 @@ def _files(index: Index) -> list[str]:
 def _index(root: Path) -> Index:
     """Every listing below root; directories unchanged since the last run are not listed again.
 
-    The lists are kept in the user's cache, since a million files on a network disk take
-    minutes. The root itself is always listed, so that an unreadable one is an error.
+    The root itself is always listed, so that an unreadable one is an error.
     """
     known = _load(root)
     index: Index = {}
@@ -103,28 +102,14 @@ def _list(folder: Path, changed: int) -> Listing:
     return Listing(changed, sorted(folders), sorted(files))
 
 
-def _cache_file(root: Path) -> Path:
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return home / "twinnext" / f"folder-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:16]}.json"
-
-
 def _load(root: Path) -> Index:
     try:
-        stored = json.loads(_cache_file(root).read_text(encoding="utf-8"))
-        return {folder: Listing(*listing) for folder, listing in stored.items()}
-    except (OSError, ValueError, TypeError, AttributeError):
+        return {folder: Listing(*listing) for folder, listing in cache.load("folder", root).items()}
+    except (TypeError, AttributeError):
         return {}
 
 
 def _store(root: Path, index: Index) -> None:
-    """Keep the listings of directories that are at rest; without a writable cache, keep nothing."""
+    """Keep the listings of directories that are at rest."""
     recent = time.time_ns() - SETTLED * 1e9
-    settled = {folder: listing for folder, listing in index.items() if listing.changed < recent}
-    file = _cache_file(root)
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(settled), encoding="utf-8")
-        aside.replace(file)
-    except OSError:
-        return
+    cache.store("folder", root, {folder: listing for folder, listing in index.items() if listing.changed < recent})

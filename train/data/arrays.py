@@ -1,0 +1,74 @@
+"""npz files of uint8 images and their labels."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from train.errors import NoSplit, TrainError
+
+
+class Npz:
+    """The arrays `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,) of a file.
+
+    A file of several splits holds `train_images`, `train_labels`, `val_images` and so on.
+    Labels are class numbers; without them all images are of one class.
+    """
+
+    def __init__(self, file: Path, split: str) -> None:
+        self.file = file
+        names = _names(file)
+        prefix = self._prefix(names, split)
+        images = _read(file, f"{prefix}images")
+        labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+            shape = f"{images.dtype}{images.shape}"
+            raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
+        if labels.size != len(images) or labels.dtype.kind not in "iu":
+            shape = f"{labels.dtype}{labels.shape}"
+            raise TrainError(
+                f"{file}: {prefix}labels is {shape}, not a whole number for each of {len(images):,} images"
+            )
+        self.images = images if images.ndim == 4 else images[..., None]
+        self.labels: list[int] = labels.reshape(-1).tolist()
+        self.classes = tuple(str(number) for number in range(max(self.labels) + 1))
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.images.tobytes() + repr(self.labels).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
+        return self.images[index], self.labels[index], f"{self.file}: image {index}"
+
+    def _prefix(self, names: list[str], split: str) -> str:
+        """What stands before `images`: the split's name where the file holds several."""
+        if f"{split}_images" in names:
+            return f"{split}_"
+        if split == "val":
+            raise NoSplit(f"{self.file}: no array val_images in it")
+        if "images" not in names:
+            raise TrainError(f"{self.file}: no array images or {split}_images; it has {', '.join(names)}")
+        return ""
+
+
+def _names(file: Path) -> list[str]:
+    """The arrays that a file holds."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise TrainError(f"{file}: not a readable npz file ({error})") from None
+
+
+def _read(file: Path, name: str) -> np.ndarray:
+    """One of them, which is never unpickled."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise TrainError(f"{file}: {name} cannot be read ({error})") from None
