@@ -6,6 +6,7 @@ are True, true and 1 as in the released scripts.
 
 import argparse
 import difflib
+import re
 import tomllib
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -13,16 +14,30 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from train.config import DIGITS_PATH, Config, groups
+from train.config import AugmentFlags, Config, FinetuneFlags, groups
 from train.errors import TrainError
-from train.recipes import DIGITS
+from train.recipes import TASKS, Layer
+from train.resolve import Resolved, resolve
 
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 METAVARS = {int: "N", float: "X", str: "NAME", bool: "True|False"}
 EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 
-DESCRIPTION = "Pre-train ConvNeXt V2 as a fully convolutional masked autoencoder (FCMAE)."
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
+    "use_amp": {True: {"precision": "bfloat16"}, False: {"precision": "float32"}},
+    "eval": {True: {"task": "eval"}, False: {}},
+    "imagenet_default_mean_and_std": {True: IMAGENET, False: INCEPTION},
+}
+"""Published switches that say in other words what a flag of ours does."""
+
+DESCRIPTION = (
+    "Pre-train, fine-tune and evaluate ConvNeXt V2; a fully convolutional masked autoencoder (FCMAE) comes first."
+)
 EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/recipes.py.
+--task finetune --help lists the flags of fine-tuning; --show_recipe prints a run's values and their sources.
 The same command in the same --output_dir goes on where the run stopped."""
 
 
@@ -36,24 +51,40 @@ class _Parser(argparse.ArgumentParser):
 def parse(argv: Sequence[str]) -> Config:
     """The run that a command line asks for; TrainError for what it cannot mean.
 
-    Later wins: published defaults, the digits' recipe where no folder is given, the file
-    of --config, the flags.
+    With --show_recipe, print it and leave.
     """
-    given = _given(argv)
-    recipe = DIGITS if given.get("data_path", DIGITS_PATH) == DIGITS_PATH else {}
-    if "model" in given:
-        recipe = {name: value for name, value in recipe.items() if name not in ("depths", "dims")}
-    return Config(**(recipe | given))
+    shows = "--show_recipe" in argv
+    resolved = read([word for word in argv if word != "--show_recipe"])
+    if shows:
+        print(resolved)
+        raise SystemExit(0)
+    return resolved.config
 
 
-def _given(argv: Sequence[str]) -> dict[str, Any]:
-    """The values of the flags in argv and, where argv is silent, of the file that --config names."""
-    namespace, unknown = _parser().parse_known_args(argv)
+def read(argv: Sequence[str]) -> Resolved:
+    """The run, and where each of its values comes from."""
+    return resolve(_given(argv, "the command line"))
+
+
+def _given(argv: Sequence[str], source: str) -> list[Layer]:
+    """The values of the file that --config names, then those of the flags."""
+    namespace, unknown = _parser(_task(argv)).parse_known_args(argv)
     if unknown:
         raise TrainError(_unknown(unknown[0]))
     values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()}
     path = values.pop("config", None)
-    return (_given(_words(path)) if path else {}) | values
+    for alias in ALIASES.keys() & values.keys():
+        switch = values.pop(alias)
+        for name, value in ALIASES[alias][switch].items():
+            if values.setdefault(name, value) != value:
+                raise TrainError(f"--{alias} {switch}: contradicts --{name} {values[name]}; give one of them")
+    return [*(_given(_words(path), path) if path else []), Layer(source, values)]
+
+
+def _task(argv: Sequence[str]) -> str:
+    """The task whose flags --help lists."""
+    words = " ".join(argv)
+    return "finetune" if re.search(r"--(task|recipe)[ =](finetune|eval)|--eval[ =](True|true|1)", words) else "pretrain"
 
 
 def _words(path: str) -> list[str]:
@@ -72,11 +103,12 @@ def _unknown(word: str) -> str:
     name = word.split("=")[0]
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
-    near = difflib.get_close_matches(name, [f"--{f.name}" for f in fields(Config)], n=1)
+    known = [*(member.name for member in fields(Config)), *ALIASES, "show_recipe"]
+    near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(task: str) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m train",
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
@@ -87,15 +119,21 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
+    parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
     hints = get_type_hints(Config)
     for title, members in groups():
-        group = parser.add_argument_group(title)
+        shown = task == "finetune" or title not in (FinetuneFlags.__doc__, AugmentFlags.__doc__)
+        group = parser.add_argument_group(title if shown else None)
         for member in members:
-            group.add_argument(f"--{member.name}", **_argument(member, hints[member.name]))
+            default = TASKS[task].values.get(member.name, member.default)
+            told = _argument(member, hints[member.name], default)
+            group.add_argument(f"--{member.name}", **told if shown else told | {"help": argparse.SUPPRESS})
+    for alias in ALIASES:
+        parser.add_argument(f"--{alias}", type=lambda word: _read(word, bool, (), False), help=argparse.SUPPRESS)
     return parser
 
 
-def _argument(member: Field[Any], hint: Any) -> dict[str, Any]:
+def _argument(member: Field[Any], hint: Any, default: Any) -> dict[str, Any]:
     """What argparse should know of a field: optional, tuple and Literal types are told apart here."""
     optional = NoneType in get_args(hint)
     if optional:
@@ -108,7 +146,7 @@ def _argument(member: Field[Any], hint: Any) -> dict[str, Any]:
     argument = {
         "type": lambda word: _read(word, kind, choices, optional),
         "metavar": "|".join(choices) or METAVARS[kind],
-        "help": member.metadata["help"] + _shown(member.default),
+        "help": member.metadata["help"] + _shown(default),
     }
     return argument | ({"nargs": "+"} if many else {})
 

@@ -1,7 +1,7 @@
 """What can be asked of a run: one frozen dataclass, its fields the published flags.
 
-The defaults are those of the released pre-training script; a run on the embedded digits
-starts from `recipes.DIGITS` instead. The groups of flags are the bases of `Config`: a field
+The defaults are those of the released scripts, of pre-training where the two differ;
+`recipes.py` has all other values. The groups of flags are the bases of `Config`: a field
 reads `config.batch_size` wherever it is declared.
 """
 
@@ -18,9 +18,9 @@ DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
 
-def flag(default: Any, text: str, *, at_least: float | None = None) -> Any:
-    """A field with the line `--help` shows and the smallest value it takes."""
-    return field(default=default, metadata={"help": text, "at_least": at_least})
+def flag(default: Any, text: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
+    """A field with the line `--help` shows and the least and greatest value it takes."""
+    return field(default=default, metadata={"help": text, "limits": (at_least, at_most)})
 
 
 def _threads() -> int:
@@ -31,13 +31,15 @@ def _threads() -> int:
 class RunFlags:
     """Run"""
 
+    task: Literal["pretrain", "finetune", "eval"] = flag("pretrain", "what the run does")
+    recipe: str | None = flag(None, "a published recipe, such as finetune_base (docs/recipes.md)")
     backend: Literal["torch", "jax"] = flag("torch", "framework that trains")
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ...; the framework's best one by default")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "what the model computes in")
     engine: str | None = flag(None, "how the encoder skips removed patches; the best one by default")
     seed: int = flag(0, "decides every random draw of the run", at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
-    output_dir: str = flag("", "run directory; runs/<data>-<backend> by default")
+    output_dir: str = flag("", "run directory; by default runs/ and what the run is")
     log_dir: str = flag("", "TensorBoard events; <output_dir>/tb by default")
     print_freq: int = flag(20, "updates between two lines of the log", at_least=1)
     picture_freq: int = flag(20, "epochs between two reconstruction pictures; 0 draws none", at_least=0)
@@ -61,7 +63,7 @@ class CheckpointFlags:
 class DataFlags:
     """Images"""
 
-    data_path: str = flag(DIGITS_PATH, "a folder of images (its train/ if there is one), or 'digits'")
+    data_path: str = flag(DIGITS_PATH, "a folder of images, of tar or parquet shards, an npz file, or 'digits'")
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag((0.2, 1.0), "share of the image's area that a random crop takes", at_least=0)
     hflip: float = flag(0.5, "probability of a left-right flip", at_least=0)
@@ -103,15 +105,52 @@ class OptimizerFlags:
 
 
 @dataclass(frozen=True)
-class Config(OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
+class FinetuneFlags:
+    """Fine-tuning and evaluation"""
+
+    finetune: str = flag("", "checkpoint to start from, or to evaluate, in any format that convert reads")
+    nb_classes: int | None = flag(None, "classes of the head; as many as the data has by default", at_least=1)
+    head_init_scale: float = flag(0.001, "what the head's first weights are multiplied by", at_least=0)
+    drop_path: float = flag(0.0, "how often the last block is skipped; earlier blocks less", at_least=0)
+    layer_decay: float | None = flag(None, "each layer learns slower than the next by this factor", at_least=0)
+    layer_decay_type: Literal["single", "group"] = flag("single", "what counts as a layer: a block, or about three")
+    model_ema: bool = flag(False, "keep a moving average of the parameters")
+    model_ema_decay: float = flag(0.9999, "share of it that an update leaves", at_least=0, at_most=1)
+    model_ema_eval: bool = flag(False, "evaluate it too")
+    eval_data_path: str = flag("", "images to evaluate on; the val part of data_path by default")
+    eval_freq: int = flag(1, "epochs between two evaluations", at_least=1)
+    disable_eval: bool = flag(False, "train without evaluating")
+    crop_pct: float | None = flag(None, "share of an image judged, below 384 px (0.875)", at_least=0.1, at_most=1)
+
+
+@dataclass(frozen=True)
+class AugmentFlags:
+    """Augmentation in fine-tuning"""
+
+    aa: str = flag("rand-m9-mstd0.5-inc1", "RandAugment policy as timm writes it, or none")
+    smoothing: float = flag(0.1, "share of the target spread over all classes", at_least=0, at_most=1)
+    reprob: float = flag(0.25, "probability of random erasing", at_least=0, at_most=1)
+    remode: Literal["pixel", "rand", "const"] = flag("pixel", "what is written there: noise a value, a channel, or 0")
+    recount: int = flag(1, "most boxes erased in an image", at_least=1)
+    mixup: float = flag(0.0, "shape of mixup's beta distribution; 0 for none", at_least=0, at_most=2)
+    cutmix: float = flag(0.0, "shape of cutmix's; 0 for none", at_least=0, at_most=2)
+    mixup_prob: float = flag(1.0, "probability that a group is mixed", at_least=0, at_most=1)
+    mixup_switch_prob: float = flag(0.5, "probability of cutmix where there are both", at_least=0, at_most=1)
+    mix_group: int = flag(32, "images mixed with each other, whatever the batch; published: a device's", at_least=2)
+
+
+@dataclass(frozen=True)
+class Config(AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
     """A resolved run: every flag with its value. TrainError for a value that cannot be."""
 
     def __post_init__(self) -> None:
-        for name, low in ((f.name, f.metadata["at_least"]) for f in fields(self)):
-            value = getattr(self, name)
+        for member in fields(self):
+            value, (low, high) = getattr(self, member.name), member.metadata["limits"]
             for number in value if isinstance(value, tuple) else (value,):
                 if low is not None and number is not None and not number >= low:
-                    raise TrainError(f"--{name}: {number} is below {low}")
+                    raise TrainError(f"--{member.name}: {number} is below {low}")
+                if high is not None and number is not None and not number <= high:
+                    raise TrainError(f"--{member.name}: {number} is above {high}")
         if len(self.input_size) not in (1, 2):
             raise TrainError(f"--input_size: {self.input_size} is neither a side nor height and width")
         if len(self.crop_scale) != 2 or not 0 < self.crop_scale[0] <= self.crop_scale[1] <= 1:
@@ -139,8 +178,8 @@ class Config(OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
 
     @property
     def run_dir(self) -> Path:
-        data = Path(self.data_path).resolve().name
-        return Path(self.output_dir or f"runs/{data}-{self.backend}")
+        words = [Path(self.data_path).resolve().name, self.task, self.backend]
+        return Path(self.output_dir or "runs/" + "-".join(word for word in words if word != "pretrain"))
 
     def to_toml(self) -> str:
         """The fields that have a value, by group; what --config reads back."""
@@ -149,6 +188,7 @@ class Config(OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
             lines += ["", f"# {title}"]
             values = {member.name: getattr(self, member.name) for member in members}
             lines += [f"{name} = {json.dumps(value)}" for name, value in values.items() if value is not None]
+            lines += [f'{m.name} = "none"' for m in members if values[m.name] is None and m.default is not None]
         return "\n".join(lines[1:]) + "\n"
 
     def as_dict(self) -> dict[str, Any]:

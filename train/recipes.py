@@ -1,25 +1,172 @@
-"""Named sets of values for the flags, as plain data."""
+"""The published recipes, and those of the digits, as plain data: a value and where it is printed.
 
-from typing import Any
+The tables below stand as in the paper's appendix, a row a size. A recipe is a list of layers,
+of which a later one wins; `resolve.py` puts the defaults before them and the flags after.
+"""
 
-DIGITS: dict[str, Any] = {
-    # scikit-learn's digits at 32 px, in 4 x 4 patches: a minute or two on two cores.
-    "model": None,
-    "depths": (1, 1, 1),
-    "dims": (24, 48, 96),
+from typing import Any, NamedTuple
+
+
+class Layer(NamedTuple):
+    """Values of flags, and where they come from, in words."""
+
+    source: str
+    values: dict[str, Any]
+
+
+TASKS: dict[str, Layer] = {
+    "pretrain": Layer("default of the released pre-training script", {}),
+    "finetune": Layer(
+        "default of the released fine-tuning script",
+        {"epochs": 100, "warmup_epochs": 20.0, "blr": 5e-4, "min_lr": 1e-6, "crop_scale": (0.08, 1.0)},
+    ),
+    "eval": Layer("default", {}),
+}
+"""What a task changes of the defaults in `config.py`."""
+
+SIZES = ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
+COMMANDS = ("atto", "tiny", "base")
+"""Sizes whose fine-tuning command is released; it repeats the paper's row."""
+
+_SCHEDULE = ("blr", "weight_decay", "layer_decay", "layer_decay_type", "warmup_epochs", "epochs")
+_STRENGTH = ("mixup", "cutmix", "smoothing", "drop_path")
+
+FINETUNE = {
+    "atto": (2e-4, 0.3, 0.9, "single", 0.0, 600, 0.0, 0.0, 0.2, 0.1),
+    "femto": (2e-4, 0.05, 0.9, "single", 0.0, 600, 0.3, 0.3, 0.2, 0.0),
+    "pico": (2e-4, 0.3, 0.9, "single", 0.0, 600, 0.3, 0.3, 0.2, 0.0),
+    "nano": (2e-4, 0.3, 0.9, "single", 0.0, 600, 0.5, 0.5, 0.2, 0.1),
+    "tiny": (8e-4, 0.05, 0.9, "single", 40.0, 300, 0.8, 1.0, 0.1, 0.2),
+    "base": (6.25e-4, 0.05, 0.6, "group", 20.0, 100, 0.8, 1.0, 0.1, 0.1),
+    "large": (6.25e-4, 0.05, 0.6, "group", 20.0, 100, 0.8, 1.0, 0.1, 0.2),
+    "huge": (1.25e-3, 0.05, 0.75, "single", 10.0, 50, 0.8, 1.0, 0.1, 0.3),
+}
+"""Fine-tuning on ImageNet-1K after FCMAE: _SCHEDULE, then _STRENGTH."""
+
+FINETUNE_22K = {
+    "nano": (0.9, "single", 0.0),
+    "tiny": (0.9, "single", 0.0),
+    "base": (0.8, "group", 0.1),
+    "large": (0.8, "group", 0.1),
+    "huge": (0.8, "single", 0.3),
+}
+"""Intermediate fine-tuning on ImageNet-22K after FCMAE: layer decay and its type, drop path."""
+
+FINETUNE_22K_1K = {
+    "nano": (0.9, "single", 90, 0.1, True),
+    "tiny": (0.9, "single", 90, 0.1, True),
+    "base": (0.8, "group", 30, 0.2, True),
+    "large": (0.8, "group", 30, 0.3, True),
+    "huge": (0.85, "single", 30, 0.5, False),
+}
+"""Fine-tuning on ImageNet-1K after 22K: layer decay and its type, epochs, drop path, whether there is an average."""
+
+
+def _model(task: str, size: str) -> Layer:
+    return Layer("the recipe's name", {"task": task, "model": f"convnextv2_{size}"})
+
+
+def _batch(total: int, device: int, source: str) -> Layer:
+    """The published batch on one device, by as many micro-batches as the released commands had devices."""
+    return Layer(source, {"batch_size": device, "update_freq": total // device})
+
+
+def _pretrain(size: str) -> list[Layer]:
+    told = "paper, pre-training settings" + (" and released command" if size == "base" else "")
+    values = {"blr": 1.5e-4, "weight_decay": 0.05, "min_lr": 0.0, "warmup_epochs": 40.0}
+    return [
+        _model("pretrain", size),
+        Layer(told, values | {"crop_scale": (0.2, 1.0), "mask_ratio": 0.6, "norm_pix_loss": True}),
+        Layer("released command for base; the paper gives 800 or 1600", {"epochs": 1600}),
+        _batch(4096, 64, "released command for base: 64 a GPU, 4096 an update"),
+    ]
+
+
+def _finetune(size: str) -> list[Layer]:
+    row = dict(zip(_SCHEDULE + _STRENGTH, FINETUNE[size], strict=True))
+    told = "paper, fine-tuning settings on ImageNet-1K" + (" and released command" if size in COMMANDS else "")
+    command = "released command" + ("" if size in COMMANDS else "s of atto, tiny and base")
+    layers = [
+        _model("finetune", size),
+        Layer(told, row | {"reprob": 0.25, "model_ema": True, "model_ema_decay": 0.9999}),
+        Layer(command, {"model_ema_eval": True, "precision": "bfloat16"}),
+        _batch(1024, 32, f"{command}: 32 a GPU, 1024 an update"),
+    ]
+    if size in ("base", "large"):
+        layers.append(Layer("released command for base; the paper prints 6.25e-3", {"blr": row["blr"]}))
+    return layers
+
+
+def _finetune_22k(size: str) -> list[Layer]:
+    decay, rule, drop_path = FINETUNE_22K[size]
+    row = {"blr": 2.5e-4, "weight_decay": 0.05, "layer_decay": decay, "warmup_epochs": 5.0, "epochs": 90}
+    row |= {"mixup": 0.8, "cutmix": 1.0, "smoothing": 0.1, "drop_path": drop_path, "reprob": 0.25, "model_ema": False}
+    return [
+        _model("finetune", size),
+        Layer("paper, intermediate fine-tuning settings on ImageNet-22K", row),
+        Layer("not published; as on ImageNet-1K for this size", {"layer_decay_type": rule}),
+        _batch(4096, 32, "paper: 4096 an update"),
+    ]
+
+
+def _finetune_22k_1k(size: str) -> list[Layer]:
+    decay, rule, epochs, drop_path, averaged = FINETUNE_22K_1K[size]
+    row = {"blr": 2.5e-5, "weight_decay": 1e-8, "layer_decay": decay, "warmup_epochs": 0.0, "epochs": epochs}
+    row |= {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.1, "drop_path": drop_path, "reprob": 0.25}
+    return [
+        _model("finetune", size),
+        Layer("paper, fine-tuning settings on ImageNet-1K after 22K", row),
+        Layer("paper: an average of 0.9999, and none for huge", {"model_ema": averaged, "model_ema_eval": averaged}),
+        Layer("not published; as on ImageNet-1K for this size", {"layer_decay_type": rule}),
+        _batch(512, 32, "paper: 512 an update"),
+    ]
+
+
+RECIPES: dict[str, list[Layer]] = {
+    **{f"pretrain_{size}": _pretrain(size) for size in SIZES},
+    **{f"finetune_{size}": _finetune(size) for size in SIZES},
+    **{f"finetune_22k_{size}": _finetune_22k(size) for size in FINETUNE_22K},
+    **{f"finetune_22k_1k_{size}": _finetune_22k_1k(size) for size in FINETUNE_22K_1K},
+}
+"""Name -> layers."""
+
+DIGITS_IMAGES: dict[str, Any] = {
+    # scikit-learn's digits at 32 px, in 4 x 4 patches.
     "in_chans": 1,
     "patch_size": 8,
-    "decoder_embed_dim": 96,
     "input_size": (32,),
     "crop_scale": (0.6, 1.0),
     "hflip": 0.0,  # a digit's mirror image is no digit
     "mean": (0.5,),
     "std": (0.25,),
-    "batch_size": 64,
-    "epochs": 25,
-    "warmup_epochs": 2.0,
-    "blr": 6e-3,  # a small model takes, and needs, large steps
-    "print_freq": 28,  # once an epoch
-    "picture_freq": 5,
-    "save_ckpt_freq": 5,
+    "crop_pct": 1.0,  # they fill their frame
 }
+
+DIGITS_MODEL: dict[str, Any] = {"model": None, "depths": (1, 1, 1), "dims": (24, 48, 96), "decoder_embed_dim": 96}
+
+DIGITS: dict[str, dict[str, Any]] = {
+    # A minute or two on two cores.
+    "pretrain": {
+        "batch_size": 64,
+        "epochs": 30,
+        "warmup_epochs": 2.0,
+        "blr": 6e-3,  # a small model takes, and needs, large steps
+        "print_freq": 22,  # once an epoch
+        "picture_freq": 5,
+        "save_ckpt_freq": 5,
+    },
+    "finetune": {
+        "batch_size": 64,
+        "epochs": 30,
+        "warmup_epochs": 3.0,
+        "blr": 4e-3,
+        "head_init_scale": 1.0,
+        "aa": "none",  # turned, inverted or shifted out of the frame, a digit is lost
+        "reprob": 0.0,
+        "print_freq": 22,
+        "eval_freq": 5,
+        "save_ckpt_freq": 10,
+    },
+    "eval": {},
+}
+"""What fits the digits, a task."""

@@ -8,7 +8,7 @@ from train import cli
 from train.__main__ import main
 from train.config import Config
 from train.errors import TrainError
-from train.recipes import DIGITS
+from train.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
 
 
 def test_a_released_command_means_what_it_meant() -> None:
@@ -73,7 +73,8 @@ def test_help_is_grouped_and_fits_two_screens(capsys: pytest.CaptureFixture[str]
 
 
 def test_the_digits_have_a_recipe_and_folders_the_published_values() -> None:
-    assert {name: getattr(cli.parse([]), name) for name in DIGITS} == DIGITS
+    recipe = DIGITS_IMAGES | DIGITS_MODEL | DIGITS["pretrain"]
+    assert {name: getattr(cli.parse([]), name) for name in recipe} == recipe
     assert cli.parse(["--data_path", "/images"]) == Config(data_path="/images")
 
 
