@@ -9,8 +9,8 @@ READY  := $(VENV)/ready
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
-	$(RUN) -m train --backend torch --output_dir runs/demo-torch
-	$(RUN) -m train --backend jax --output_dir runs/demo-jax
+	$(RUN) -m train --backend torch
+	$(RUN) -m train --backend jax
 
 # PYTEST adds options, e.g. make test PYTEST='-k grn'.
 test: $(READY)
