@@ -95,14 +95,12 @@ def open_source(data_path: str, split: Split = "train", flag: str = "--data_path
         raise type(error)(f"{flag} {error}") from None
 
 
-def open_validation(data_path: str, eval_data_path: str) -> Source:
-    """The images to judge by: those of --eval_data_path, or the validation split of --data_path."""
-    if not eval_data_path:
-        return open_source(data_path, "val")
+def open_judged(data_path: str, flag: str) -> Source:
+    """The images to evaluate on: the validation part of a path, or all of it where it is not divided."""
     try:
-        return open_source(eval_data_path, "val", "--eval_data_path")
+        return open_source(data_path, "val", flag)
     except NoSplit:
-        return open_source(eval_data_path, "all", "--eval_data_path")
+        return open_source(data_path, "all", flag)
 
 
 def _found(path: Path, split: Split) -> Source:

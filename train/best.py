@@ -1,0 +1,49 @@
+"""The best checkpoints of a run, by accuracy, kept apart from the newest."""
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.protocol import State
+from train import checkpoint
+
+JUDGED = ("acc1", "acc1_ema")
+
+
+class Best:
+    """A folder best_acc1/ (and best_acc1_ema/, for the average) with the one checkpoint that scored highest."""
+
+    def __init__(self, run_dir: Path, start: int) -> None:
+        """start: the update from which the run goes on; scores up to it are read from metrics.jsonl."""
+        self.run_dir = run_dir
+        self.scores = _reached(run_dir / "metrics.jsonl", start)
+
+    def offer(
+        self, step: int, scores: Mapping[str, float], export: Callable[[], State], meta: Mapping[str, Any]
+    ) -> list[str]:
+        """Keep the state wherever it scores higher than all before; returns the names of those scores."""
+        raised = [name for name in JUDGED if name in scores and scores[name] > self.scores.get(name, -1.0)]
+        if raised:
+            state = export()
+            for name in raised:
+                self.scores[name] = scores[name]
+                self._keep(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
+        return raised
+
+    def _keep(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
+        """The new one is whole before the old one goes, even one of a later step that a run left behind."""
+        kept = checkpoint.save(root, step, state, meta, keep=1)
+        for other in root.glob("step-*"):
+            if other != kept:
+                shutil.rmtree(other)
+
+
+def _reached(metrics: Path, start: int) -> dict[str, float]:
+    """The highest of each score up to an update."""
+    if not metrics.exists():
+        return {}
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = {name: [line[name] for line in lines if line["step"] <= start and name in line] for name in JUDGED}
+    return {name: max(values) for name, values in found.items() if values}

@@ -1,0 +1,66 @@
+"""`--task eval`: the accuracy of a checkpoint, of whatever format and framework."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+import backends
+import spec
+from backends.protocol import Arrays, Backend, Optimizer, State, Trainer
+from spec import checks
+from train import weights
+from train.config import Config
+from train.data.classes import describe, listed
+from train.data.sources import Source, open_judged
+from train.errors import TrainError
+from train.judge import judge, told, views
+
+
+def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
+    """Print top-1 and top-5 of the classifier in a checkpoint, which says itself what model it is."""
+    path = config.finetune or config.resume
+    if not path:
+        raise TrainError("--task eval: name the checkpoint to evaluate with --finetune or --resume")
+    model, arrays, ema, meta = weights.classifier(path)
+    if config.model_ema_eval and not ema:
+        raise TrainError(f"--model_ema_eval True: {path} holds no average")
+    checks.image_size(config.image_size, model.encoder.patch_size)
+    flag = "eval_data_path" if config.eval_data_path else "data_path"
+    source = open_judged(getattr(config, flag), f"--{flag}")
+    batches = views(config, source, _classes(path, model, meta, source))
+    print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
+    trainer = _trainer(config, load(config.backend), model, arrays, ema)
+    scores, broken = judge(trainer, batches, config.num_workers, (False, True) if config.model_ema_eval else (False,))
+    for line in broken:
+        print(f"skipped: {line}")
+    print(told(scores))
+
+
+def _trainer(config: Config, backend: Backend, model: spec.Classifier, arrays: Arrays, ema: Arrays) -> Trainer:
+    trainer = backend.Trainer(
+        model,
+        Optimizer(ema_decay=1.0 if config.model_ema_eval else None),
+        dtype=config.precision,
+        mean=config.mean,
+        std=config.std,
+        device=config.device,
+    )
+    zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+    trainer.restore(State(arrays, zeros, zeros, ema))
+    return trainer
+
+
+def _classes(path: str, model: spec.Classifier, meta: dict[str, Any], source: Source) -> Sequence[str]:
+    """The names of the model's classes: its run's, plain numbers, or the data's where there are as many."""
+    own, numbers = meta.get("classes"), [str(number) for number in range(model.num_classes)]
+    if isinstance(own, list) and len(own) == model.num_classes:
+        return own
+    if set(source.classes) <= set(numbers):
+        return numbers
+    if len(source.classes) != model.num_classes:
+        raise TrainError(
+            f"--finetune {path}: its head has {model.num_classes:,} classes, the data {len(source.classes):,}"
+            f" ({listed(source.classes)}): which is which is unknown"
+        )
+    return source.classes

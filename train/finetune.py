@@ -1,0 +1,134 @@
+"""Fine-tuning: a classifier, from a pre-trained encoder or from scratch, as published."""
+
+import spec
+from backends.protocol import Arrays, Optimizer, Trainer
+from spec import checks
+from train.config import Config
+from train.data.classes import describe, listed
+from train.data.mixing import Mix
+from train.data.pixels import Erase
+from train.data.randaugment import RandAugment
+from train.data.sources import Source, open_judged, open_source
+from train.data.supervised import CropAndAugment, SupervisedFeed, Views
+from train.data.transforms import CropAndFlip
+from train.errors import TrainError
+from train.judge import judge, views
+from train.weights import first_arrays
+
+BETAS = (0.9, 0.999)
+
+
+class Finetuning:
+    """What the loop asks of a task, for a classifier; SpecError and TrainError for what cannot be."""
+
+    name = "finetune"
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.source: Source = open_source(config.data_path)
+        self.model = _model(config, _classes(config, self.source))
+        self.policy = _policy(config)
+        self.views = _views(config, self.source)
+        self.optimizer = Optimizer(
+            weight_decay=config.weight_decay,
+            betas=BETAS,
+            clip_grad=config.clip_grad,
+            layer_decay=config.layer_decay,
+            layer_decay_type=config.layer_decay_type,
+            ema_decay=config.model_ema_decay if config.model_ema else None,
+        )
+
+    @property
+    def review_freq(self) -> int:
+        """Epochs between two evaluations; 0 for none."""
+        return self.config.eval_freq if self.views else 0
+
+    def summary(self) -> list[str]:
+        """What is trained on, and judged by."""
+        lines = [f"training: {describe(self.source)}"]
+        return lines + ([f"evaluation: {describe(self.views.source)}"] if self.views else [])
+
+    def feed(self, updates_per_epoch: int) -> SupervisedFeed:
+        """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
+        config, seed = self.config, self.config.seed
+        crop = CropAndFlip(config.image_size, config.crop_scale, config.hflip)
+        beta = (config.mixup, config.cutmix)
+        return SupervisedFeed(
+            source=self.source,
+            seed=seed,
+            channels=config.in_chans,
+            batch_size=config.batch_size,
+            epoch_size=updates_per_epoch * config.effective_batch,
+            augment=CropAndAugment(crop, self.policy),
+            classes=self.model.num_classes,
+            smoothing=config.smoothing,
+            rates=self.model.encoder.drop_path_rates(),
+            mean=config.mean,
+            std=config.std,
+            erase=Erase(seed, config.reprob, config.remode, config.recount) if config.reprob else None,
+            mix=Mix(seed, config.mix_group, *beta, config.mixup_prob, config.mixup_switch_prob) if any(beta) else None,
+        )
+
+    def first_arrays(self) -> Arrays:
+        """The parameters before the first update."""
+        return first_arrays(self.model, self.config.seed, self.config.head_init_scale, self.config.finetune)
+
+    def review(self, trainer: Trainer) -> tuple[dict[str, float], list[str]]:
+        """Accuracies, and a line for each image that could not be judged."""
+        assert self.views is not None, "review_freq is 0 without an evaluation"
+        return judge(
+            trainer, self.views, self.config.num_workers, (False, True) if self.config.model_ema_eval else (False,)
+        )
+
+
+def _classes(config: Config, source: Source) -> int:
+    """The number of classes; TrainError when --nb_classes says another than the data has."""
+    found = len(source.classes)
+    if config.nb_classes not in (None, found):
+        raise TrainError(
+            f"--nb_classes {config.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
+            f" give --nb_classes {found} or leave it out"
+        )
+    if found == 1:
+        raise TrainError(
+            f"--data_path {config.data_path}: all images are of one class; give each class a folder of its own"
+        )
+    return found
+
+
+def _model(config: Config, classes: int) -> spec.Classifier:
+    sizes = {"depths": config.depths, "dims": config.dims}
+    model = spec.classifier(
+        config.model,
+        num_classes=classes,
+        drop_path=config.drop_path,
+        in_chans=config.in_chans,
+        patch_size=config.patch_size,
+        grn_scope=config.grn_scope,
+        **{name: value for name, value in sizes.items() if value is not None},
+    )
+    checks.image_size(config.image_size, model.encoder.patch_size)
+    return model
+
+
+def _policy(config: Config) -> RandAugment | None:
+    if config.aa == "none":
+        return None
+    if config.in_chans not in (1, 3):
+        raise TrainError(
+            f"--aa {config.aa}: is for grey or RGB images, not for {config.in_chans} channels; give --aa none"
+        )
+    return RandAugment.parse(config.aa, config.mean)
+
+
+def _views(config: Config, source: Source) -> Views | None:
+    """The evaluation, unless it is disabled."""
+    if config.model_ema_eval and not config.model_ema:
+        raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
+    if config.disable_eval:
+        return None
+    if config.eval_data_path:
+        judged = open_judged(config.eval_data_path, "--eval_data_path")
+    else:
+        judged = open_source(config.data_path, "val")
+    return views(config, judged, source.classes)

@@ -1,0 +1,68 @@
+"""How good a classifier is: top-1 and top-5 accuracy over every image once."""
+
+from collections.abc import Sequence
+from contextlib import closing
+
+import numpy as np
+
+from backends.protocol import Trainer
+from train.config import Config
+from train.data.classes import matched
+from train.data.pipeline import prefetch
+from train.data.sources import Source
+from train.data.supervised import Views
+
+CROP_PCT = 224 / 256
+TOP = 5
+
+
+class Score:
+    """Counts over the rows seen so far; rows of label -1 do not count."""
+
+    def __init__(self) -> None:
+        self.images = self.first = self.among = 0
+        self.loss = 0.0
+
+    def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
+        """logits (N, classes); labels (N,). Of equal logits the lower class comes first."""
+        real = labels >= 0
+        logits, labels = np.asarray(logits, np.float64)[real], labels[real]
+        hits = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels[:, None]
+        shifted = logits - logits.max(1, keepdims=True, initial=-np.inf)
+        log = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
+        self.images += len(labels)
+        self.first += int(hits[:, 0].sum())
+        self.among += int(hits.sum())
+        self.loss -= float(log[np.arange(len(labels)), labels].sum())
+
+    def read(self) -> dict[str, float]:
+        """acc1 and acc5 in per cent, and the mean cross-entropy val_loss."""
+        count = max(self.images, 1)
+        return {"acc1": 100 * self.first / count, "acc5": 100 * self.among / count, "val_loss": self.loss / count}
+
+
+def judge(trainer: Trainer, views: Views, workers: int, averaged: Sequence[bool]) -> tuple[dict[str, float], list[str]]:
+    """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read."""
+    scores = {ema: Score() for ema in averaged}
+    broken = []
+    with closing(prefetch(views, 0, len(views), workers)) as batches:
+        for batch, lines in batches:
+            broken += lines
+            for ema, score in scores.items():
+                score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
+    named = [("_ema" if ema else "", score.read()) for ema, score in scores.items()]
+    return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
+
+
+def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
+    """The evaluation of a source's images by a model that knows some classes."""
+    crop = CROP_PCT if config.crop_pct is None else config.crop_pct
+    labels = matched(source, classes)
+    return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
+
+
+def told(scores: dict[str, float]) -> str:
+    """Scores in a line."""
+    return ", ".join(
+        f"{name} {value:.4f}" if "loss" in name else f"{name} {value:.2f}" for name, value in scores.items()
+    )
