@@ -1,0 +1,182 @@
+"""A model walked step by step: forward with every intermediate, and gradients of every parameter."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+import spec
+from parity_tests.oracle import steps as law
+from parity_tests.oracle.steps import Field, Vjp
+
+Arrays = dict[str, np.ndarray]
+
+
+def tree(model: spec.Model) -> spec.Named:
+    """The steps of the model in the order of execution."""
+    return model.steps
+
+
+def pixels_kept(model: spec.Model, mask: np.ndarray) -> np.ndarray:
+    """(N, G_h, G_w), 1 = removed -> (N, H, W) bool, True = visible."""
+    side = model.encoder.patch_size
+    return np.asarray(mask == 0).repeat(side, axis=1).repeat(side, axis=2)
+
+
+def patchify(model: spec.FCMAE, images: np.ndarray) -> np.ndarray:
+    """(N, H, W, C) -> (N, G_h, G_w, patch * patch * C): row, column, channel, the channel fastest."""
+    (rows, columns), side = model.grid, model.encoder.patch_size
+    cut = images.reshape(len(images), rows, side, columns, side, -1)
+    return cut.transpose(0, 1, 3, 2, 4, 5).reshape(len(images), rows, columns, -1)
+
+
+def target(model: spec.FCMAE, images: np.ndarray) -> np.ndarray:
+    """The pixels of every patch, (x - mean) / sqrt(unbiased variance + eps) when the spec normalises them."""
+    patches = patchify(model, images)
+    if not model.norm_target:
+        return patches
+    centred = patches - patches.mean(-1, keepdims=True)
+    variance = (centred**2).sum(-1, keepdims=True) / (patches.shape[-1] - 1)
+    return centred / np.sqrt(variance + spec.EPS)
+
+
+def masked_error(prediction: np.ndarray, goal: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean squared error of a patch, averaged over the removed patches of the batch, and its slope."""
+    removed = mask.astype(bool)
+    if not removed.any():
+        return np.array(np.nan), np.zeros_like(prediction)
+    error = np.where(removed[..., None], prediction - goal, 0)
+    size = removed.sum() * prediction.shape[-1]
+    return (error**2).sum() / size, 2 * error / size
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Every law the oracle obeys, each replaceable: a mutant is these rules with one of them wrong."""
+
+    tree: Callable[[Any], spec.Named] = tree
+    pixels_kept: Callable[..., np.ndarray] = pixels_kept
+    patch_conv: Callable[..., tuple[Field, Vjp]] = law.patch_conv
+    depthwise_conv: Callable[..., tuple[Field, Vjp]] = law.depthwise_conv
+    layer_norm: Callable[..., tuple[Field, Vjp]] = law.layer_norm
+    dense: Callable[..., tuple[Field, Vjp]] = law.dense
+    gelu: Callable[..., tuple[Field, Vjp]] = law.gelu
+    grn: Callable[..., tuple[Field, Vjp]] = law.grn
+    fill_removed: Callable[..., tuple[Field, Vjp]] = law.fill_removed
+    global_pool: Callable[..., tuple[Field, Vjp]] = law.global_pool
+    residual: Callable[..., tuple[np.ndarray, Vjp]] = law.residual
+    target: Callable[..., np.ndarray] = target
+    masked_error: Callable[..., tuple[np.ndarray, np.ndarray]] = masked_error
+
+    def of(self, step: spec.Step) -> Callable[..., tuple[Field, Vjp]]:
+        rules: dict[type, Callable[..., tuple[Field, Vjp]]] = {
+            spec.PatchConv: self.patch_conv,
+            spec.DepthwiseConv: self.depthwise_conv,
+            spec.LayerNorm: self.layer_norm,
+            spec.Dense: self.dense,
+            spec.Gelu: self.gelu,
+            spec.GRN: self.grn,
+            spec.FillRemoved: self.fill_removed,
+            spec.GlobalPool: self.global_pool,
+        }
+        return rules[type(step)]
+
+
+RULES = Rules()
+
+
+@dataclass
+class Walk:
+    """One pass over the steps: the rules, the arrays, the drop-path decisions, and what was seen on the way."""
+
+    rules: Rules
+    arrays: Mapping[str, np.ndarray]
+    keep_paths: np.ndarray | None
+    taps: Arrays
+
+    def run(self, named: spec.Named, field: Field, prefix: str = "") -> tuple[Field, Vjp]:
+        pulls: list[Vjp] = []
+        for name, step in named:
+            path = f"{prefix}{name}"
+            go = self.residual if isinstance(step, spec.Residual) else self.leaf
+            field, pull = go(path, step, field)
+            pulls.append(pull)
+            self.taps[path] = field.visible
+        return field, lambda dy: _chain(pulls, dy)
+
+    def leaf(self, path: str, step: Any, field: Field) -> tuple[Field, Vjp]:
+        names = {leaf: f"{path}.{leaf}" if leaf else path for leaf in step.arrays()}
+        field, pull = self.rules.of(step)(step, {leaf: self.arrays[name] for leaf, name in names.items()}, field)
+
+        def vjp(dy: np.ndarray) -> tuple[np.ndarray, Arrays]:
+            dx, gradients = pull(dy)
+            return dx, {names[leaf]: gradient for leaf, gradient in gradients.items()}
+
+        return field, vjp
+
+    def residual(self, path: str, step: spec.Residual, field: Field) -> tuple[Field, Vjp]:
+        branch, pull_branch = self.run(step.body, field, f"{path}.")
+        y, pull_sum = self.rules.residual(field.x, branch.x, self.factor(step))
+
+        def vjp(dy: np.ndarray) -> tuple[np.ndarray, Arrays]:
+            straight, rest = pull_sum(dy)
+            through, gradients = pull_branch(rest["branch"])
+            return straight + through, gradients
+
+        return Field(y, field.keep), vjp
+
+    def factor(self, step: spec.Residual) -> np.ndarray:
+        if self.keep_paths is None or step.index >= self.keep_paths.shape[1]:  # evaluation, or a decoder's block
+            return np.ones(())
+        return (self.keep_paths[:, step.index] / (1 - step.drop_path)).reshape(-1, 1, 1, 1)
+
+
+def _chain(pulls: list[Vjp], dy: np.ndarray) -> tuple[np.ndarray, Arrays]:
+    gradients: Arrays = {}
+    for pull in reversed(pulls):
+        dy, more = pull(dy)
+        gradients.update(more)
+    return dy, gradients
+
+
+def start(model: spec.Model, images: np.ndarray, mask: np.ndarray | None, rules: Rules) -> Field:
+    """The images with their visible sites; without a mask every site is visible."""
+    keep = np.ones(images.shape[:3], bool) if mask is None else rules.pixels_kept(model, mask)
+    return Field(np.asarray(images, np.float64), keep)
+
+
+def forward(
+    model: spec.Model,
+    arrays: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    rules: Rules = RULES,
+) -> Arrays:
+    """Every step's output under its path and, as the door names them, encoded, prediction, loss; features, logits."""
+    taps: Arrays = {}
+    walk = Walk(rules, arrays, None, taps)
+    field, _ = walk.run(rules.tree(model), start(model, images, mask, rules))
+    if isinstance(model, spec.Classifier):
+        heads = {name: taps[name][:, 0, 0] for name in ("pool", "norm", "head")}
+        return {**taps, **heads, "features": heads["norm"], "logits": heads["head"]}
+    mask = np.zeros((len(images), *model.grid)) if mask is None else mask
+    loss, _ = rules.masked_error(field.x, rules.target(model, images), mask)
+    last = [name for name, _ in model.steps if name.startswith("encoder.")][-1]
+    return {**taps, "encoded": taps[last], "prediction": field.x, "loss": loss}
+
+
+def gradients(
+    model: spec.FCMAE,
+    arrays: Mapping[str, np.ndarray],
+    images: np.ndarray,
+    mask: np.ndarray,
+    *,
+    rules: Rules = RULES,
+) -> Arrays:
+    """Gradients of the masked error by every parameter, in the order of the parameter table."""
+    field, pull = Walk(rules, arrays, None, {}).run(rules.tree(model), start(model, images, mask, rules))
+    _, slope = rules.masked_error(field.x, rules.target(model, images), mask)
+    found = pull(slope)[1]
+    return {name: found[name] for name in spec.parameters(model)}
