@@ -55,7 +55,7 @@ def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
     """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
     door.check_arrays(m.model, arrays)
     for name, parameter in m.named_parameters():
-        parameter.copy_(torch.from_numpy(np.ascontiguousarray(arrays[name])))
+        parameter.copy_(from_host(arrays[name]))
 
 
 @torch.no_grad()
@@ -85,14 +85,19 @@ def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine 
 
 def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     parameter = next(m.parameters())
-    pixels = torch.as_tensor(images, device=parameter.device, dtype=parameter.dtype)
-    return pixels, None if mask is None else torch.as_tensor(mask, device=parameter.device)
+    pixels = from_host(images).to(parameter.device, parameter.dtype)
+    return pixels, None if mask is None else from_host(mask).to(parameter.device)
 
 
 def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, object]:
     door.check_images(m.model, images)
     visible = door.visible_patches(mask, images, m.model.encoder.patch_size)
     return {"engine": door.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
+
+
+def from_host(array: np.ndarray) -> torch.Tensor:
+    """A tensor over the array, or over a copy where it is read-only (as JAX's are) or not contiguous."""
+    return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 
 def to_host(value: torch.Tensor) -> np.ndarray:

@@ -86,13 +86,13 @@ class Trainer:
         check_arrays(self.model, state.nu, "second moments")
         door.set_arrays(self.net, state.params)
         for name, p in self.named.items():
-            mu, nu = (torch.as_tensor(a[name], dtype=p.dtype, device=p.device).clone() for a in (state.mu, state.nu))
+            mu, nu = (door.from_host(a[name]).to(p.device, p.dtype, copy=True) for a in (state.mu, state.nu))
             step = torch.tensor(float(state.t), dtype=torch.float32)
             self.adamw.state[p] = {"step": step, "exp_avg": mu, "exp_avg_sq": nu}
         if self.ema:
             check_arrays(self.model, state.ema, "average")
             for name, average in self.ema.items():
-                average.copy_(torch.from_numpy(np.ascontiguousarray(state.ema[name])))
+                average.copy_(door.from_host(state.ema[name]))
         self.t = state.t
 
     def _loss(self, batch: Batch) -> Tensor:
@@ -117,7 +117,7 @@ class Trainer:
         return (pixels, None if mask is None else self._tensor(mask)), options
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array)).to(self.mean.device, non_blocking=True)
+        return door.from_host(array).to(self.mean.device, non_blocking=True)
 
     def _groups(self) -> list[dict[str, object]]:
         """AdamW's groups: parameters with one learning-rate scale and one weight decay each."""

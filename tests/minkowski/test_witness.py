@@ -180,13 +180,6 @@ assert "OMP_NUM_THREADS" not in os.environ
     subprocess.run([sys.executable, "-W", "error", "-c", script], check=True, env={"PYTHONPATH": ":".join(sys.path)})
 
 
-def test_what_it_cannot_compute_in_is_refused_in_one_line() -> None:
-    case = case_of(2, 3, 3)
-    module = backend.build(case.model, dtype="bfloat16")
-    with pytest.raises(Exception, match=r"^dtype: MinkowskiEngine computes in float32 or float64, not torch.bfloat16$"):
-        backend.forward(module, case.images, case.mask, engine="minkowski")
-
-
 def test_fresh_parameters_are_what_blank_pixels_were_tried_on() -> None:
     """The stem's bias starts at 0: with another first value the test above would show nothing."""
     arrays = initial_arrays(model_of(2, 3, 3))

@@ -1,6 +1,7 @@
 """MinkowskiEngine's sparse tensor: what the published code runs on, and the independent witness of the other engines.
 
-Optional, and imported on first use: `make minkowski` builds and installs it.
+Optional, and imported on first use: `make minkowski` builds and installs it. In its kernels
+the first spatial axis, the row, runs fastest.
 """
 
 import collections
@@ -44,39 +45,53 @@ def _load() -> Any:
 
 ME = _load()
 MODE = importlib.import_module("MinkowskiEngineBackend._C").ConvolutionMode.DEFAULT
+DepthwiseConv: Any = ME.MinkowskiChannelwiseConvolution
 
 
-class _DepthwiseConv(ME.MinkowskiChannelwiseConvolution):
+class _DepthwiseConv(DepthwiseConv):
     """The engine's depthwise convolution, called with our parameters: its own are never drawn."""
 
     def reset_parameters(self, is_transpose: bool = False) -> None:
         pass
 
 
+class Images:
+    """The batch before the stem, which convolves it densely, as in the published code: a pixel is no site yet."""
+
+    def __init__(self, dense: Masked) -> None:
+        self.dense = dense
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.dense.dtype
+
+    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+        """The visible sites, known from the mask and never from the values: a visible site may well be zero."""
+        dense = self.dense.patch_conv(weight, bias)
+        shape = dense.x.shape[:3]
+        keep = dense.x.new_ones(shape, dtype=torch.bool) if dense.keep is None else dense.keep[..., 0]
+        coordinates = keep.nonzero().int().contiguous()
+        return Minkowski(ME.SparseTensor(dense.x[keep], coordinates=coordinates), shape)
+
+
 class Minkowski:
     """x (M, C): the visible sites of all images, in the order that the engine keeps them in.
 
-    sparse holds them and their coordinates (image, row, column), in pixels; shape is (N, H, W) in pixels.
-    Coordinates come from the mask, never from the values: a visible site may well be zero.
+    sparse holds them and their coordinates: image, row and column, counted in sites of the stem,
+    of which shape (N, H, W) is the full grid. The engine convolves in float32 or float64, whatever x is in.
     """
 
     def __init__(self, sparse: Any, shape: torch.Size) -> None:
         self.sparse, self.shape = sparse, shape
 
     @classmethod
-    def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> "Minkowski":
-        """BackendError on a dtype or a device that the engine was not built for."""
-        if images.dtype not in (torch.float32, torch.float64):
-            raise BackendError(f"dtype: MinkowskiEngine computes in float32 or float64, not {images.dtype}")
+    def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> Images:
+        """BackendError on a device that the engine was not built for."""
         if images.is_cuda and not ME.is_cuda_available():
             raise BackendError(
                 f"device: this MinkowskiEngine knows no CUDA; move the model from {images.device} to cpu"
             )
-        shape = images.shape[:3]
-        keep = torch.ones(shape, dtype=torch.bool, device=images.device)
-        if mask is not None:
-            keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
-        return cls(ME.SparseTensor(images[keep], coordinates=keep.nonzero().int().contiguous()), shape)
+        return Images(Masked.enter(images, mask, patch))
 
     @property
     def x(self) -> Tensor:
@@ -88,7 +103,7 @@ class Minkowski:
 
     @property
     def stride(self) -> int:
-        """Pixels a site."""
+        """Sites of the stem a site, along an edge."""
         return int(self.sparse.tensor_stride[0])
 
     @cached_property
@@ -111,19 +126,21 @@ class Minkowski:
 
     def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
         size = weight.shape[-1]
-        kernel = rearrange(weight, "o i kh kw -> (kw kh) i o")  # the first spatial axis, the row, runs fastest
+        kernel = rearrange(wide(weight), "o i kh kw -> (kw kh) i o").contiguous()
         windows = ME.KernelGenerator(kernel_size=size, stride=size, dimension=2)
         before, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
         after = ME.CoordinateMapKey(before.get_coordinate_size())  # filled in by the convolution
-        convolve = ME.MinkowskiConvolutionFunction.apply
-        x = convolve(self.x, kernel.contiguous(), windows, MODE, before, after, manager) + bias
-        return Minkowski(ME.SparseTensor(x, coordinate_map_key=after, coordinate_manager=manager), self.shape)
+        x = ME.MinkowskiConvolutionFunction.apply(wide(self.x), kernel, windows, MODE, before, after, manager)
+        x = (x + wide(bias)).to(self.dtype)
+        sparse = ME.SparseTensor(x, coordinate_map_key=after, coordinate_manager=manager)
+        return Minkowski(sparse, self.shape)
 
     def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
         channels, _, size, _ = weight.shape
         conv = _DepthwiseConv(channels, kernel_size=size, bias=True, dimension=2)
-        values = {"kernel": rearrange(weight, "c 1 kh kw -> (kw kh) c"), "bias": bias}
-        return Minkowski(functional_call(conv, values, self.sparse), self.shape)
+        values = {"kernel": rearrange(wide(weight), "c 1 kh kw -> (kw kh) c"), "bias": wide(bias)}
+        out = functional_call(conv, values, self.map(wide).sparse)
+        return Minkowski(out, self.shape).map(lambda x: x.to(self.dtype))
 
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites of a site's own image: (M, C), or (1, C) over the batch."""
