@@ -52,6 +52,9 @@ class Arrays(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         return self.entries[name].read()
 
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries  # Mapping's own would read the array
+
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
 

@@ -55,9 +55,7 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
     Only headers are read here. format overrides what the names look like; weights_only
     leaves optimizer and EMA behind.
     """
-    kind, content = containers.read(Path(path))
-    if weights_only:
-        content.optimizer, content.ema = None, {}
+    kind, content = containers.read(Path(path), weights_only)
     try:
         checkpoint = _understood(content, format)
     except ConvertError as error:
@@ -121,6 +119,8 @@ def _optimizer(format: Format, model: Model, content: Content, params: Entries) 
     if state is None:
         return None
     mu, nu = (naming.canonical(format, model, entries_of(moment)) for moment in (state.mu, state.nu))
+    if state.t < 0:
+        raise ConvertError(f"the optimizer has made {state.t} updates; the file is damaged")
     if mu.keys() != nu.keys() or len(mu) != len(params):
         raise ConvertError("the optimizer has moments of other arrays than the model; --weights-only leaves it behind")
     return AdamW(Arrays(mu), Arrays({name: _positive(name, entry) for name, entry in nu.items()}), state.t, state.hyper)

@@ -31,7 +31,8 @@ def whole_or_nothing(path: Path, force: bool) -> Iterator[Path]:
     except OSError as error:
         raise ConvertError(f"{path}: not written: {error.strerror or error}") from error
     finally:
-        _remove(aside)
+        with contextlib.suppress(OSError):  # what went wrong before is what the user must hear
+            _remove(aside)
 
 
 def _sync(path: Path) -> None:

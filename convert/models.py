@@ -13,6 +13,7 @@ from convert.rules import Format
 from spec import Model, SpecError
 
 DECODER = ("proj", "mask_token", "decoder", "pred")
+MOST_BLOCKS = 10_000  # of what a file says of itself: the spec of more would not end
 IMAGE_SIZE = 224
 """The side assumed where a file does not tell: the models are convolutional and run at others."""
 
@@ -27,6 +28,8 @@ def build(fields: Mapping[str, Any]) -> Model:
     try:
         flat = {**fields["encoder"], **fields}
         del flat["encoder"]
+        if sum(flat["depths"]) + flat.get("decoder_depth", 0) > MOST_BLOCKS:
+            raise ConvertError(f"model: depths {flat['depths']} are more than {MOST_BLOCKS} blocks")
         if "num_classes" in flat:
             return spec.classifier(**flat)
         del flat["drop_path"]  # an FCMAE has none
@@ -79,7 +82,7 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "encoder": encoder,
         "image_size": hints.get("image_size", max(2, round(IMAGE_SIZE / max(patch, 1))) * patch),
         "mask_ratio": hints.get("mask_ratio", 0.6),
-        "norm_target": hints.get("norm_target", True),
+        "norm_target": hints.get("norm_target", patch**2 * sides["in"] > 1),
         "decoder_depth": _count(shapes, "decoder"),
         "decoder_dim": size(shape("mask_token")),
     }

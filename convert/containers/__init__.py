@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
 from convert.content import Content
-from convert.errors import ConvertError
+from convert.errors import ConvertError, reading
 
 
 class Container(Protocol):
     """What each module of this package does."""
 
-    def read(self, path: Path) -> Content:
-        """The file's entries, in the file's own names."""
+    def read(self, path: Path, weights_only: bool = False) -> Content:
+        """The file's entries, in the file's own names; weights_only leaves optimizer and average unread."""
 
     def write(self, path: Path, content: Content) -> None:
         """Write all of the content that this container can hold."""
@@ -45,16 +45,12 @@ FOLDERS = {"hf": "hf", "ours": "run"}
 """Which container a folder is, by the format in it; Orbax otherwise."""
 
 
-def read(path: Path) -> tuple[str, Content]:
+def read(path: Path, weights_only: bool = False) -> tuple[str, Content]:
     """The kind of a file or folder, and its content; ConvertError when it is no checkpoint, or damaged."""
     kind = kind_of(path)
-    try:
-        return kind, module(kind).read(path)
-    except (ConvertError, KeyboardInterrupt):
-        raise
-    except Exception as error:  # foreign parsers raise anything on a damaged file
-        reason = str(error).partition("\n")[0] or type(error).__name__
-        raise ConvertError(f"{path}: damaged, or not what it seems ({kind}): {reason}") from error
+    container = module(kind)
+    with reading(path, kind):
+        return kind, container.read(path, weights_only)
 
 
 def module(kind: str) -> Container:

@@ -13,7 +13,7 @@ from spec import EPS, Model
 CONFIG, WHOLE, INDEX, PICKLED = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of the folder's arrays; ConvertError when the config is of another architecture."""
     config = json.loads((path / CONFIG).read_text())
     if config.get("model_type") != "convnextv2":

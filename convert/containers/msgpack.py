@@ -31,7 +31,7 @@ class Header(NamedTuple):
     nbytes: int
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of a file under dotted names; ConvertError when it is damaged."""
     with path.open("rb") as file:
         unpacker = msgpack.Unpacker(file, max_buffer_size=0, ext_hook=_header)

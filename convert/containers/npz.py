@@ -7,10 +7,10 @@ import numpy as np
 
 from convert.arrays import Entry, raw_bytes, size
 from convert.content import Content
-from convert.errors import ConvertError
+from convert.errors import ConvertError, reading
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of a file; ConvertError when it is damaged, or holds pickled objects."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
@@ -47,7 +47,7 @@ def _entry(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ent
         raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {member.file_size - offset} bytes")
 
     def values() -> np.ndarray:
-        with zipfile.ZipFile(path) as again, again.open(member) as file:
+        with reading(path, "npz"), zipfile.ZipFile(path) as again, again.open(member) as file:
             raw = np.frombuffer(file.read(), np.uint8)[offset:]
         found = raw.view(dtype).astype(dtype.newbyteorder("="), copy=False)
         return found.reshape(shape[::-1]).T if fortran else found.reshape(shape)

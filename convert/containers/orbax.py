@@ -7,19 +7,23 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 
 from convert import trees
 from convert.arrays import DTYPES, Entries, Entry
 from convert.content import Content
-from convert.errors import ConvertError
+from convert.errors import ConvertError, reading
 
+STORE = "manifest.ocdbt"
 ITEM = "default"
 """The subfolder in which a CheckpointManager keeps the tree of a step."""
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of the folder under dotted names; ConvertError when it is damaged."""
     path = (path / ITEM if (path / ITEM).is_dir() else path).resolve()
+    if (path / STORE).is_file():  # damage is found here: Orbax, which opens all arrays at once, would print tracebacks
+        tensorstore.KvStore.open({"driver": "ocdbt", "base": path.as_uri()}).result().list().result()
     metadata = ocp.PyTreeCheckpointer().metadata(path).item_metadata
     if metadata is None:
         raise ConvertError(f"{path}: Orbax finds no tree in it")
@@ -45,9 +49,9 @@ def _values(path: Path, name: str) -> np.ndarray:
     """The array of one leaf; the rest of the tree is left where it is."""
     item = trees.nested({name: 0})
     how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
-    found: Any = ocp.PyTreeCheckpointer().restore(
-        path, args=ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
-    )
+    args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)
+    with reading(path, "orbax"):
+        found: Any = ocp.PyTreeCheckpointer().restore(path, args=args)
     for branch in name.split("."):
         found = found[branch]
     return np.asarray(found)

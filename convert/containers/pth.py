@@ -6,8 +6,13 @@ pathlib.PosixPath is unpickled: a file that asks for more is refused and told wh
 """
 
 import argparse
+import contextlib
 import pathlib
+import pickle
+import re
+import warnings
 import zipfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -33,18 +38,22 @@ WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
 """The key under which a format's programs look for the parameters; "model" in all others."""
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of a file; ConvertError when it is damaged, or wants code to run."""
     loaded = _load(path)
     if not isinstance(loaded, dict):
         raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     params = next((loaded[key] for key in PARAMS if isinstance(loaded.get(key), dict)), loaded)
-    ema: dict[Any, Any] = next((loaded[key] for key in EMA if isinstance(loaded.get(key), dict)), {})
-    content = Content(_entries(path, params), _entries(path, ema), meta=plain.fields(loaded, META))
+    content = Content(_entries(path, params), meta=plain.fields(loaded, META))
     if isinstance(loaded.get(KEY), dict):
         content.model, content.format = models.told(plain.value(loaded[KEY]))
+    if weights_only:
+        return content
+    content.ema = next((_entries(path, loaded[key]) for key in EMA if isinstance(loaded.get(key), dict)), {})
     if isinstance(loaded.get("optimizer"), dict):
         content.optimizer = _optimizer(path, loaded["optimizer"])
+        if content.optimizer is None:
+            content.notes.append("left out: an optimizer that has made no step, or is not AdamW")
     return content
 
 
@@ -69,18 +78,24 @@ def _load(path: Path) -> Any:
     in_zip = zipfile.is_zipfile(path)
     if in_zip:
         _check_zip(path)
-    unsafe = set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) if in_zip else set()
-    unsafe -= {f"{kind.__module__}.{kind.__qualname__}" for kind in SAFE}
-    if unsafe:
+        allowed = {f"{kind.__module__}.{kind.__qualname__}" for kind in SAFE}
+        _refuse(path, set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
+    # Before torch 1.6 there was no zip, hence no random access: such a file is read whole.
+    lazily = FakeTensorMode() if in_zip else contextlib.nullcontext()
+    with torch.serialization.safe_globals(SAFE), warnings.catch_warnings(action="ignore"), lazily:
+        try:
+            return torch.load(path, map_location="cpu", weights_only=True)
+        except pickle.UnpicklingError as error:  # its text tells users to load unsafely: not repeated here
+            _refuse(path, re.findall(r"GLOBAL (\S+)", str(error)))
+            raise ConvertError(f"{path}: its pickle is damaged, or of a kind that torch does not write") from error
+
+
+def _refuse(path: Path, wanted: Collection[str]) -> None:
+    if wanted:
         raise ConvertError(
-            f"{path}: wants to run {listed(sorted(unsafe))}; only tensors, containers, argparse.Namespace and"
+            f"{path}: wants to run {listed(sorted(wanted))}; only tensors, containers, argparse.Namespace and"
             " pathlib.PosixPath are read; ask for a .safetensors file"
         )
-    with torch.serialization.safe_globals(SAFE):
-        if not in_zip:  # before torch 1.6: no random access, so the whole file is read
-            return torch.load(path, map_location="cpu", weights_only=True)
-        with FakeTensorMode():
-            return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _check_zip(path: Path) -> None:

@@ -20,16 +20,17 @@ MANIFEST = "manifest.json"
 PARTS = ("params", "mu", "nu", "ema")
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The checkpoint in a folder, or the newest of a run; ConvertError when its checksums do not hold."""
     path = _step_folder(path)
     manifest = json.loads((path / MANIFEST).read_text())
     if manifest.get("version") != VERSION:
         raise ConvertError(f"{path}: format version {manifest.get('version')!r}; this program reads {VERSION}")
-    parts = {part: _part(path, f"{part}.safetensors", manifest["files"]) for part in PARTS}
     unknown = manifest["files"].keys() - {f"{part}.safetensors" for part in PARTS}
-    if unknown or not parts["params"]:
+    if unknown or "params.safetensors" not in manifest["files"]:
         raise ConvertError(f"{path}: its manifest names {sorted(manifest['files'])}; expected params, mu, nu and ema")
+    wanted = PARTS[:1] if weights_only else PARTS
+    parts = dict.fromkeys(PARTS, Entries()) | {part: _part(path, part, manifest["files"]) for part in wanted}
     meta = dict(manifest["meta"])
     about, hyper = meta.get("identity", {}).get("model"), meta.get("optimizer")
     content = Content(parts["params"], parts["ema"], meta=meta, format="ours")
@@ -60,11 +61,12 @@ def write(path: Path, content: Content) -> None:
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1))
 
 
-def _part(path: Path, name: str, files: dict[str, Any]) -> Entries:
-    if name not in files:
+def _part(path: Path, part: str, files: dict[str, Any]) -> Entries:
+    file = path / f"{part}.safetensors"
+    if file.name not in files:
         return {}
-    file = path / name
-    if not file.is_file() or file.stat().st_size != files[name]["bytes"] or _sha256(file) != files[name]["sha256"]:
+    told = files[file.name]
+    if not file.is_file() or file.stat().st_size != told["bytes"] or _sha256(file) != told["sha256"]:
         raise ConvertError(f"{file}: not the file that the manifest describes; take the checkpoint before it")
     return safetensors.headers(file)[0]
 

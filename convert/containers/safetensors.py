@@ -22,7 +22,7 @@ KEY = "twinnext"
 """The metadata key under which we keep what arrays cannot say: model, epoch, ..."""
 
 
-def read(path: Path) -> Content:
+def read(path: Path, weights_only: bool = False) -> Content:
     """The entries of a file; ConvertError when it is damaged."""
     entries, metadata = headers(path)
     return content_of(entries, metadata, path)
