@@ -26,10 +26,10 @@ class Npz:
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
             shape = f"{images.dtype}{images.shape}"
             raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
-        if labels.size != len(images) or labels.dtype.kind not in "iu":
+        if labels.size != len(images) or labels.dtype.kind not in "iu" or labels.min() < 0:
             shape = f"{labels.dtype}{labels.shape}"
             raise TrainError(
-                f"{file}: {prefix}labels is {shape}, not a whole number for each of {len(images):,} images"
+                f"{file}: {prefix}labels is {shape}, not a class number for each of {len(images):,} images"
             )
         self.images = images if images.ndim == 4 else images[..., None]
         self.labels: list[int] = labels.reshape(-1).tolist()

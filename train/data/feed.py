@@ -79,14 +79,19 @@ class Feed(Samples):
 
 def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:
     """Image (H, W, C) uint8 and label of an item; BrokenImage names it when it cannot be read."""
-    key = f"image {index}"
     try:
         data, label, key = source[index]
-        return (decode(data, channels) if isinstance(data, bytes) else data), label
     except OSError as error:
-        raise BrokenImage(f"{error.filename or key}: {error.strerror}") from None
-    except BrokenImage as error:
-        raise BrokenImage(f"{key}: {error}") from None
+        raise BrokenImage(f"{error.filename or f'image {index}'}: {error.strerror}") from None
+    if isinstance(data, bytes):
+        try:
+            return decode(data, channels), label
+        except BrokenImage as error:
+            raise BrokenImage(f"{key}: {error}") from None
+    found = data.shape[-1]
+    if found != channels:
+        raise TrainError(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}")
+    return data, label
 
 
 @lru_cache(maxsize=2)

@@ -34,13 +34,13 @@ class Parquet:
         metadata = [tables[place].metadata.row_group(group) for place, group in self.groups]
         self.ends = np.cumsum([group.num_rows for group in metadata])
         self.classes, self.labels = self._labelled(tables)
-        sizes = [group.total_byte_size for group in metadata]
-        self._refuse_slow(max(sizes), sum(sizes))
-        self._group = lru_cache(max(2, BUDGET // max(sizes)))(self._read)
+        self.sizes = [group.total_byte_size for group in metadata]
+        self._refuse_slow(max(self.sizes), sum(self.sizes))
+        self._group = lru_cache(max(2, BUDGET // max(self.sizes)))(self._read)
 
     @property
     def fingerprint(self) -> str:
-        listed = f"{self.labels} {self.ends.tolist()}"
+        listed = f"{self.labels} {self.ends.tolist()} {self.sizes}"
         return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -49,11 +49,12 @@ class Parquet:
     def __getitem__(self, index: int) -> tuple[bytes, int, str]:
         group = int(np.searchsorted(self.ends, index, side="right"))
         row = index - (int(self.ends[group - 1]) if group else 0)
-        key = f"{self.files[self.groups[group][0]]}: row {index}"
+        place, number = self.groups[group]
+        key = f"{self.files[place]}: row {row} of row group {number}"
         cell = self._group(group)[row].as_py()
         data = cell["bytes"] if isinstance(cell, dict) else cell
         if not data:
-            raise BrokenImage("holds no bytes, at most the path of an image elsewhere")
+            raise BrokenImage(f"{key}: holds no bytes, at most the path of an image elsewhere")
         return data, self.labels[index], key
 
     def __reduce__(self) -> tuple[type, tuple[list[Path]]]:
@@ -73,10 +74,11 @@ class Parquet:
             return (UNLABELLED,), [0] * rows
         label = _column(tables[0], LABELS, self.files[0])
         labels = [value for table in tables for value in table.read([label])[label].to_pylist()]
-        wrong = next((row for row, value in enumerate(labels) if not isinstance(value, int) or value < 0), None)
+        known = _names(tables[0].schema_arrow, label)
+        wrong = next((row for row, value in enumerate(labels) if not _fits(value, known)), None)
         if wrong is not None:
             raise TrainError(f"{self.files[0]}: row {wrong} has the label {labels[wrong]!r}, which is no class number")
-        return _names(tables[0].schema_arrow, label) or tuple(map(str, range(max(labels) + 1))), labels
+        return known or tuple(map(str, range(max(labels) + 1))), labels
 
     def _refuse_slow(self, largest: int, total: int) -> None:
         """TrainError where every image would cost a large row group."""
@@ -107,6 +109,11 @@ def _column(table: Any, names: Sequence[str], file: Path) -> str:
         if name in known:
             return name
     raise TrainError(f"{file}: no column {' or '.join(names)}; it has {', '.join(known)}")
+
+
+def _fits(label: Any, known: Sequence[str]) -> bool:
+    """Whether a value is the number of a class."""
+    return isinstance(label, int) and label >= 0 and (not known or label < len(known))
 
 
 def _names(schema: Any, label: str) -> tuple[str, ...]:
