@@ -1,9 +1,8 @@
-"""`python -m train`: a run from the command line. Frameworks are imported once it is known to be sound."""
+"""`python -m train`: a run from the command line."""
 
 import sys
 from collections.abc import Sequence
 
-import backends
 from backends.protocol import BackendError
 from spec import SpecError
 from train import cli, loop
@@ -13,8 +12,7 @@ from train.errors import TrainError
 def main(argv: Sequence[str] | None = None) -> int:
     """Train; returns the exit status, 2 after one line about a mistake."""
     try:
-        config = cli.parse(sys.argv[1:] if argv is None else argv)
-        loop.run(config, backends.load(config.backend))
+        loop.run(cli.parse(sys.argv[1:] if argv is None else argv))
     except (TrainError, SpecError, BackendError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

@@ -54,7 +54,8 @@ class RunLog:
         self.pictures = run_dir / "pictures"
         self.metrics = _truncated(run_dir / "metrics.jsonl", start).open("a", encoding="utf-8")
         self.events = EventFileWriter(str(events))
-        self.events.add_event(Event(wall_time=time.time(), step=start, session_log=SessionLog(status=SessionLog.START)))
+        restart = SessionLog(status=SessionLog.START)  # TensorBoard drops what it has from this step on
+        self.events.add_event(Event(wall_time=time.time(), step=start + 1, session_log=restart))
         quiet = not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, bar_format=BAR, disable=quiet, dynamic_ncols=True)
 

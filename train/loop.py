@@ -2,13 +2,14 @@
 
 import math
 import platform
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from importlib import metadata
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import backends
 import spec
 from backends.protocol import Backend, Batch, Trainer
 from train import checkpoint, resume
@@ -23,8 +24,11 @@ from train.schedule import Schedule
 VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
-def run(config: Config, backend: Backend) -> None:
-    """Train to the end of the schedule, or to --stop_at_step; TrainError for what cannot go on."""
+def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
+    """Train to the end of the schedule, or to --stop_at_step; TrainError for what cannot go on.
+
+    The framework is loaded last, when all else about the run is known to be sound.
+    """
     task = Pretraining(config)
     schedule = Schedule.of(config, len(task.source))
     _open_run_dir(config)
@@ -36,6 +40,7 @@ def run(config: Config, backend: Backend) -> None:
     if start >= stop:
         print(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
         return
+    backend = load(config.backend)
     if config.parity_check and config.engine != "masked":
         options = {"engine": config.engine, "dtype": config.precision, "device": config.device}
         print(f"parity check passed: {check_engine(backend, task.model, **options)}")

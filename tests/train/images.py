@@ -25,5 +25,5 @@ def tree(root: Path, classes: int = 2, each: int = 4) -> Path:
         folder = root / f"c{label}"
         folder.mkdir(parents=True)
         for number in range(each):
-            (folder / f"{number}.jpg").write_bytes(encoded(pixels(10 * label + number)))
+            (folder / f"{number}.jpg").write_bytes(encoded(pixels(100 * label + number)))
     return root

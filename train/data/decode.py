@@ -4,7 +4,7 @@ import io
 
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 JPEG = b"\xff\xd8\xff"
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits a pixel, which Pillow's convert would clip
@@ -27,6 +27,8 @@ def decode(data: bytes, channels: int) -> np.ndarray:
         if data.startswith(JPEG):
             return simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB")
         return _decode_other(data, channels)
+    except UnidentifiedImageError:  # its text holds an address in memory
+        raise BrokenImage("no known image format" if data else "an empty file") from None
     except UNREADABLE as error:
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from None
 
