@@ -144,7 +144,7 @@ def _update(
     lr: Array,
 ) -> tuple[Moments, Array]:
     """AdamW with decoupled decay, each parameter at its own learning rate, then the average."""
-    norm = optax.global_norm(gradient)
+    norm = optax.tree.norm(gradient)
     if optimizer.clip_grad is not None:
         factor = jnp.minimum(optimizer.clip_grad / (norm + 1e-6), 1)  # torch's epsilon
         gradient = jax.tree.map(lambda g: g * factor, gradient)
