@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: engines side by side, the sweep over mask ratios, and the roofline."""
+"""`python -m benchmarks`: engines side by side, the sweep over mask ratios, the roofline and the regression guard."""
 
 import argparse
 import json
@@ -8,27 +8,27 @@ from pathlib import Path
 
 import backends
 import spec
-from benchmarks import engines, roofline
+from benchmarks import engines, guard, roofline
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; returns the exit status, 2 after one line about a mistake."""
     args = _parser().parse_args(argv)
     try:
-        {"engines": _engines, "sweep": _sweep, "roofline": _roofline}[args.command](args)
+        return COMMANDS[args.command](args)
     except (spec.SpecError, engines.BenchmarkError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
-    return 0
 
 
-def _engines(args: argparse.Namespace) -> None:
+def _engines(args: argparse.Namespace) -> int:
     rows = engines.measure(engines.jobs(args, args.mask_ratio), args.rounds)
     print(engines.table(rows, args))
     _write(args.json, rows)
+    return 0
 
 
-def _sweep(args: argparse.Namespace) -> None:
+def _sweep(args: argparse.Namespace) -> int:
     """Cost against mask ratio: it must fall with the ratio for the visible engine."""
     found = []
     for ratio in args.mask_ratios:
@@ -36,13 +36,29 @@ def _sweep(args: argparse.Namespace) -> None:
         found += rows
         print(f"mask ratio {ratio:g}\n{engines.table(rows, args)}\n", flush=True)
     _write(args.json, found)
+    return 0
 
 
-def _roofline(args: argparse.Namespace) -> None:
+def _roofline(args: argparse.Namespace) -> int:
     model = spec.fcmae(args.model, image_size=args.image_size, mask_ratio=args.mask_ratio)
     options = {"dtype": args.dtype, "what": args.what, "part": args.part}
     found = roofline.bounds(model, args.batch_size, **options)
     print(roofline.table(model, found, args.tflops, args.gbps, args.batch_size))
+    return 0
+
+
+def _guard(args: argparse.Namespace) -> int:
+    """1 where a deterministic figure left its baseline; with --update, make what is found the baseline."""
+    found = {row: figures for name in guard.measurable() for row, figures in guard.measure(name).items()}
+    if args.update:
+        guard.write(found)
+        return 0
+    lines = guard.moved(found, guard.read()["figures"])
+    print("\n".join(lines) or f"all {sum(map(len, found.values()))} figures are where they were")
+    return 1 if lines else 0
+
+
+COMMANDS = {"engines": _engines, "sweep": _sweep, "roofline": _roofline, "guard": _guard}
 
 
 def _write(path: str | None, rows: list[engines.Row]) -> None:
@@ -73,6 +89,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     limit.add_argument("model")
     limit.add_argument("--mask_ratio", type=float, default=0.6)
+
+    held = commands.add_parser("guard", help="FLOPs, bytes, operations and registers against the committed baseline")
+    held.add_argument("--update", action="store_true", help="the figures found become the baseline")
     return parser
 
 

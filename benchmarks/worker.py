@@ -33,9 +33,9 @@ def main() -> None:
         print(time.perf_counter() - started, flush=True)
 
 
-def inputs(job: dict[str, Any]) -> tuple[spec.FCMAE, Batch]:
-    """The model and one batch of random images and exact-K masks."""
-    model = spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"])
+def inputs(job: dict[str, Any], model: spec.FCMAE | None = None) -> tuple[spec.FCMAE, Batch]:
+    """The model, of the job's preset unless it is given, and one batch of random images and exact-K masks."""
+    model = model or spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"])
     rng = np.random.default_rng(0)
     n, patches = job["batch_size"], model.grid[0] * model.grid[1]
     images = rng.standard_normal((n, *model.image_size, model.encoder.in_chans), dtype=np.float32)

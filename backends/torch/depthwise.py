@@ -4,11 +4,16 @@ Forward and both gradients are gathers followed by dense work: nothing is scatte
 every convolution computes at visible sites only.
 """
 
+import importlib.util
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+kernels: Any = None  # without Triton, the plain form serves CUDA too
+if torch.version.cuda and importlib.util.find_spec("triton"):
+    from backends.torch.kernels import depthwise as kernels
 
 
 def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Tensor) -> Tensor:
@@ -46,6 +51,8 @@ def _rows(x: Tensor, halo: Tensor) -> Tensor:
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
+    if x.is_cuda and kernels:
+        return kernels.conv(x, weight, bias, halo)
     y = F.conv2d(_tiles(x, halo), weight, bias, groups=weight.shape[0])  # N*K C P P
     return y.permute(0, 2, 3, 1).reshape(x.shape)
 
@@ -54,6 +61,8 @@ def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> T
     """dw (C, 1, k, k): each tile against the gradient of its own patch, summed over tiles."""
     if grad.device.type == "cpu":
         return _tile_gradient(x, grad, halo)
+    if grad.is_cuda and kernels:
+        return kernels.weight_gradient(x, grad, weight, halo)
     return _library_gradient(_tiles(x, halo), grad.flatten(0, 1).permute(0, 3, 1, 2), weight)
 
 

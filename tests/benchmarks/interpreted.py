@@ -1,0 +1,58 @@
+"""What the Triton kernels compute in Triton's interpreter, written to the .npz file that is named.
+
+A program of its own: the interpreter must be chosen before Triton is first imported.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from backends.torch.sites.visible import Layout
+
+SIDES = (8, 4, 2, 1)
+SHAPES = ((5, 7), (70, 3))  # channels and k: fewer than a block, and more
+
+
+class Case(NamedTuple):
+    """Two images of 2 x 3 patches, three of them visible."""
+
+    x: torch.Tensor
+    grad: torch.Tensor
+    weight: torch.Tensor
+    bias: torch.Tensor
+    halo: torch.Tensor
+
+
+def case(side: int, channels: int, k: int) -> Case:
+    draw = torch.Generator().manual_seed(side)
+    ranks = torch.rand(2, 6, generator=draw).argsort(1).argsort(1)
+    layout = Layout((ranks >= 3).view(2, 2, 3), 3)
+    shapes = (2, 3, side, side, channels), (2, 3, side, side, channels), (channels, 1, k, k), (channels,)
+    drawn = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
+    return Case(*drawn, layout.halo(side, k // 2))
+
+
+def cases() -> Iterator[tuple[str, Case]]:
+    for side in SIDES:
+        for channels, k in SHAPES:
+            yield f"side {side}, {channels} channels, kernel {k}", case(side, channels, k)
+
+
+def main(path: str) -> None:
+    os.environ["TRITON_INTERPRET"] = "1"
+    from backends.torch.kernels import depthwise
+
+    found: dict[str, np.ndarray] = {}
+    for name, (x, grad, weight, bias, halo) in cases():
+        found[f"{name}: forward"] = depthwise.conv(x, weight, bias, halo).numpy()
+        found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo).numpy()
+        found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo).numpy()
+    np.savez(path, **found)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

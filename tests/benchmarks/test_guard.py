@@ -1,0 +1,64 @@
+"""No deterministic figure of a step has moved since the baseline; and the guard sees it when one does."""
+
+from typing import Any
+
+import pytest
+
+from benchmarks import guard
+
+NEEDS = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "triton": ["torch", "triton"]}
+
+
+def baseline(backend: str) -> dict[str, dict[str, int]]:
+    """The figures committed; skips where they are of other versions than those installed."""
+    if backend not in guard.measurable():
+        pytest.skip(f"{backend} is not installed")
+    document = guard.read()
+    for package in NEEDS[backend]:
+        here, there = guard.versions()[package], document["versions"][package]
+        if here != there:
+            pytest.skip(f"the baseline is of {package} {there}, not {here}: python -m benchmarks guard --update")
+    return document["figures"]
+
+
+@pytest.mark.parametrize("backend", NEEDS)
+def test_nothing_has_moved(backend: str) -> None:
+    lines = guard.moved(guard.measure(backend), baseline(backend))
+    assert not lines, "\n".join([*lines, "if that is meant: python -m benchmarks guard --update"])
+
+
+def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = baseline("torch")
+    from backends.torch.sites import visible
+
+    plain = visible.halo_conv
+    monkeypatch.setattr(visible, "halo_conv", lambda x, *rest: plain(x.clone(), *rest))
+    lines = guard.moved(guard.measure("torch"), figures)
+    assert [line.split(" (")[0] for line in lines if "saved" not in line] == [
+        f"torch visible: operations {figures['torch visible']['operations']:,} -> "
+        f"{figures['torch visible']['operations'] + guard.MODEL.encoder.num_blocks:,}"
+    ]
+
+
+def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = baseline("jax")
+    from backends.jax.sites.masked import Masked
+    from backends.jax.sites.visible import Visible
+
+    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
+        return Masked.enter(images, mask, patch)
+
+    monkeypatch.setattr(Visible, "enter", dense)
+    lines = guard.moved(guard.measure("jax"), figures)
+    assert {line.split(" ")[2] for line in lines} == {"flops", "bytes", "temporary_bytes"}
+    assert all(line.startswith("jax visible: ") for line in lines)
+
+
+def test_a_new_figure_needs_a_baseline() -> None:
+    assert guard.moved({"torch visible": {"flops": 7}}, {}) == ["torch visible: flops has no baseline, found 7"]
+
+
+def test_a_move_says_from_where_to_where() -> None:
+    before = {"jax masked": {"bytes": 1000, "flops": 1000}}
+    found = {"jax masked": {"bytes": 1250, "flops": 1001}}
+    assert guard.moved(found, before) == ["jax masked: bytes 1,000 -> 1,250 (+25.0%)"]
