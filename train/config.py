@@ -84,7 +84,7 @@ class ModelFlags:
     patch_size: int = flag(32, "side of the patches that are removed, in pixels", at_least=1)
     grn_scope: Literal["image", "batch"] = flag("image", "GRN's sum; 'batch' repeats the released sparse code")
     mask_ratio: float = flag(0.6, "share of the patches removed")
-    decoder_depth: int = flag(1, "blocks of the decoder", at_least=0)
+    decoder_depth: int = flag(1, "blocks of the decoder", at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", at_least=1)
     norm_pix_loss: bool = flag(True, "predict each patch's pixels normalised by its own mean and variance")
 
