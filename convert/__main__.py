@@ -104,8 +104,9 @@ def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
 
 def _output(source: Path, checkpoint: Checkpoint, format: str) -> Path:
     """A name beside the input: NAME.FORMAT with the suffix of the format; a folder where there is a run to keep."""
+    source = source if source.name not in ("", "..") else source.resolve()
     endings = [suffix for kind in containers.KINDS.values() for suffix in kind.suffixes]
-    stem = source.resolve().name
+    stem = source.name
     for ending in (*endings, *(f".{name}" for name in FORMATS)):
         stem = stem.removesuffix(ending) or stem
     suffix = SUFFIX.get(format, ".pth")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from convert import adamw, containers, formats, models, naming
+from convert import adamw, containers, formats, models, naming, plain
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamW, Content, TorchState
 from convert.errors import ConvertError
@@ -147,7 +147,7 @@ def _told(checkpoint: Checkpoint, format: Format, in_torch: bool) -> Content:
     model = checkpoint.model
     arrays = entries_of(checkpoint.arrays)
     naming.check_whole(model, arrays)
-    meta = {key: value for key, value in checkpoint.meta.items() if key not in ("format", "container")}
+    meta = plain.value({key: one for key, one in checkpoint.meta.items() if key not in ("format", "container")})
     content = Content(naming.foreign(format, model, arrays), meta=meta, model=model, format=format.name)
     content.ema = naming.foreign(format, model, entries_of(checkpoint.ema))
     if checkpoint.optimizer is not None:

@@ -22,10 +22,11 @@ def whole_or_nothing(path: Path, force: bool) -> Iterator[Path]:
     aside, old = (path.with_name(f".{path.name}.{os.getpid()}.{role}") for role in ("new", "old"))
     try:
         yield aside
-        _sync(aside)
+        for written in (*aside.rglob("*"), aside):
+            _sync(written)
         if path.is_dir():
             path.rename(old)
-        aside.rename(path)
+        aside.replace(path)
         _sync(path.parent)
         _remove(old)
     except OSError as error:
@@ -36,14 +37,14 @@ def whole_or_nothing(path: Path, force: bool) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    """Wait until a file, or a folder and all that is in it, is on the disk."""
-    inside = sorted(path.rglob("*")) if path.is_dir() and path.name.endswith(".new") else []
-    for one in (*inside, path):
-        handle = os.open(one, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+    """Wait until a file, or the names in a folder, are on the disk; not every system can sync a folder."""
+    if path.is_dir() and os.name != "posix":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def _remove(path: Path) -> None:

@@ -1,0 +1,173 @@
+"""Files and folders of every kind: bit-exact there and back, lazy, atomic, never in the way of what is there."""
+
+import weakref
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file
+
+import convert
+import spec
+from convert import ConvertError, containers
+from convert.arrays import Arrays, Entry, raw_bytes
+from tests.convert.samples import CONTAINERS, KINDS, assert_equal, checkpoint, checkpoints, filled, trained
+
+SMALL = spec.classifier(depths=(1, 1), dims=(8, 10), num_classes=3, stem_stride=2)
+HOLDS = dict.fromkeys(CONTAINERS, ("float16", "bfloat16", "float32", "float64"))
+HOLDS[".npz"] = ("float16", "float32", "float64")
+
+
+@pytest.mark.parametrize("suffix", CONTAINERS)
+@pytest.mark.parametrize("kind", KINDS)
+@given(data=st.data())
+def test_every_container_holds_every_format(
+    kind: str, suffix: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    original = data.draw(checkpoints(kind, HOLDS[suffix]))
+    format = data.draw(st.sampled_from(KINDS[kind]), label="format")
+    path = tmp_path_factory.mktemp("files") / f"x{suffix}"
+    assert convert.save(original, path, format=format) == []
+    found = convert.load(path)
+    assert_equal(found.arrays, original.arrays, f"{format}{suffix}")
+    assert found.meta["format"] == format
+    if suffix in (".safetensors", ".pth") and not (suffix == ".pth" and format in ("timm", "hf")):
+        assert found.model == original.model
+
+
+@pytest.mark.parametrize(("format", "kind"), [("hf", "hf"), ("ours", "run"), ("flax", "orbax")])
+@given(data=st.data())
+@settings(max_examples=3)
+def test_every_folder_round_trips(
+    format: str, kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    original = data.draw(checkpoints("classifier"))
+    path = tmp_path_factory.mktemp("folders") / "x"
+    assert convert.save(original, path, format=format) == []
+    found = convert.load(path)
+    assert_equal(found.arrays, original.arrays, format)
+    assert found.meta["container"] == kind
+
+
+def test_a_view_in_another_order_is_written_as_the_array_it_is(tmp_path: Path) -> None:
+    values = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    views = {"fortran": np.asfortranarray(values), "turned": values.transpose(2, 0, 1), "strided": values[:, ::2]}
+    from convert.containers import safetensors
+
+    entries = {name: Entry(view.shape, view.dtype, lambda view=view: view) for name, view in views.items()}
+    safetensors.write_arrays(tmp_path / "x.safetensors", entries, {})
+    assert_equal(
+        load_file(tmp_path / "x.safetensors"), {name: np.ascontiguousarray(v) for name, v in views.items()}, "views"
+    )
+
+
+def test_bytes_are_little_endian_whatever_the_array_is() -> None:
+    values = np.array([1.0, 2.0], ">f4")
+    assert raw_bytes(Entry((2,), values.dtype, lambda: values)).tobytes() == np.array([1.0, 2.0], "<f4").tobytes()
+
+
+def test_big_endian_and_fortran_arrays_are_read(tmp_path: Path) -> None:
+    arrays = filled(SMALL)
+    turned = {name: np.asfortranarray(array.astype(">f4")) for name, array in arrays.items()}
+    np.savez(tmp_path / "x.npz", **turned)
+    assert_equal(convert.load(tmp_path / "x.npz").arrays, arrays, "npz")
+
+
+@pytest.mark.parametrize("suffix", [".pth", ".safetensors", ".msgpack"])
+def test_nothing_is_read_before_it_is_asked_for(suffix: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    convert.save(checkpoint(SMALL), tmp_path / f"x{suffix}")
+    reads = []
+    monkeypatch.setattr(np, "fromfile", lambda *a, real=np.fromfile, **k: reads.append(a) or real(*a, **k))
+    found = convert.load(tmp_path / f"x{suffix}")
+    assert "norm.weight" in found.arrays
+    assert not found.absent
+    assert reads == []
+    assert found.arrays["norm.weight"].shape == (10,)
+    assert len(reads) == 1
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".npz", ".msgpack"])
+def test_one_array_at_a_time_is_in_memory(suffix: str, tmp_path: Path) -> None:
+    convert.save(checkpoint(SMALL), tmp_path / "x.safetensors")
+    alive: Counter[str] = Counter()
+
+    def counted(entry: Entry) -> Entry:
+        def read() -> np.ndarray:
+            values = entry.read()
+            alive["now"] += 1
+            alive["most"] = max(alive["most"], alive["now"])
+            weakref.finalize(values, alive.subtract, ["now"])
+            return values
+
+        return Entry(entry.shape, entry.dtype, read)
+
+    entries = {name: counted(entry) for name, entry in convert.load(tmp_path / "x.safetensors").arrays.entries.items()}
+    convert.save(convert.Checkpoint(SMALL, Arrays(entries)), tmp_path / f"y{suffix}", format="flax")
+    assert alive["most"] == 1
+
+
+def test_what_stands_there_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"precious")
+    with pytest.raises(ConvertError, match="already there; --force"):
+        convert.save(checkpoint(SMALL), path)
+    assert path.read_bytes() == b"precious"
+    convert.save(checkpoint(SMALL), path, force=True)
+    assert_equal(convert.load(path).arrays, filled(SMALL), "forced")
+
+
+def test_a_folder_that_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "precious").write_text("all my work")
+    with pytest.raises(ConvertError, match="no checkpoint"):
+        convert.save(checkpoint(SMALL), home, format="hf", force=True)
+    assert (home / "precious").read_text() == "all my work"
+
+
+def test_a_checkpoint_folder_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "x"
+    convert.save(trained(SMALL), path)
+    convert.save(checkpoint(SMALL, seed=5), path, force=True)
+    found = convert.load(path)
+    assert_equal(found.arrays, filled(SMALL, seed=5), "replaced")
+    assert found.optimizer is None
+    assert [child.name for child in tmp_path.iterdir()] == ["x"]
+
+
+@pytest.mark.parametrize("name", ["x.safetensors", "x.npz", "x.msgpack", "x.pth", "x.hf", "x.orbax"])
+def test_an_error_half_way_leaves_nothing(name: str, tmp_path: Path) -> None:
+    broken = filled(SMALL)
+    broken["head.bias"][1] = np.nan
+    with pytest.raises(ConvertError, match=r"head.bias: 1 of its 3 values are NaN"):
+        convert.save(convert.Checkpoint(SMALL, broken), tmp_path / name, format="hf" if name == "x.hf" else "flax")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConvertError, match="not written"):
+        convert.save(checkpoint(SMALL), tmp_path / "file" / "x.safetensors")
+    with pytest.raises(ConvertError, match="not written"):
+        convert.save(checkpoint(SMALL), tmp_path / "absent" / "x.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("name", "format", "kind"), [("a.pt", "flax", "pth"), ("a", "hf", "hf"), ("a", "timm", "orbax")]
+)
+def test_the_suffix_chooses_the_container(name: str, format: str, kind: str) -> None:
+    assert containers.kind_for(Path(name), format) == kind
+
+
+def test_an_unknown_suffix_is_refused() -> None:
+    with pytest.raises(ConvertError, match=r"'\.h5'"):
+        containers.kind_for(Path("a.h5"), "flax")
+
+
+def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConvertError, match="msgpack is not installed; pip install msgpack"):
+        containers.module("msgpack")

@@ -1,0 +1,165 @@
+"""transformers and timm load what we write, strictly, and compute what we compute; we read what they save."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+
+import backends
+import convert
+import spec
+from backends.initial import initial_arrays
+from parity_tests.tolerances import GOLDEN, assert_close
+from tests.convert import oracles
+from tests.convert.samples import assert_equal
+
+CLASSES = 7
+BIG = ("tiny", "base", "large", "huge")
+SIZES = [
+    pytest.param(f"convnextv2_{name}", marks=[pytest.mark.slow] if name in BIG else [], id=name)
+    for name in ("atto", "femto", "pico", "nano", *BIG)
+]
+IMAGES = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype(np.float32)
+
+
+def sample(preset: str) -> convert.Checkpoint:
+    """The classifier of a preset, as it starts but for vectors that are neither 0 nor 1."""
+    model = spec.classifier(preset, num_classes=CLASSES)
+    rng = np.random.default_rng(0)
+    arrays = initial_arrays(model)
+    for array in arrays.values():
+        if array.ndim == 1:
+            array += 0.3 * rng.normal(size=array.shape).astype(np.float32)
+    return convert.Checkpoint(model, arrays)
+
+
+def outputs(checkpoint: convert.Checkpoint, backend: str = "torch") -> dict[str, np.ndarray]:
+    framework = backends.load(backend)
+    m = framework.build(checkpoint.model)
+    framework.set_arrays(m, checkpoint.arrays)
+    return framework.forward(m, IMAGES)
+
+
+@torch.no_grad()
+def run(m: torch.nn.Module) -> Any:
+    return m.eval()(torch.from_numpy(IMAGES).permute(0, 3, 1, 2))
+
+
+def from_pretrained(kind: Any, path: Path) -> Any:
+    m, info = kind.from_pretrained(path, output_loading_info=True)
+    assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")), info
+    return m
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_timm(preset: str, tmp_path: Path) -> None:
+    ours = sample(preset)
+    convert.save(ours, tmp_path / "x.safetensors", format="timm")
+    theirs = oracles.timm().create_model(preset, num_classes=CLASSES)
+    theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "x.safetensors"), strict=True)
+    assert_close(run(theirs).numpy(), outputs(ours)["logits"], GOLDEN, preset)
+    torch.save(theirs.state_dict(), tmp_path / "y.pth")
+    back = convert.load(tmp_path / "y.pth")
+    assert back.model == ours.model
+    assert_equal(back.arrays, ours.arrays, preset)
+
+
+@pytest.mark.parametrize("preset", SIZES)
+def test_transformers(preset: str, tmp_path: Path) -> None:
+    from transformers import ConvNextV2ForImageClassification
+
+    ours = sample(preset)
+    convert.save(ours, tmp_path / "x", format="hf")
+    theirs = from_pretrained(ConvNextV2ForImageClassification, tmp_path / "x")
+    assert_close(run(theirs).logits.numpy(), outputs(ours)["logits"], GOLDEN, preset)
+    theirs.save_pretrained(tmp_path / "y")
+    back = convert.load(tmp_path / "y")
+    assert back.model == ours.model
+    assert back.notes == []
+    assert_equal(back.arrays, ours.arrays, preset)
+
+
+def test_jax_agrees_with_both(tmp_path: Path) -> None:
+    ours = sample("convnextv2_atto")
+    convert.save(ours, tmp_path / "x.safetensors", format="timm")
+    theirs = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "x.safetensors"), strict=True)
+    assert_close(outputs(convert.load(tmp_path / "x.safetensors"), "jax")["logits"], run(theirs).numpy(), GOLDEN, "jax")
+
+
+def test_the_size_that_only_timm_has() -> None:
+    theirs = oracles.timm().create_model("convnextv2_small", num_classes=CLASSES)
+    table = spec.parameters(spec.classifier("convnextv2_small", num_classes=CLASSES))
+    assert len(theirs.state_dict()) == len(table)
+
+
+def test_transformers_bare_model(tmp_path: Path) -> None:
+    from transformers import ConvNextV2Model
+
+    ours = sample("convnextv2_atto")
+    expected = outputs(ours)["features"]
+    ours.arrays = {name: array for name, array in ours.arrays.items() if not name.startswith("head.")}
+    convert.save(ours, tmp_path / "x", format="hf")
+    theirs = from_pretrained(ConvNextV2Model, tmp_path / "x")
+    assert_close(run(theirs).pooler_output.numpy(), expected, GOLDEN, "features")
+    theirs.save_pretrained(tmp_path / "y")
+    assert_equal(convert.load(tmp_path / "y").arrays, ours.arrays, "bare")
+
+
+def test_transformers_files_in_shards(tmp_path: Path) -> None:
+    from transformers import ConvNextV2ForImageClassification
+
+    ours = sample("convnextv2_atto")
+    convert.save(ours, tmp_path / "x", format="hf")
+    theirs = from_pretrained(ConvNextV2ForImageClassification, tmp_path / "x")
+    theirs.save_pretrained(tmp_path / "y", max_shard_size="4MB")
+    assert len(list((tmp_path / "y").glob("model-*.safetensors"))) > 1
+    assert_equal(convert.load(tmp_path / "y").arrays, ours.arrays, "shards")
+
+
+def test_transformers_odd_sizes_labels_and_epsilon(tmp_path: Path) -> None:
+    from transformers import ConvNextV2Config, ConvNextV2ForImageClassification
+
+    labels = {0: "cat", 1: "dog", 2: "owl"}
+    sizes = {"num_stages": 3, "hidden_sizes": [4, 6, 8], "depths": [1, 2, 1], "num_channels": 1, "patch_size": 2}
+    config = ConvNextV2Config(**sizes, id2label=labels)
+    ConvNextV2ForImageClassification(config).save_pretrained(tmp_path / "x")
+    found = convert.load(tmp_path / "x")
+    assert found.model == spec.classifier(depths=(1, 2, 1), dims=(4, 6, 8), in_chans=1, stem_stride=2, num_classes=3)
+    assert found.notes == ["its config.json says layer_norm_eps 1e-12 for the last norm; here it is 1e-06"]
+    convert.save(found, tmp_path / "y", format="hf")
+    assert from_pretrained(ConvNextV2ForImageClassification, tmp_path / "y").config.id2label == labels
+
+
+def test_a_state_dict_of_half_precision_is_read_as_it_is(tmp_path: Path) -> None:
+    theirs = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES).bfloat16()
+    wrapped = {"module." + name: tensor for name, tensor in theirs.state_dict().items()}
+    torch.save({"state_dict": wrapped, "state_dict_ema": theirs.state_dict(), "arch": "x"}, tmp_path / "x.pth")
+    found = convert.load(tmp_path / "x.pth")
+    assert {array.dtype.name for array in found.arrays.values()} == {"bfloat16"}
+    assert_equal(found.ema, found.arrays, "average")
+
+
+def test_channels_last_tensors_are_read_in_their_own_order(tmp_path: Path) -> None:
+    m = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    torch.save(m.state_dict(), tmp_path / "x.pth")
+    torch.save(m.to(memory_format=torch.channels_last).state_dict(), tmp_path / "y.pth")
+    assert_equal(convert.load(tmp_path / "y.pth").arrays, convert.load(tmp_path / "x.pth").arrays, "channels last")
+
+
+def test_flax_reads_our_trees_and_we_read_its(tmp_path: Path) -> None:
+    import flax.serialization
+    import flax.traverse_util
+
+    ours = sample("convnextv2_atto")
+    convert.save(ours, tmp_path / "x.msgpack", format="flax")
+    tree = flax.serialization.msgpack_restore((tmp_path / "x.msgpack").read_bytes())
+    flat = flax.traverse_util.flatten_dict(tree, sep=".")
+    assert flat["stages.0.0.dwconv.kernel"].shape == (7, 7, 1, 40)
+    assert flat["stages.0.0.pwconv1.kernel"].shape == (40, 160)
+    assert_close(flat["head.kernel"].T, ours.arrays["head.weight"], 0.0, "head")
+    (tmp_path / "y.msgpack").write_bytes(flax.serialization.msgpack_serialize({"params": tree}))
+    assert_equal(convert.load(tmp_path / "y.msgpack").arrays, ours.arrays, "flax")
