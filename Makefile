@@ -5,6 +5,10 @@ VENV   ?= .venv
 RUN    := $(VENV)/bin/python
 READY  := $(VENV)/ready
 
+# Most of the tests' time goes into compiling: a thread for each worker, and XLA's work kept for the next run.
+TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
+          JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
+
 .PHONY: demo test lint format types bench minkowski clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
@@ -14,7 +18,7 @@ demo: $(READY)
 
 # PYTEST adds options, e.g. make test PYTEST='-k grn'.
 test: $(READY)
-	$(RUN) -m pytest $(PYTEST)
+	$(TESTS) $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST)
 
 lint: $(READY)
 	$(RUN) -m ruff check .
