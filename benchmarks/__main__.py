@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: engines side by side, the sweep over mask ratios, the roofline and the regression guard."""
+"""`python -m benchmarks`: engines side by side, the sweep over mask ratios, the roofline and the guard."""
 
 import argparse
 import json
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import backends
 import spec
-from benchmarks import engines, guard, roofline
+from benchmarks import curves, engines, guard, roofline
+from benchmarks.errors import BenchmarkError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -16,7 +17,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)
-    except (spec.SpecError, engines.BenchmarkError) as error:
+    except (spec.SpecError, BenchmarkError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
 
@@ -36,6 +37,8 @@ def _sweep(args: argparse.Namespace) -> int:
         found += rows
         print(f"mask ratio {ratio:g}\n{engines.table(rows, args)}\n", flush=True)
     _write(args.json, found)
+    if args.picture:
+        curves.draw(found, args.picture)
     return 0
 
 
@@ -82,7 +85,8 @@ def _parser() -> argparse.ArgumentParser:
     one = commands.add_parser("engines", parents=[timed], help="seconds a step and peak memory of every engine")
     one.add_argument("--mask_ratio", type=float, default=0.6)
     sweep = commands.add_parser("sweep", parents=[timed], help="the same over mask ratios")
-    sweep.add_argument("--mask_ratios", type=float, nargs="+", default=[0.1, 0.3, 0.6, 0.75, 0.9])
+    sweep.add_argument("--mask_ratios", type=float, nargs="+", default=[0.0, 0.3, 0.6, 0.75, 0.9])
+    sweep.add_argument("--picture", default=None, help="draw the curves there, as .svg or .png")
 
     limit = commands.add_parser(
         "roofline", parents=[_shared("step", 790.0, 4300.0)], help="the time that no implementation can beat"

@@ -14,12 +14,9 @@ from typing import Any
 import backends
 import spec
 from benchmarks import roofline
+from benchmarks.errors import BenchmarkError
 
 PACKAGES = ("torch", "jax", "flax", "numpy", "MinkowskiEngine")
-
-
-class BenchmarkError(ValueError):
-    """One line about a benchmark that cannot run."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,8 @@ class Row:
 
 def jobs(args: argparse.Namespace, mask_ratio: float) -> list[dict[str, Any]]:
     """What to run: every engine of every backend asked for; BenchmarkError where there is none."""
+    if not mask_ratio and (args.part, args.what) != ("encoder", "gradient"):
+        raise BenchmarkError("mask ratio 0: nothing is removed, so there is no loss; add --part encoder")
     same = {
         name: getattr(args, name) for name in ("model", "batch_size", "image_size", "dtype", "what", "part", "device")
     }
@@ -140,9 +139,10 @@ def _title(job: dict[str, Any]) -> str:
 
 def _limit(row: Row, args: argparse.Namespace) -> float:
     job = row.job
-    model = spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"])
+    model = spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"] or 0.6)
+    visible = None if job["mask_ratio"] else model.grid[0] * model.grid[1]
     options = {name: job[name] for name in ("dtype", "what", "part")}
-    return roofline.limit(roofline.bounds(model, job["batch_size"], **options), args.tflops, args.gbps)
+    return roofline.limit(roofline.bounds(model, job["batch_size"], visible=visible, **options), args.tflops, args.gbps)
 
 
 def _installed(name: str) -> bool:

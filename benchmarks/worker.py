@@ -34,13 +34,18 @@ def main() -> None:
 
 
 def inputs(job: dict[str, Any], model: spec.FCMAE | None = None) -> tuple[spec.FCMAE, Batch]:
-    """The model, of the job's preset unless it is given, and one batch of random images and exact-K masks."""
-    model = model or spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"])
+    """The model, of the job's preset unless it is given, and one batch of random images and exact-K masks.
+
+    A mask ratio of 0, which no autoencoder can have, shows its encoder every patch.
+    """
+    ratio = {"mask_ratio": job["mask_ratio"]} if job["mask_ratio"] else {}
+    model = model or spec.fcmae(job["model"], image_size=job["image_size"], **ratio)
     rng = np.random.default_rng(0)
     n, patches = job["batch_size"], model.grid[0] * model.grid[1]
     images = rng.standard_normal((n, *model.image_size, model.encoder.in_chans), dtype=np.float32)
     ranks = rng.random((n, patches)).argsort(1).argsort(1)
-    mask = (ranks >= spec.visible_patches(model)).reshape(n, *model.grid).astype(np.uint8)
+    kept = spec.visible_patches(model) if ratio else patches
+    mask = (ranks >= kept).reshape(n, *model.grid).astype(np.uint8)
     return model, {"images": images, "mask": mask}
 
 
@@ -63,7 +68,7 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     else:
         net = backend.build(model, dtype=job["dtype"], device=device)
         images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
-        part = _part(net, job)
+        part = part_of(net, job["part"], job["engine"], _visible(batch))
         call = torch.compile(part, fullgraph=True) if job["compiled"] else part
 
         def work() -> None:
@@ -100,21 +105,25 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
         graph, params = nnx.graphdef(net), door.flat(net)
         images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
 
-        def loss(params: Any) -> Any:
-            return _part(door.bind(graph, params), job)(images, mask)
+        def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away
+            return part_of(door.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
 
         function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
-        compiled = function.lower(params).compile()
+        compiled = function.lower(params, images, mask).compile()
     sizes: Any = compiled.memory_analysis()
     total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    return lambda: jax.block_until_ready(compiled(params)), lambda _: total
+    return lambda: jax.block_until_ready(compiled(params, images, mask)), lambda _: total
 
 
-def _part(net: Any, job: dict[str, Any]) -> Callable[[Any, Any], Any]:
+def _visible(batch: Batch) -> int:
+    return int((batch["mask"][0] == 0).sum())
+
+
+def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Callable[[Any, Any], Any]:
     """(images, mask) -> the FCMAE loss, or the sum of what the encoder alone gives."""
-    if job["part"] == "encoder":
-        return lambda images, mask: net.encode(images, mask, engine=job["engine"]).grid().sum()
-    return lambda images, mask: net(images, mask, engine=job["engine"])["loss"]
+    if part == "encoder":
+        return lambda images, mask: net.encode(images, mask, engine=engine, visible=visible).grid().sum()
+    return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
 
 
 def _optimizer() -> Any:

@@ -199,6 +199,7 @@ CASES: dict[str, Case] = {
     "four stages": _fcmae((2, 3), 2, depths=(1, 1, 1, 1), dims=(8, 9, 10, 12), decoder_dim=8, stem_stride=1),
     "batch scope": _fcmae((3, 2), 2, depths=(1, 1), dims=(8, 10), decoder_dim=12, stem_stride=2, grn_scope="batch"),
     "equal widths": _fcmae((3, 3), 4, depths=(1, 2), dims=(6, 8), decoder_dim=8, decoder_depth=2, in_chans=2),
+    "batch of three": _fcmae((2, 2), 1, depths=(1, 1), dims=(8, 8), decoder_dim=8, stem_stride=2, count=3),
     "offset": _fcmae((2, 2), 2, depths=(1,), dims=(8,), decoder_dim=8, weights="offset"),
     "one visible": _fcmae((1, 4), 1, depths=(1, 1), dims=(7, 9), decoder_dim=6, decoder_depth=0, count=1),
     "dead channels": _fcmae((2, 3), 3, depths=(2,), dims=(8,), decoder_dim=8, weights="dead", pixels="dark"),

@@ -8,11 +8,11 @@ import numpy as np
 
 import backends
 import spec
+from backends.protocol import Backend, Dtype
 from parity_tests import oracle
 from parity_tests.strategies import Case
 
 Arrays = dict[str, np.ndarray]
-UNASKED: Any = object()
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,27 @@ class Subject:
     def __str__(self) -> str:
         return f"{self.backend} {self.engine}"
 
-    def forward(self, case: Case, dtype: str, *, images: Any = UNASKED, mask: Any = UNASKED) -> Arrays:
-        """The door's outputs and every intermediate, on the case's images and mask or on others."""
-        images, mask = _either(images, case.images), _either(mask, case.mask)
-        net = loaded(self.backend, case, dtype)
-        return backends.load(self.backend).forward(net, images, mask, engine=self.engine, taps=True)
+    def load(self, model: spec.Model, arrays: Arrays, dtype: Dtype) -> tuple[Backend, Any]:
+        """The backend, and the model in it with these arrays; models are built once."""
+        backend, net = backends.load(self.backend), _built(self.backend, model, dtype)
+        backend.set_arrays(net, arrays)
+        return backend, net
 
-    def gradients(self, case: Case, dtype: str, *, images: Any = UNASKED, mask: Any = UNASKED) -> Arrays:
-        """The door's gradients, likewise."""
-        images, mask = _either(images, case.images), _either(mask, case.mask)
-        net = loaded(self.backend, case, dtype)
-        return backends.load(self.backend).gradients(net, images, mask, engine=self.engine)
+    def forward(self, case: Case, dtype: Dtype) -> Arrays:
+        """The door's outputs and every intermediate."""
+        backend, net = self.load(case.model, case.arrays, dtype)
+        return backend.forward(net, case.images, case.mask, engine=self.engine, taps=True)
+
+    def gradients(self, case: Case, dtype: Dtype) -> Arrays:
+        backend, net = self.load(case.model, case.arrays, dtype)
+        return backend.gradients(net, case.images, case.mask, engine=self.engine)
 
 
 SUBJECTS = [Subject(name, engine) for name in backends.installed() for engine in backends.load(name).ENGINES]
 
 
-def loaded(backend: str, case: Case, dtype: str) -> Any:
-    """The case's model in a backend, with the case's arrays."""
-    net = _built(backend, case.model, dtype)
-    backends.load(backend).set_arrays(net, case.arrays)
-    return net
-
-
 @lru_cache(maxsize=64)
-def _built(backend: str, model: spec.Model, dtype: Any) -> Any:
+def _built(backend: str, model: spec.Model, dtype: Dtype) -> Any:
     return backends.load(backend).build(model, dtype=dtype)
 
 
@@ -62,7 +58,3 @@ def truth(case: Case) -> Arrays:
 @cache
 def true_gradients(case: Case) -> Arrays:
     return oracle.gradients(case.model, case.arrays, case.images, case.mask)
-
-
-def _either(given: Any, usual: Any) -> Any:
-    return usual if given is UNASKED else given

@@ -5,14 +5,15 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import cli, loop
+from train import cli, evaluate, loop
 from train.errors import TrainError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train; returns the exit status, 2 after one line about a mistake."""
+    """Train, or evaluate; returns the exit status, 2 after one line about a mistake."""
     try:
-        loop.run(cli.parse(sys.argv[1:] if argv is None else argv))
+        config = cli.parse(sys.argv[1:] if argv is None else argv)
+        (evaluate if config.task == "eval" else loop).run(config)
     except (TrainError, SpecError, BackendError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

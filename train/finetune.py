@@ -1,5 +1,7 @@
 """Fine-tuning: a classifier, from a pre-trained encoder or from scratch, as published."""
 
+from typing import Any
+
 import spec
 from backends.protocol import Arrays, Optimizer, Trainer
 from spec import checks
@@ -13,6 +15,7 @@ from train.data.supervised import CropAndAugment, SupervisedFeed, Views
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.judge import judge, views
+from train.task import Review
 from train.weights import first_arrays
 
 BETAS = (0.9, 0.999)
@@ -43,10 +46,17 @@ class Finetuning:
         """Epochs between two evaluations; 0 for none."""
         return self.config.eval_freq if self.views else 0
 
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The classes, in the order of the head's outputs."""
+        return {"classes": list(self.source.classes)}
+
     def summary(self) -> list[str]:
-        """What is trained on, and judged by."""
+        """What is trained on, what it is judged by, and where it starts."""
         lines = [f"training: {describe(self.source)}"]
-        return lines + ([f"evaluation: {describe(self.views.source)}"] if self.views else [])
+        lines += [f"evaluation: {describe(self.views.source)}"] if self.views else []
+        start = f"from {self.config.finetune}" if self.config.finetune else "from scratch"
+        return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
 
     def feed(self, updates_per_epoch: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
@@ -73,12 +83,11 @@ class Finetuning:
         """The parameters before the first update."""
         return first_arrays(self.model, self.config.seed, self.config.head_init_scale, self.config.finetune)
 
-    def review(self, trainer: Trainer) -> tuple[dict[str, float], list[str]]:
-        """Accuracies, and a line for each image that could not be judged."""
+    def review(self, trainer: Trainer) -> Review:
+        """Accuracies on the images to judge by."""
         assert self.views is not None, "review_freq is 0 without an evaluation"
-        return judge(
-            trainer, self.views, self.config.num_workers, (False, True) if self.config.model_ema_eval else (False,)
-        )
+        averaged = (False, True) if self.config.model_ema_eval else (False,)
+        return Review(*judge(trainer, self.views, self.config.num_workers, averaged), picture=None)
 
 
 def _classes(config: Config, source: Source) -> int:

@@ -17,6 +17,8 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from tqdm import tqdm
 
+from train.judge import told
+
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 
 
@@ -24,7 +26,7 @@ class Meter:
     """Means over the updates since it was last read; reading waits for the device."""
 
     def __init__(self) -> None:
-        self._restart()
+        self.restart()
 
     def add(self, outcome: Mapping[str, Any], images: int, skipped: int) -> None:
         self.outcomes.append(outcome)
@@ -37,10 +39,11 @@ class Meter:
         means = {name: float(np.mean([float(outcome[name]) for outcome in self.outcomes])) for name in names}
         rate = self.images / (time.perf_counter() - self.began)
         values = {**means, "images_per_s": rate, "skipped": self.skipped}
-        self._restart()
+        self.restart()
         return values
 
-    def _restart(self) -> None:
+    def restart(self) -> None:
+        """Forget what was added, and begin to count time anew."""
         self.outcomes: list[Mapping[str, Any]] = []
         self.images = self.skipped = 0
         self.began = time.perf_counter()
@@ -80,9 +83,7 @@ class RunLog:
 
     def record(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, the same as TensorBoard scalars, and on the terminal."""
-        line = {"step": step, "epoch": round(epoch, 4), **values}
-        self.metrics.write(json.dumps(line) + "\n")
-        self.metrics.flush()
+        self._write(step, epoch, values)
         self._event(step, [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()])
         shown = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['images_per_s']:,.0f} images/s"
         if not self.bar.disable:
@@ -90,6 +91,12 @@ class RunLog:
             return
         left = (time.perf_counter() - self.began) / (step - self.start) * (self.total - step)
         self.say(f"step {step:,}/{self.total:,}, epoch {epoch:.1f}: {shown}, {timedelta(seconds=math.ceil(left))} left")
+
+    def judged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """The scores of an evaluation: a line of metrics.jsonl, TensorBoard scalars, and a line on the terminal."""
+        self._write(step, epoch, scores)
+        self._event(step, [Summary.Value(tag=f"val/{name}", simple_value=value) for name, value in scores.items()])
+        self.say(f"step {step:,}, epoch {epoch:.1f}: {told(scores)}")
 
     def picture(self, step: int, image: Image.Image) -> Path:
         """Keep a reconstruction; returns its file."""
@@ -100,6 +107,10 @@ class RunLog:
         shown = Summary.Image(**size, encoded_image_string=file.read_bytes())
         self._event(step, [Summary.Value(tag="reconstruction", image=shown)])
         return file
+
+    def _write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        self.metrics.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
+        self.metrics.flush()
 
     def _event(self, step: int, values: list[Summary.Value]) -> None:
         self.events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))

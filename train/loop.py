@@ -9,18 +9,24 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import backends
 import spec
-from backends.protocol import Backend, Batch, Trainer
+from backends.protocol import Arrays, Backend, Batch, State, Trainer
 from train import checkpoint, resume
+from train.best import Best
 from train.check import check_engine
 from train.config import Config
 from train.data.pipeline import prefetch
 from train.errors import TrainError
+from train.finetune import Finetuning
 from train.logs import Meter, RunLog
 from train.pretrain import Pretraining
 from train.schedule import Schedule
+from train.task import Task
 
+TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
 VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
@@ -29,25 +35,29 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
     The framework is loaded last, when all else about the run is known to be sound.
     """
-    task = Pretraining(config)
+    task = TASKS[config.task](config)
     schedule = Schedule.of(config, len(task.source))
     _open_run_dir(config)
     own = resume.identity(config, task.name, task.model, task.source)
     found = resume.find(config, own, print)
     start = found.step if found else config.start_epoch * schedule.updates_per_epoch
     stop = min(schedule.updates, config.stop_at_step or schedule.updates)
-    print(_summary(config, task, schedule))
+    for line in (*task.summary(), _plan(config, schedule)):
+        print(line)
     if start >= stop:
         print(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
         return
     backend = load(config.backend)
-    if config.parity_check and config.engine != "masked":
+    if config.parity_check and config.engine != "masked" and isinstance(task.model, spec.FCMAE):
         options = {"engine": config.engine, "dtype": config.precision, "device": config.device}
         print(f"parity check passed: {check_engine(backend, task.model, **options)}")
+    first = None if found else task.first_arrays()
     trainer = _trainer(config, backend, task)
     if found:
         trainer.restore(found.state)
         print(f"going on from {found.path}")
+    elif first:
+        trainer.restore(_unmoved(first))
     _Run(config, task, schedule, trainer, own).go(start, stop)
 
 
@@ -55,16 +65,17 @@ class _Run:
     """A trainer on its way from one update to another."""
 
     def __init__(
-        self, config: Config, task: Pretraining, schedule: Schedule, trainer: Trainer, identity: dict[str, Any]
+        self, config: Config, task: Task, schedule: Schedule, trainer: Trainer, identity: dict[str, Any]
     ) -> None:
         self.config, self.task, self.schedule, self.trainer = config, task, schedule, trainer
-        self.meta = {"identity": identity, "config": config.as_dict()}
+        self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
         self.broken: set[str] = set()
 
     def go(self, start: int, stop: int) -> None:
-        """Make the updates from `start` to `stop`, logging, saving and drawing on the way."""
-        config, meter = self.config, Meter()
+        """Make the updates from `start` to `stop`, logging, saving and reviewing on the way."""
+        config, meter, review_freq = self.config, Meter(), self.task.review_freq
         events = Path(config.log_dir) if config.log_dir else config.run_dir / "tb"
+        self.best = Best(config.run_dir, start)
         with RunLog(config.run_dir, events, start, stop) as self.log, closing(self._updates(start, stop)) as updates:
             for step, (batches, broken) in enumerate(updates, start + 1):
                 outcome = self.trainer.step(batches, self.schedule.lr(step - 1))
@@ -72,13 +83,14 @@ class _Run:
                 self.log.update()
                 self._report(broken)
                 saves = config.save_ckpt and self._due(step, config.save_ckpt_freq, stop)
-                draws = config.picture_freq > 0 and self._due(step, config.picture_freq, stop)
-                if saves or step % config.print_freq == 0 or step == stop:
+                reviews = review_freq > 0 and self._due(step, review_freq, stop)
+                if saves or reviews or step % config.print_freq == 0 or step == stop:
                     self._record(step, meter.read())
-                if saves:
+                if reviews:
+                    self._review(step, last=step == stop)
+                    meter.restart()
+                if saves:  # last, so that a run cut short before it comes back to the review
                     self._save(step)
-                if draws:
-                    self._draw(step, last=step == stop)
 
     def _updates(self, start: int, stop: int) -> Iterator[tuple[list[Batch], list[str]]]:
         """The micro-batches of each update, and a line for each broken image in them."""
@@ -108,17 +120,33 @@ class _Run:
         self.log.record(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
 
     def _save(self, step: int) -> None:
-        meta = {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.backend}
         root = self.config.run_dir / "checkpoints"
-        checkpoint.save(root, step, self.trainer.export(), meta, self.config.save_ckpt_num)
+        checkpoint.save(root, step, self.trainer.export(), self._about(step), self.config.save_ckpt_num)
 
-    def _draw(self, step: int, last: bool) -> None:
-        file = self.log.picture(step, self.task.picture(self.trainer))
-        if last:
-            self.log.say(f"reconstructions: {file}")
+    def _about(self, step: int) -> dict[str, Any]:
+        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.backend}
+
+    def _review(self, step: int, last: bool) -> None:
+        """Write down what the task sees in the model, and keep the model where it is the best so far."""
+        scores, skipped, picture = self.task.review(self.trainer)
+        self._report(skipped)
+        if scores:
+            self.log.judged(step, self.schedule.epoch(step), scores)
+        if self.config.save_ckpt:
+            self.best.offer(step, scores, self.trainer.export, self._about(step))
+        if picture:
+            file = self.log.picture(step, picture)
+            if last:
+                self.log.say(f"reconstructions: {file}")
 
 
-def _trainer(config: Config, backend: Backend, task: Pretraining) -> Trainer:
+def _unmoved(params: Arrays) -> State:
+    """A state of given parameters before the first update."""
+    zeros = {name: np.zeros_like(array) for name, array in params.items()}
+    return State(params, zeros, zeros, params)
+
+
+def _trainer(config: Config, backend: Backend, task: Task) -> Trainer:
     return backend.Trainer(
         task.model,
         task.optimizer,
@@ -146,11 +174,8 @@ def _versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
-def _summary(config: Config, task: Pretraining, schedule: Schedule) -> str:
-    model, images, classes = task.model, len(task.source), len(task.source.classes)
-    grid = model.grid[0] * model.grid[1]
+def _plan(config: Config, schedule: Schedule) -> str:
     return (
-        f"{images:,} images, {classes:,} classes; {spec.count(model):,} parameters, {spec.visible_patches(model)} of"
-        f" {grid} patches visible; {schedule.updates:,} updates of {config.effective_batch:,} images, peak learning"
-        f" rate {config.peak_lr:.2e}; in {config.run_dir}"
+        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {config.peak_lr:.2e};"
+        f" in {config.run_dir}"
     )

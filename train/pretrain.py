@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -15,6 +16,7 @@ from train.data.sources import Source, open_source
 from train.data.transforms import CropAndFlip, centre_crop
 from train.masks import random_masks
 from train.pictures import reconstruct, triptych
+from train.task import Review
 
 BETAS = (0.9, 0.95)
 PICTURED = 8
@@ -57,6 +59,31 @@ class Pretraining:
             augment=CropAndFlip(config.image_size, config.crop_scale, config.hflip),
             extra=self._masks,
         )
+
+    @property
+    def review_freq(self) -> int:
+        """Epochs between two pictures; 0 for none."""
+        return self.config.picture_freq
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """Nothing that its identity does not say."""
+        return {}
+
+    def summary(self) -> list[str]:
+        """What is trained on, and how much of it is seen."""
+        model, patches = self.model, self.model.grid[0] * self.model.grid[1]
+        return [
+            f"{len(self.source):,} images, {len(self.source.classes):,} classes; {spec.count(model):,} parameters,"
+            f" {spec.visible_patches(model)} of {patches} patches visible"
+        ]
+
+    def first_arrays(self) -> None:
+        """Those that the trainer draws."""
+
+    def review(self, trainer: Trainer) -> Review:
+        """A picture of reconstructions."""
+        return Review({}, [], self.picture(trainer))
 
     def picture(self, trainer: Trainer) -> Image.Image:
         """Originals, what the model sees of them, and what it makes of that."""

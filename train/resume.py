@@ -9,9 +9,12 @@ from typing import Any
 import spec
 from train import checkpoint
 from train.checkpoint import Checkpoint
-from train.config import Config, DataFlags, OptimizerFlags
+from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
 from train.data.sources import Source
 from train.errors import TrainError
+
+COMPARED = (DataFlags, OptimizerFlags, FinetuneFlags, AugmentFlags)
+"""Groups of flags of which a change is reported."""
 
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
 """Flags that may change without a word: they change no result, or what matters of them is in the identity."""
@@ -73,7 +76,6 @@ def _difference(theirs: Any, own: Mapping[str, Any], at: str = "") -> str:
 
 def _report_changes(found: Checkpoint, config: Config, say: Callable[[str], None]) -> None:
     before, now = found.meta.get("config", {}), config.as_dict()
-    for member in (*fields(DataFlags), *fields(OptimizerFlags)):
-        name = member.name
+    for name in (member.name for group in COMPARED for member in fields(group)):
         if name not in FREE and name in before and before[name] != now[name]:
             say(f"note: --{name} is {now[name]}, the run began with {before[name]}")

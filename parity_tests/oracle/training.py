@@ -34,7 +34,7 @@ def loss_and_gradients(
     if isinstance(model, spec.FCMAE):
         loss, slope = rules.masked_error(field.x, rules.target(model, images), batch["mask"])
     else:
-        loss, slope = cross_entropy(field.x[:, 0, 0], batch["targets"])
+        loss, slope = cross_entropy(field.x[:, 0, 0], batch["targets"].astype(np.float64))
         slope = slope[:, None, None]
     found = pull(slope)[1]
     return loss, {name: found[name] for name in spec.parameters(model)}

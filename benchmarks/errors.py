@@ -1,0 +1,5 @@
+"""What a benchmark refuses."""
+
+
+class BenchmarkError(ValueError):
+    """One line about a benchmark that cannot run."""

@@ -1,0 +1,131 @@
+"""The two builds are twins: same files, same classes in the same order, same signatures, same words, same refusals."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import backends
+from backends.protocol import Backend, BackendError
+from parity_tests.strategies import CASES
+from parity_tests.subjects import Subject
+
+ROOT = Path(backends.__file__).parent
+OWN = {"torch": ("sites/minkowski.py", "kernels/"), "jax": ("layout.py",)}
+"""What has no twin: an engine of torch alone, its Triton kernels, and the axes that flax keeps elsewhere."""
+
+MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
+"""Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""
+
+both = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs both frameworks")
+
+
+def files(backend: str) -> set[str]:
+    """The Python files of a backend that should have a twin."""
+    names = {str(path.relative_to(ROOT / backend)) for path in (ROOT / backend).rglob("*.py")}
+    return {name for name in names if not name.startswith(OWN[backend])}
+
+
+def classes(path: Path) -> list[tuple[str, str]]:
+    """Name and first docstring line of every class, in order."""
+    nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    ours = [node for node in nodes if not MECHANISMS & set(map(ast.unparse, node.bases))]
+    return [(node.name, (ast.get_docstring(node) or "").split("\n")[0]) for node in ours]
+
+
+def functions(path: Path) -> list[tuple[str, list[str]]]:
+    """Name and parameters of every public function, methods of public classes included, in order."""
+    tree = ast.parse(path.read_text())
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
+    return [(node.name, [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]) for node in nodes]
+
+
+def test_same_files() -> None:
+    assert files("torch") == files("jax")
+
+
+@pytest.mark.parametrize("name", sorted(files("torch") & files("jax")))
+def test_same_classes_in_the_same_words(name: str) -> None:
+    assert classes(ROOT / "torch" / name) == classes(ROOT / "jax" / name)
+
+
+@pytest.mark.parametrize("name", ["build.py", "fcmae.py", "sites/__init__.py", "sites/masked.py", "sites/visible.py"])
+def test_same_functions(name: str) -> None:
+    torch, jax = (functions(ROOT / backend / name) for backend in ("torch", "jax"))
+    assert [pair for pair in torch if pair[0] != "forward"] == jax  # flax calls a module by __call__
+
+
+def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]]:
+    """Name, kind and default of every parameter of a public function."""
+    found = inspect.signature(getattr(module, name)).parameters.values()
+    return [(parameter.name, parameter.kind, parameter.default) for parameter in found]
+
+
+@both
+def test_same_door() -> None:
+    torch, jax = map(backends.load, ("torch", "jax"))
+    assert torch.__all__ == jax.__all__
+    for name in ("build", "forward", "get_arrays", "gradients", "set_arrays"):
+        promised = parameters(backends.protocol.Backend, name)[1:]  # without self
+        assert parameters(torch, name) == parameters(jax, name) == promised, name
+
+
+@both
+@pytest.mark.parametrize("method", ["__init__", "step", "evaluate", "export", "restore"])
+def test_same_trainer(method: str) -> None:
+    torch, jax = (parameters(backends.load(name).Trainer, method) for name in ("torch", "jax"))
+    assert torch == jax == parameters(backends.protocol.Trainer, method)
+
+
+CASE = CASES["batch of three"]
+ARRAYS, IMAGES, MASK = CASE.arrays, CASE.images, CASE.mask
+UNEVEN = np.array([[[0, 0], [0, 1]], [[0, 1], [1, 1]], [[0, 1], [1, 1]]], np.uint8)
+MISTAKES: dict[str, Callable[[Backend, Any], object]] = {
+    "missing pred.bias": lambda b, m: b.set_arrays(m, {name: ARRAYS[name] for name in ARRAYS if name != "pred.bias"}),
+    "unknown head.bias": lambda b, m: b.set_arrays(m, {**ARRAYS, "head.bias": ARRAYS["pred.bias"]}),
+    "pred.weight has": lambda b, m: b.set_arrays(m, {**ARRAYS, "pred.weight": ARRAYS["pred.weight"].T}),
+    "channels come last": lambda b, m: b.forward(m, IMAGES.transpose(0, 3, 1, 2), MASK),
+    "multiple of the patch": lambda b, m: b.forward(m, IMAGES[:, 1:], MASK),
+    "1 = removed": lambda b, m: b.forward(m, IMAGES, MASK[:, :, :1]),
+    "no visible patch": lambda b, m: b.forward(m, IMAGES, np.ones_like(MASK)),
+    "different numbers of patches": lambda b, m: b.forward(m, IMAGES, UNEVEN, engine="visible"),
+    "remove at least one patch": lambda b, m: b.gradients(m, IMAGES, np.zeros_like(MASK)),
+    "'sparse' is unknown": lambda b, m: b.forward(m, IMAGES, MASK, engine="sparse"),
+}
+"""What the answer must say -> the mistake."""
+
+
+@pytest.mark.parametrize("words", MISTAKES)
+def test_same_refusals_in_one_line(words: str) -> None:
+    lines = set()
+    for name in backends.installed():
+        backend, net = Subject(name, "masked").load(CASE.model, ARRAYS, "float32")
+        with pytest.raises(BackendError) as refused:
+            MISTAKES[words](backend, net)
+        line = str(refused.value)
+        assert words in line
+        assert "\n" not in line
+        lines.add(line.split(" choose ")[0])  # torch may have an engine more to choose from
+    assert len(lines) == 1, lines
+
+
+@pytest.mark.parametrize(("asked", "foreign"), [("torch", ("jax", "flax", "optax")), ("jax", ("torch",))])
+def test_loading_one_never_imports_the_other(asked: str, foreign: tuple[str, ...]) -> None:
+    if asked not in backends.installed():
+        pytest.skip(f"{asked} is not installed")
+    program = f"""
+import sys, backends, spec
+loaded = backends.load({asked!r})
+net = loaded.build(spec.fcmae(depths=(1,), dims=(8,), image_size=(4, 8), mask_ratio=0.25, decoder_dim=8))
+loaded.get_arrays(net)
+print(*sorted(set(sys.modules) & set({foreign!r} + ("numpy",))))
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT.parent, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["numpy"]
