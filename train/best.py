@@ -15,10 +15,10 @@ JUDGED = ("acc1", "acc1_ema")
 class Best:
     """A folder best_acc1/ (and best_acc1_ema/, for the average) with the one checkpoint that scored highest."""
 
-    def __init__(self, run_dir: Path, start: int) -> None:
-        """start: the update from which the run goes on; scores up to it are read from metrics.jsonl."""
+    def __init__(self, run_dir: Path) -> None:
+        """The scores so far are those in metrics.jsonl, once it ends where the run goes on."""
         self.run_dir = run_dir
-        self.scores = _reached(run_dir / "metrics.jsonl", start)
+        self.scores = _reached(run_dir / "metrics.jsonl")
 
     def offer(
         self, step: int, scores: Mapping[str, float], export: Callable[[], State], meta: Mapping[str, Any]
@@ -40,10 +40,8 @@ class Best:
                 shutil.rmtree(other)
 
 
-def _reached(metrics: Path, start: int) -> dict[str, float]:
-    """The highest of each score up to an update."""
-    if not metrics.exists():
-        return {}
+def _reached(metrics: Path) -> dict[str, float]:
+    """The highest of each score."""
     lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    found = {name: [line[name] for line in lines if line["step"] <= start and name in line] for name in JUDGED}
+    found = {name: [line[name] for line in lines if name in line] for name in JUDGED}
     return {name: max(values) for name, values in found.items() if values}

@@ -71,7 +71,9 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
     namespace, unknown = _parser(_task(argv)).parse_known_args(argv)
     if unknown:
         raise TrainError(_unknown(unknown[0]))
-    values = {name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()}
+    values: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
+    }
     path = values.pop("config", None)
     for alias in ALIASES.keys() & values.keys():
         switch = values.pop(alias)

@@ -162,6 +162,11 @@ class Config(AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags,
             raise TrainError(f"--std: {self.std} holds a zero, by which no pixel can be divided")
 
     @property
+    def crop_range(self) -> tuple[float, float]:
+        """Smallest and largest share of the image that a random crop takes."""
+        return self.crop_scale[0], self.crop_scale[1]
+
+    @property
     def image_size(self) -> tuple[int, int]:
         """(height, width)."""
         return self.input_size[0], self.input_size[-1]

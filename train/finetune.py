@@ -61,7 +61,7 @@ class Finetuning:
     def feed(self, updates_per_epoch: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.seed
-        crop = CropAndFlip(config.image_size, config.crop_scale, config.hflip)
+        crop = CropAndFlip(config.image_size, config.crop_range, config.hflip)
         beta = (config.mixup, config.cutmix)
         return SupervisedFeed(
             source=self.source,

@@ -1,6 +1,6 @@
 """How good a classifier is: top-1 and top-5 accuracy over every image once."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 
 import numpy as np
@@ -61,7 +61,7 @@ def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
     return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
 
 
-def told(scores: dict[str, float]) -> str:
+def told(scores: Mapping[str, float]) -> str:
     """Scores in a line."""
     return ", ".join(
         f"{name} {value:.4f}" if "loss" in name else f"{name} {value:.2f}" for name, value in scores.items()

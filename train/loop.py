@@ -2,7 +2,7 @@
 
 import math
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from importlib import metadata
 from itertools import islice
@@ -49,8 +49,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         return
     backend = load(config.backend)
     if config.parity_check and config.engine != "masked" and isinstance(task.model, spec.FCMAE):
-        options = {"engine": config.engine, "dtype": config.precision, "device": config.device}
-        print(f"parity check passed: {check_engine(backend, task.model, **options)}")
+        distance = check_engine(backend, task.model, engine=config.engine, dtype=config.precision, device=config.device)
+        print(f"parity check passed: {distance}")
     first = None if found else task.first_arrays()
     trainer = _trainer(config, backend, task)
     if found:
@@ -75,8 +75,8 @@ class _Run:
         """Make the updates from `start` to `stop`, logging, saving and reviewing on the way."""
         config, meter, review_freq = self.config, Meter(), self.task.review_freq
         events = Path(config.log_dir) if config.log_dir else config.run_dir / "tb"
-        self.best = Best(config.run_dir, start)
         with RunLog(config.run_dir, events, start, stop) as self.log, closing(self._updates(start, stop)) as updates:
+            self.best = Best(config.run_dir)
             for step, (batches, broken) in enumerate(updates, start + 1):
                 outcome = self.trainer.step(batches, self.schedule.lr(step - 1))
                 meter.add(outcome, config.effective_batch, len(broken))
@@ -92,7 +92,7 @@ class _Run:
                 if saves:  # last, so that a run cut short before it comes back to the review
                     self._save(step)
 
-    def _updates(self, start: int, stop: int) -> Iterator[tuple[list[Batch], list[str]]]:
+    def _updates(self, start: int, stop: int) -> Generator[tuple[list[Batch], list[str]], None, None]:
         """The micro-batches of each update, and a line for each broken image in them."""
         config, frequency = self.config, self.config.update_freq
         feed = self.task.feed(self.schedule.updates_per_epoch)

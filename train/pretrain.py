@@ -56,7 +56,7 @@ class Pretraining:
             channels=config.in_chans,
             batch_size=config.batch_size,
             epoch_size=updates_per_epoch * config.effective_batch,
-            augment=CropAndFlip(config.image_size, config.crop_scale, config.hflip),
+            augment=CropAndFlip(config.image_size, config.crop_range, config.hflip),
             extra=self._masks,
         )
 

@@ -21,10 +21,18 @@ class Review(NamedTuple):
 class Task(Protocol):
     """Pre-training or fine-tuning; made from a Config, with SpecError and TrainError for what cannot be."""
 
-    name: str
-    model: spec.Model
-    source: Source
-    optimizer: Optimizer
+    @property
+    def name(self) -> str:
+        """Its name on the command line."""
+
+    @property
+    def model(self) -> spec.Model: ...
+
+    @property
+    def source(self) -> Source: ...
+
+    @property
+    def optimizer(self) -> Optimizer: ...
 
     @property
     def review_freq(self) -> int:

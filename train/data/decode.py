@@ -36,9 +36,10 @@ def decode(data: bytes, channels: int) -> np.ndarray:
 def _decode_other(data: bytes, channels: int) -> np.ndarray:
     with Image.open(io.BytesIO(data)) as image:
         if image.mode in DEEP:
-            deep = np.asarray(image)
-            image = Image.fromarray((deep >> 8).astype(np.uint8))
+            shown = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
         elif image.mode in ("I", "F"):
             raise BrokenImage(f"its pixels (mode {image.mode}) are neither 8 nor 16 bits")
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+        else:
+            shown = image
+        pixels = np.asarray(shown.convert("L" if channels == 1 else "RGB"))
     return pixels.reshape(*pixels.shape[:2], channels)

@@ -8,12 +8,12 @@ whose decoding and resizing release the interpreter's lock; processes are for Py
 
 import signal
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from train.errors import TrainError
 
@@ -21,12 +21,14 @@ T = TypeVar("T")
 AHEAD = 2  # batches a thread: one in the making, one waiting
 
 
-def prefetch(make: Callable[[int], T], start: int, stop: int, workers: int, kind: str = "thread") -> Iterator[T]:
+def prefetch(
+    make: Callable[[int], T], start: int, stop: int, workers: int, kind: str = "thread"
+) -> Generator[T, None, None]:
     """make(start), ..., make(stop - 1), in order, by `workers` threads or processes."""
     return (_by_threads if kind == "thread" else _by_processes)(make, start, stop, workers)
 
 
-def _by_threads(make: Callable[[int], T], start: int, stop: int, workers: int) -> Iterator[T]:
+def _by_threads(make: Callable[[int], T], start: int, stop: int, workers: int) -> Generator[T, None, None]:
     pool = ThreadPoolExecutor(workers, thread_name_prefix="data")
     numbers = iter(range(start, stop))
     try:
@@ -39,7 +41,7 @@ def _by_threads(make: Callable[[int], T], start: int, stop: int, workers: int) -
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def _by_processes(make: Callable[[int], T], start: int, stop: int, workers: int) -> Iterator[T]:
+def _by_processes(make: Callable[[int], T], start: int, stop: int, workers: int) -> Generator[T, None, None]:
     """Worker w makes start + w, start + w + workers, ... and waits in its pipe until one is taken."""
     context = get_context("spawn")
     readers, processes = [], []
@@ -59,7 +61,7 @@ def _by_processes(make: Callable[[int], T], start: int, stop: int, workers: int)
             process.kill()
 
 
-def _receive(reader: Connection) -> T:
+def _receive(reader: Connection) -> Any:
     try:
         made, error = reader.recv()
     except EOFError:
