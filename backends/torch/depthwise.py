@@ -4,15 +4,15 @@ Forward and both gradients are gathers followed by dense work: nothing is scatte
 every convolution computes at visible sites only.
 """
 
-import importlib.util
+import os
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-kernels: Any = None  # without Triton, the plain form serves CUDA too
-if torch.version.cuda and importlib.util.find_spec("triton"):
+kernels: Any = None  # the plain form serves CUDA too; the kernels, which no GPU has run yet, are for who asks
+if os.environ.get("TWINNEXT_TRITON") == "1":
     from backends.torch.kernels import depthwise as kernels
 
 
