@@ -54,7 +54,7 @@ def compile_for(kernel: Any, side: int, dtype: str, k: int = 7) -> Resources:
         {at: [["tt.divisibility", 16]] for at in aligned},
     )
     target = GPUTarget("cuda", CAPABILITY, 32)
-    compiled = triton.compile(source, target=target, options={"num_warps": depthwise.WARPS})
+    compiled = triton.compile(source, target=target, options={"num_warps": depthwise.WARPS, "enable_fp_fusion": True})
     return _read(compiled.asm["cubin"])
 
 

@@ -1,0 +1,143 @@
+"""The recipes: each resolves, as published, and can be overridden; the documented commands mean the same."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import spec
+from train import cli
+from train.__main__ import main
+from train.config import Config
+from train.errors import TrainError
+from train.recipes import FINETUNE, RECIPES
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
+COMMANDS = re.findall(r"\| `python -m train ([^`]*)` \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
+LONG = [command for command in COMMANDS if "--recipe" not in command]
+SHORT = [command for command in COMMANDS if "--recipe" in command]
+EFFECTIVE = {"pretrain_": 4096, "finetune_22k_1k_": 512, "finetune_22k_": 4096, "finetune_": 1024}
+
+
+def recipe(name: str, *flags: str) -> Config:
+    return cli.parse(["--recipe", name, "--data_path", "DATA", *flags])
+
+
+@pytest.mark.parametrize(("long", "short"), zip(LONG, SHORT, strict=True))
+def test_a_released_command_and_its_recipe_are_the_same_run(long: str, short: str) -> None:
+    by_flags, by_name = (cli.parse(words.split()).as_dict() for words in (long, short))
+    assert by_name.pop("recipe") in RECIPES
+    assert by_flags.pop("recipe") is None
+    assert by_flags == by_name
+
+
+def test_four_commands_are_documented() -> None:
+    assert [re.search(r"--model convnextv2_(\w+)", command)[1] for command in LONG] == ["base", "base", "atto", "tiny"]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_every_recipe_resolves(name: str) -> None:
+    config = recipe(name)
+    prefix = next(prefix for prefix in EFFECTIVE if name.startswith(prefix))
+    assert config.effective_batch == EFFECTIVE[prefix]
+    assert config.model == f"convnextv2_{name.removeprefix(prefix)}"
+    assert config.model in spec.PRESETS
+    assert config.task == ("pretrain" if prefix == "pretrain_" else "finetune")
+    assert config.weight_decay in (0.05, 0.3, 1e-8)
+
+
+def test_peak_rates_scale_with_the_batch_and_not_with_how_it_is_shared_out() -> None:
+    assert recipe("finetune_base").peak_lr == 2.5e-3
+    assert recipe("finetune_base", "--batch_size", "256", "--update_freq", "4").peak_lr == 2.5e-3
+    assert recipe("finetune_22k_1k_huge").peak_lr == 5e-5
+
+
+def test_larger_models_drop_more_paths_and_train_for_fewer_epochs() -> None:
+    sizes = ("tiny", "base", "large", "huge")
+    epochs = [recipe(f"finetune_{size}").epochs for size in FINETUNE]
+    assert epochs == sorted(epochs, reverse=True)
+    for prefix in ("finetune_22k_", "finetune_22k_1k_"):
+        rates = [recipe(f"{prefix}{size}").drop_path for size in sizes]
+        assert rates == sorted(rates)
+
+
+def test_flags_win_over_the_recipe_and_are_told_apart() -> None:
+    words = "--recipe finetune_base --drop_path 0.2 --use_amp False --data_path DATA"
+    resolved = cli.read(words.split())
+    assert (resolved.config.drop_path, resolved.config.precision, resolved.config.mixup) == (0.2, "float32", 0.8)
+    assert resolved.origins["drop_path"] == resolved.origins["precision"] == "the command line"
+    assert resolved.origins["blr"] == "released command for base; the paper prints 6.25e-3"
+    assert resolved.origins["mixup"].startswith("paper, fine-tuning settings on ImageNet-1K")
+    assert resolved.origins["min_lr"] == "default of the released fine-tuning script"
+    assert resolved.origins["mix_group"] == "default"
+
+
+def test_a_file_is_named_as_the_source_of_its_values(tmp_path: Path) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text("recipe = 'finetune_tiny'\nepochs = 7\nuse_amp = false\n")
+    resolved = cli.read(["--config", str(file), "--seed", "3", "--data_path", "DATA"])
+    assert (resolved.config.epochs, resolved.config.precision, resolved.config.model) == (
+        7,
+        "float32",
+        "convnextv2_tiny",
+    )
+    assert (resolved.origins["epochs"], resolved.origins["seed"]) == (str(file), "the command line")
+
+
+def test_a_recipe_is_shown_with_its_sources(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--recipe", "finetune_22k_1k_huge", "--show_recipe", "--data_path", "DATA"])
+    assert not ended.value.code
+    shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    assert shown.keys() == {member for member in Config.__dataclass_fields__}
+    assert re.fullmatch(
+        r"layer_decay +0\.85 +paper, fine-tuning settings on ImageNet-1K after 22K", shown["layer_decay"]
+    )
+    assert re.fullmatch(
+        r"layer_decay_type +single +not published; as on ImageNet-1K for this size", shown["layer_decay_type"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("--recipe finetune_bas", "--recipe finetune_bas: unknown; did you mean finetune_base?"),
+        ("--recipe 7", "--recipe 7: unknown; choose one of pretrain_atto, "),
+        ("--recipe finetune_base --task pretrain", "--recipe finetune_base: is for --task finetune, not pretrain"),
+        ("--use_amp True --precision float32", "--use_amp True: contradicts --precision float32; give one of them"),
+        ("--mixup 3", "--mixup: 3.0 is above 2"),
+        ("--crop_pct 0", "--crop_pct: 0.0 is below 0.1"),
+        ("--remode noise", "--remode: 'noise' is unknown; choose pixel or rand or const"),
+    ],
+)
+def test_a_mistake_is_one_line(words: str, line: str) -> None:
+    with pytest.raises(TrainError) as error:
+        cli.parse(words.split())
+    assert str(error.value).startswith(line)
+
+
+def test_published_switches_are_understood() -> None:
+    config = cli.parse(
+        ["--imagenet_default_mean_and_std", "False", "--eval", "True", "--use_amp", "1", "--data_path", "DATA"]
+    )
+    assert (config.mean, config.std, config.task, config.precision) == ((0.5,) * 3, (0.5,) * 3, "eval", "bfloat16")
+
+
+def test_the_digits_keep_what_they_are_under_a_recipe() -> None:
+    config = cli.parse(["--recipe", "finetune_atto"])
+    assert (config.model, config.in_chans, config.patch_size, config.input_size) == ("convnextv2_atto", 1, 8, (32,))
+    assert (config.epochs, config.smoothing, config.hflip) == (600, 0.2, 0.0)
+    own = cli.parse(["--task", "finetune"])
+    assert (own.model, own.aa, own.smoothing) == (None, "none", 0.1)
+
+
+def test_help_lists_the_flags_of_fine_tuning_where_they_matter(capsys: pytest.CaptureFixture[str]) -> None:
+    def lines(*words: str) -> str:
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        return capsys.readouterr().out
+
+    assert "--mixup" not in lines()
+    for words in (("--task", "finetune"), ("--recipe=finetune_base",), ("--eval", "True")):
+        assert "--mixup X" in lines(*words)
+    assert "(100)" in lines("--task", "finetune")
