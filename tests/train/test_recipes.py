@@ -89,7 +89,7 @@ def test_a_recipe_is_shown_with_its_sources(capsys: pytest.CaptureFixture[str]) 
         main(["--recipe", "finetune_22k_1k_huge", "--show_recipe", "--data_path", "DATA"])
     assert not ended.value.code
     shown = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
-    assert shown.keys() == {member for member in Config.__dataclass_fields__}
+    assert shown.keys() == set(Config.__dataclass_fields__)
     assert re.fullmatch(
         r"layer_decay +0\.85 +paper, fine-tuning settings on ImageNet-1K after 22K", shown["layer_decay"]
     )
