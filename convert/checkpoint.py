@@ -11,7 +11,7 @@ import spec
 from convert import adamw, containers, formats, models, naming, plain
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamW, Content, TorchState
-from convert.errors import ConvertError
+from convert.errors import ConvertError, reading
 from convert.files import whole_or_nothing
 from convert.rules import Format, bare
 from spec import FCMAE, Model
@@ -56,10 +56,11 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
     leaves optimizer and EMA behind.
     """
     kind, content = containers.read(Path(path), weights_only)
-    try:
-        checkpoint = _understood(content, format)
-    except ConvertError as error:
-        raise ConvertError(f"{path}: {error}") from error
+    with reading(Path(path), kind):
+        try:
+            checkpoint = _understood(content, format)
+        except ConvertError as error:
+            raise ConvertError(f"{path}: {error}") from error
     checkpoint.meta["container"] = kind
     return checkpoint
 

@@ -29,7 +29,7 @@ def build(fields: Mapping[str, Any]) -> Model:
         flat = {**fields["encoder"], **fields}
         del flat["encoder"]
         if sum(flat["depths"]) + flat.get("decoder_depth", 0) > MOST_BLOCKS:
-            raise ConvertError(f"model: depths {flat['depths']} are more than {MOST_BLOCKS} blocks")
+            raise SpecError(f"depths {flat['depths']} are more than {MOST_BLOCKS} blocks")
         if "num_classes" in flat:
             return spec.classifier(**flat)
         del flat["drop_path"]  # an FCMAE has none

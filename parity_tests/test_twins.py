@@ -9,6 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -114,6 +115,15 @@ def test_same_refusals_in_one_line(words: str) -> None:
         assert "\n" not in line
         lines.add(line.split(" choose ")[0])  # torch may have an engine more to choose from
     assert len(lines) == 1, lines
+
+
+@pytest.mark.parametrize("name", backends.installed())
+def test_parameters_may_come_in_bfloat16(name: str) -> None:
+    backend, net = Subject(name, "masked").load(CASE.model, ARRAYS, "float32")
+    halved = {path: array.astype(ml_dtypes.bfloat16) for path, array in ARRAYS.items()}
+    backend.set_arrays(net, halved)
+    found = backend.get_arrays(net)
+    assert all(np.array_equal(found[path], halved[path].astype(np.float32)) for path in ARRAYS)
 
 
 @pytest.mark.parametrize(("asked", "foreign"), [("torch", ("jax", "flax", "optax")), ("jax", ("torch",))])

@@ -3,8 +3,9 @@
 No other file of the suite holds a tolerance (`test_tolerances.py` sees to it). Errors are
 relative to the largest entry of what was expected. k steps round k times, at random, so
 errors grow as eps * sqrt(k); an input that a rounding of eps can move by a factor more
-(`Case.condition`) is allowed that factor. The constants in front are measured, over 800
-random cases in torch and as many in JAX, both engines, against the float64 oracle.
+(`Case.condition`) is allowed that factor. The constants in front were measured against the
+float64 oracle on 400 random cases in torch, masked and visible, of 6 channels and more; the
+strategies now draw 8 and more, which are better conditioned.
 """
 
 from collections.abc import Mapping
@@ -16,7 +17,7 @@ from parity_tests.strategies import Case
 EPS = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8}
 """The unit of rounding; bfloat16 keeps 8 bits."""
 
-FORWARD = 4.0  # worst seen: 2.7
+FORWARD = 4.0  # worst seen in float64, float32, bfloat16: 2.7, 3.8, 3.8
 GRADIENT = {"float64": 32.0, "float32": 32.0, "bfloat16": 16.0}  # worst seen: 16.5, 16.4, 9.9
 
 GOLDEN = 1e-5

@@ -23,9 +23,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if not path:
         raise TrainError("--task eval: name the checkpoint to evaluate with --finetune or --resume")
     model, arrays, ema, meta = weights.classifier(path)
-    if config.model_ema_eval and not ema:
-        raise TrainError(f"--model_ema_eval True: {path} holds no average")
-    checks.image_size(config.image_size, model.encoder.patch_size)
+    _check(config, path, model, ema)
     flag = "eval_data_path" if config.eval_data_path else "data_path"
     source = open_judged(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
@@ -35,6 +33,16 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     for line in broken:
         print(f"skipped: {line}")
     print(told(scores))
+
+
+def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
+    """TrainError or SpecError where the flags do not fit the checkpoint."""
+    if config.model_ema_eval and not ema:
+        raise TrainError(f"--model_ema_eval True: {path} holds no average")
+    checks.image_size(config.image_size, model.encoder.patch_size)
+    found = model.encoder.in_chans
+    if found != config.in_chans:
+        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
 
 
 def _trainer(config: Config, backend: Backend, model: spec.Classifier, arrays: Arrays, ema: Arrays) -> Trainer:

@@ -96,7 +96,12 @@ def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | 
 
 
 def from_host(array: np.ndarray) -> torch.Tensor:
-    """A tensor over the array, or over a copy where it is read-only (as JAX's are) or not contiguous."""
+    """A tensor over the array, or over a copy where it is read-only (as JAX's are) or not contiguous.
+
+    bfloat16, which numpy knows by ml_dtypes only and torch does not take from it, as float32.
+    """
+    if array.dtype.name == "bfloat16":
+        array = array.astype(np.float32)
     return torch.from_numpy(np.require(array, requirements=("C", "W")))
 
 

@@ -102,8 +102,5 @@ def _kind_of_folder(path: Path) -> str:
 
 
 def _first_member(path: Path) -> str:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return next(iter(archive.namelist()), "")
-    except zipfile.BadZipFile as error:
-        raise ConvertError(f"{path}: truncated or damaged zip: {error}") from error
+    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+        return next(iter(archive.namelist()), "")

@@ -23,7 +23,7 @@ def recipe(name: str, *flags: str) -> Config:
     return cli.parse(["--recipe", name, "--data_path", "DATA", *flags])
 
 
-@pytest.mark.parametrize(("long", "short"), zip(LONG, SHORT, strict=True))
+@pytest.mark.parametrize(("long", "short"), list(zip(LONG, SHORT, strict=True)))
 def test_a_released_command_and_its_recipe_are_the_same_run(long: str, short: str) -> None:
     by_flags, by_name = (cli.parse(words.split()).as_dict() for words in (long, short))
     assert by_name.pop("recipe") in RECIPES
@@ -117,9 +117,8 @@ def test_a_mistake_is_one_line(words: str, line: str) -> None:
 
 
 def test_published_switches_are_understood() -> None:
-    config = cli.parse(
-        ["--imagenet_default_mean_and_std", "False", "--eval", "True", "--use_amp", "1", "--data_path", "DATA"]
-    )
+    words = "--imagenet_default_mean_and_std False --eval True --use_amp 1 --data_path DATA"
+    config = cli.parse(words.split())
     assert (config.mean, config.std, config.task, config.precision) == ((0.5,) * 3, (0.5,) * 3, "eval", "bfloat16")
 
 

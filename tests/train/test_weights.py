@@ -1,0 +1,79 @@
+"""Where fine-tuning starts: any checkpoint's encoder, a head drawn anew, the norm where there is one."""
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convert
+import spec
+from backends.initial import initial_arrays
+from backends.protocol import State
+from train import checkpoint
+from train.errors import TrainError
+from train.weights import classifier, first_arrays
+
+GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
+FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
+
+
+def model_of(path: Path, classes: int = 5) -> spec.Classifier:
+    return spec.Classifier(replace(convert.load(path).model.encoder, drop_path=0.3, grn_scope="image"), classes)
+
+
+def fresh(model: spec.Classifier, seed: int = 0) -> dict[str, np.ndarray]:
+    return first_arrays(model, seed, 0.001, "")
+
+
+def test_from_scratch_the_head_is_scaled_and_nothing_else() -> None:
+    model = model_of(FCMAE)
+    drawn, scaled = initial_arrays(model, 3), fresh(model, 3)
+    assert drawn.keys() == scaled.keys() == spec.parameters(model).keys()
+    for name, array in drawn.items():
+        factor = np.float32(0.001) if name.startswith("head.") else np.float32(1)
+        np.testing.assert_array_equal(scaled[name], factor * array)
+    assert 1e-5 < scaled["head.weight"].std() < 3e-5
+
+
+@pytest.mark.parametrize("path", [FCMAE, CLASSIFIER], ids=["sparse pre-training", "classifier"])
+def test_the_encoder_is_the_checkpoints_and_the_head_is_not(path: Path) -> None:
+    model = model_of(path)
+    loaded, arrays, drawn = convert.load(path), first_arrays(model, 0, 0.001, str(path)), fresh(model)
+    prefix = "encoder." if isinstance(loaded.model, spec.FCMAE) else ""
+    for name, array in arrays.items():
+        known = prefix + name
+        taken = known in loaded.arrays and not name.startswith("head.")
+        np.testing.assert_array_equal(array, np.asarray(loaded.arrays[known]) if taken else drawn[name])
+        assert array.dtype == np.float32
+    assert np.array_equal(arrays["norm.weight"], drawn["norm.weight"]) == bool(prefix)
+
+
+def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
+    model = spec.fcmae(depths=(1, 1), dims=(8, 12), image_size=32, decoder_dim=8)
+    params = initial_arrays(model, 7)
+    meta = {"identity": {"model": asdict(model)}}
+    checkpoint.save(tmp_path / "checkpoints", 4, State(params), meta, keep=1)
+    found = first_arrays(spec.Classifier(model.encoder, 3), 0, 1.0, str(tmp_path))
+    for name in found:
+        if not name.startswith(("norm.", "head.")):
+            np.testing.assert_array_equal(found[name], params[f"encoder.{name}"])
+
+
+def test_an_encoder_of_another_size_says_its_own() -> None:
+    line = r"it is that of --model none --depths 1 1 2 1 --dims 8 16 24 32$"
+    with pytest.raises(TrainError, match=line):
+        first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
+    other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
+    with pytest.raises(TrainError, match=r"--dims 8 16 24 32 --in_chans 3 --patch_size 32$"):
+        first_arrays(other, 0, 1.0, str(FCMAE))
+
+
+def test_a_classifier_is_read_whole() -> None:
+    model, arrays, ema, meta = classifier(str(CLASSIFIER))
+    assert model.num_classes == 11
+    assert arrays.keys() == spec.parameters(model).keys()
+    assert ema == {}
+    assert meta["format"]
+    with pytest.raises(TrainError, match="has no classifier's head; train one with --task finetune --finetune"):
+        classifier(str(FCMAE))
