@@ -32,7 +32,7 @@ types: $(READY)
 	$(RUN) -m mypy
 
 bench: $(READY)
-	$(RUN) -m benchmarks
+	$(RUN) -m benchmarks engines --part encoder
 
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)
