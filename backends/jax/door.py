@@ -110,7 +110,7 @@ def flax_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], dtype: str)
     """Canonical arrays on the device, in flax's layout and the parameters' dtype."""
     kind = jnp.float64 if dtype == "float64" else jnp.float32
     table = spec.parameters(model)
-    return {name: jnp.asarray(to_flax(table[name], value), kind) for name, value in arrays.items()}
+    return {name: jnp.array(to_flax(table[name], value), kind) for name, value in arrays.items()}
 
 
 def like(old: dict[str, jax.Array], new: dict[str, jax.Array]) -> dict[str, jax.Array]:
