@@ -56,10 +56,36 @@ class State:
     t: int = 0  # updates made
 
 
+class Cluster(Protocol):
+    """The processes that train one model, each with as many devices; usually one process with one.
+
+    Whatever a process does in a run, all do in the same order: a sum waits for everybody.
+    """
+
+    @property
+    def rank(self) -> int:
+        """The number of this process, from 0. Process 0 speaks and writes for all."""
+
+    @property
+    def processes(self) -> int: ...
+
+    @property
+    def devices(self) -> int:
+        """Devices of each process."""
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of everybody's values, in float64, the same for everybody."""
+
+    def leave(self) -> None:
+        """Part from the others; the last call of a run that ended well."""
+
+
 class Trainer(Protocol):
     """A training step as a pure function of (state, batch): equal in both frameworks.
 
     The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier.
+    In a cluster each process passes the rows of its own devices, all as many; every method is
+    for all processes to call, and losses, gradients and states are those of all rows together.
     """
 
     def __init__(
@@ -73,8 +99,13 @@ class Trainer(Protocol):
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         device: str | None = None,
+        cluster: Cluster | None = None,
+        shard: bool = False,
     ) -> None:
-        """mean and std normalise uint8 images, in units of 0..1, one a channel or one for all."""
+        """mean and std normalise uint8 images, in units of 0..1, one a channel or one for all.
+
+        shard: parameters, moments and average are split over the devices of the cluster.
+        """
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.
@@ -85,8 +116,8 @@ class Trainer(Protocol):
     def evaluate(self, batch: Batch, *, ema: bool = False) -> dict[str, np.ndarray]:
         """The door's `forward` on a training batch, with the parameters or their average."""
 
-    def export(self) -> State:
-        """A copy of the state on the host; later steps do not change it."""
+    def export(self) -> State | None:
+        """A copy of the state on the host of process 0, None elsewhere; later steps do not change it."""
 
     def restore(self, state: State) -> None:
         """Take over a state, of either framework; strict about names and shapes."""
@@ -97,6 +128,9 @@ class Backend(Protocol):
 
     ENGINES: tuple[Engine, ...]
     Trainer: type[Trainer]
+
+    def join(self, device: str | None = None) -> Cluster:
+        """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
 
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
         """A real torch.nn.Module or flax.nnx.Module with fresh parameters drawn from `seed`."""

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,15 @@ class Best:
         self.run_dir = run_dir
         self.scores = _reached(run_dir / "metrics.jsonl")
 
-    def offer(
-        self, step: int, scores: Mapping[str, float], export: Callable[[], State], meta: Mapping[str, Any]
-    ) -> list[str]:
-        """Keep the state wherever it scores higher than all before; returns the names of those scores."""
-        raised = [name for name in JUDGED if name in scores and scores[name] > self.scores.get(name, -1.0)]
-        if raised:
-            state = export()
-            for name in raised:
-                self.scores[name] = scores[name]
-                self._keep(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
-        return raised
+    def raised(self, scores: Mapping[str, float]) -> list[str]:
+        """The names of the scores that are higher than all before."""
+        return [name for name in JUDGED if name in scores and scores[name] > self.scores.get(name, -1.0)]
+
+    def keep(self, step: int, scores: Mapping[str, float], state: State, meta: Mapping[str, Any]) -> None:
+        """Keep the state wherever it scores higher than all before."""
+        for name in self.raised(scores):
+            self.scores[name] = scores[name]
+            self._keep(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
 
     def _keep(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
         """The new one is whole before the old one goes, even one of a later step that a run left behind."""

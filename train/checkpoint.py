@@ -47,7 +47,7 @@ class Checkpoint:
 
 def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int) -> Path:
     """Write root/step-XXXXXXXX, keep that and the keep - 1 before it, and return its path."""
-    path = root / f"step-{step:08d}"
+    path = place(root, step)
     aside = root / f"{ASIDE}{path.name}"
     try:
         shutil.rmtree(aside, ignore_errors=True)
@@ -65,6 +65,11 @@ def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int
     for old in before[keep - 1 :]:
         _delete(old)
     return path
+
+
+def place(root: Path, step: int) -> Path:
+    """Where the checkpoint of an update lies."""
+    return root / f"step-{step:08d}"
 
 
 def newest(root: Path, report: Callable[[str], None]) -> Checkpoint | None:

@@ -93,7 +93,7 @@ class ModelFlags:
 class OptimizerFlags:
     """Optimisation"""
 
-    batch_size: int = flag(64, "images a micro-batch", at_least=1)
+    batch_size: int = flag(64, "images a micro-batch, on each device", at_least=1)
     update_freq: int = flag(1, "micro-batches an update (gradient accumulation)", at_least=1)
     epochs: int = flag(800, "passes over the images", at_least=1)
     warmup_epochs: float = flag(40, "epochs of linear warm-up", at_least=0)
@@ -140,8 +140,19 @@ class AugmentFlags:
 
 
 @dataclass(frozen=True)
-class Config(AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags, CheckpointFlags, RunFlags):
+class ClusterFlags:
+    """Several devices"""
+
+    shard: bool = flag(False, "split parameters, moments and average over the devices, instead of a copy on each")
+
+
+@dataclass(frozen=True)
+class Config(
+    AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags, ClusterFlags, CheckpointFlags, RunFlags
+):
     """A resolved run: every flag with its value. TrainError for a value that cannot be."""
+
+    devices: int = flag(1, "that share an update: not asked for, but found")
 
     def __post_init__(self) -> None:
         for member in fields(self):
@@ -174,7 +185,7 @@ class Config(AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags,
     @property
     def effective_batch(self) -> int:
         """Images an update."""
-        return self.batch_size * self.update_freq
+        return self.batch_size * self.update_freq * self.devices
 
     @property
     def peak_lr(self) -> float:

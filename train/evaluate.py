@@ -7,7 +7,7 @@ import numpy as np
 
 import backends
 import spec
-from backends.protocol import Arrays, Backend, Optimizer, State, Trainer
+from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from spec import checks
 from train import weights
 from train.config import Config
@@ -28,11 +28,16 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     source = open_judged(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
     print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
-    trainer = _trainer(config, load(config.backend), model, arrays, ema)
-    scores, broken = judge(trainer, batches, config.num_workers, (False, True) if config.model_ema_eval else (False,))
+    backend = load(config.backend)
+    cluster = backend.join(config.device)
+    trainer = _trainer(config, backend, cluster, model, arrays, ema)
+    averaged = (False, True) if config.model_ema_eval else (False,)
+    scores, broken = judge(trainer, cluster, batches, config.num_workers, averaged)
     for line in broken:
         print(f"skipped: {line}")
-    print(told(scores))
+    if cluster.rank == 0:
+        print(told(scores))
+    cluster.leave()
 
 
 def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
@@ -45,7 +50,9 @@ def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> No
         raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
 
 
-def _trainer(config: Config, backend: Backend, model: spec.Classifier, arrays: Arrays, ema: Arrays) -> Trainer:
+def _trainer(
+    config: Config, backend: Backend, cluster: Cluster, model: spec.Classifier, arrays: Arrays, ema: Arrays
+) -> Trainer:
     trainer = backend.Trainer(
         model,
         Optimizer(ema_decay=1.0 if config.model_ema_eval else None),
@@ -53,6 +60,8 @@ def _trainer(config: Config, backend: Backend, model: spec.Classifier, arrays: A
         mean=config.mean,
         std=config.std,
         device=config.device,
+        cluster=cluster,
+        shard=config.shard,
     )
     zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
     trainer.restore(State(arrays, zeros, zeros, ema))

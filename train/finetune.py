@@ -3,7 +3,7 @@
 from typing import Any
 
 import spec
-from backends.protocol import Arrays, Optimizer, Trainer
+from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.config import Config
 from train.data.classes import describe, listed
@@ -58,7 +58,7 @@ class Finetuning:
         start = f"from {self.config.finetune}" if self.config.finetune else "from scratch"
         return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
 
-    def feed(self, updates_per_epoch: int) -> SupervisedFeed:
+    def feed(self, rows: int, epoch_size: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.seed
         crop = CropAndFlip(config.image_size, config.crop_range, config.hflip)
@@ -67,8 +67,8 @@ class Finetuning:
             source=self.source,
             seed=seed,
             channels=config.in_chans,
-            batch_size=config.batch_size,
-            epoch_size=updates_per_epoch * config.effective_batch,
+            batch_size=rows,
+            epoch_size=epoch_size,
             augment=CropAndAugment(crop, self.policy),
             classes=self.model.num_classes,
             smoothing=config.smoothing,
@@ -83,11 +83,11 @@ class Finetuning:
         """The parameters before the first update."""
         return first_arrays(self.model, self.config.seed, self.config.head_init_scale, self.config.finetune)
 
-    def review(self, trainer: Trainer) -> Review:
+    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
         """Accuracies on the images to judge by."""
         assert self.views is not None, "review_freq is 0 without an evaluation"
         averaged = (False, True) if self.config.model_ema_eval else (False,)
-        return Review(*judge(trainer, self.views, self.config.num_workers, averaged), picture=None)
+        return Review(*judge(trainer, cluster, self.views, self.config.num_workers, averaged), picture=None)
 
 
 def _classes(config: Config, source: Source) -> int:

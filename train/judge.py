@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 
 import numpy as np
 
-from backends.protocol import Trainer
+from backends.protocol import Cluster, Trainer
 from train.config import Config
 from train.data.classes import matched
+from train.data.feed import Share
 from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.data.supervised import Views
@@ -20,8 +22,7 @@ class Score:
     """Counts over the rows seen so far; rows of label -1 do not count."""
 
     def __init__(self) -> None:
-        self.images = self.first = self.among = 0
-        self.loss = 0.0
+        self.images = self.first = self.among = self.loss = 0.0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
         """logits (N, classes); labels (N,). Of equal logits the lower class comes first."""
@@ -35,22 +36,30 @@ class Score:
         self.among += int(hits.sum())
         self.loss -= float(log[np.arange(len(labels)), labels].sum())
 
-    def read(self) -> dict[str, float]:
-        """acc1 and acc5 in per cent, and the mean cross-entropy val_loss."""
-        count = max(self.images, 1)
-        return {"acc1": 100 * self.first / count, "acc5": 100 * self.among / count, "val_loss": self.loss / count}
+    def read(self, cluster: Cluster) -> dict[str, float]:
+        """acc1 and acc5 in per cent, and the mean cross-entropy val_loss, of the rows that all processes saw."""
+        images, first, among, loss = cluster.total(np.array([self.images, self.first, self.among, self.loss])).tolist()
+        count = max(images, 1)
+        return {"acc1": 100 * first / count, "acc5": 100 * among / count, "val_loss": loss / count}
 
 
-def judge(trainer: Trainer, views: Views, workers: int, averaged: Sequence[bool]) -> tuple[dict[str, float], list[str]]:
-    """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read."""
+def judge(
+    trainer: Trainer, cluster: Cluster, views: Views, workers: int, averaged: Sequence[bool]
+) -> tuple[dict[str, float], list[str]]:
+    """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read.
+
+    The batches are dealt out to the processes; past the last one there is nothing but padding.
+    """
     scores = {ema: Score() for ema in averaged}
     broken = []
-    with closing(prefetch(views, 0, len(views), workers)) as batches:
+    views = replace(views, batch_size=views.batch_size * cluster.devices)
+    own, rounds = Share(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
+    with closing(prefetch(own, 0, rounds, workers)) as batches:
         for batch, lines in batches:
             broken += lines
             for ema, score in scores.items():
                 score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
-    named = [("_ema" if ema else "", score.read()) for ema, score in scores.items()]
+    named = [("_ema" if ema else "", score.read(cluster)) for ema, score in scores.items()]
     return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
 
 

@@ -49,6 +49,32 @@ class Meter:
         self.began = time.perf_counter()
 
 
+class Silent:
+    """The log of the processes that leave speaking and writing to another: it says what they alone have seen."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Nothing to close."""
+
+    def say(self, line: str) -> None:
+        """A line for the user, of this process."""
+        print(f"[{self.rank}] {line}", flush=True)
+
+    def update(self) -> None:
+        """One more update is done."""
+
+    def record(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Written elsewhere."""
+
+    def judged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """Written elsewhere."""
+
+
 class RunLog:
     """The log of a run from update `start` on; what an interrupted run wrote past it is dropped."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 import spec
-from backends.protocol import Batch, Optimizer, Trainer
+from backends.protocol import Batch, Cluster, Optimizer, Trainer
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
@@ -47,15 +47,15 @@ class Pretraining:
         self.optimizer = Optimizer(weight_decay=config.weight_decay, betas=BETAS, clip_grad=config.clip_grad)
         self._masks = Masks(config.seed, self.model.grid, spec.visible_patches(self.model))
 
-    def feed(self, updates_per_epoch: int) -> Feed:
+    def feed(self, rows: int, epoch_size: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
             source=self.source,
             seed=config.seed,
             channels=config.in_chans,
-            batch_size=config.batch_size,
-            epoch_size=updates_per_epoch * config.effective_batch,
+            batch_size=rows,
+            epoch_size=epoch_size,
             augment=CropAndFlip(config.image_size, config.crop_range, config.hflip),
             extra=self._masks,
         )
@@ -81,7 +81,7 @@ class Pretraining:
     def first_arrays(self) -> None:
         """Those that the trainer draws."""
 
-    def review(self, trainer: Trainer) -> Review:
+    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
         """A picture of reconstructions."""
         return Review({}, [], self.picture(trainer))
 

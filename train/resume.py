@@ -6,7 +6,10 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import spec
+from backends.protocol import Cluster
 from train import checkpoint
 from train.checkpoint import Checkpoint
 from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
@@ -32,16 +35,23 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
     }
 
 
-def find(config: Config, own: Mapping[str, Any], say: Callable[[str], None]) -> Checkpoint | None:
+def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from; TrainError when it is another run's, a line for each flag that has changed."""
     if config.resume:
         found: Checkpoint | None = checkpoint.read(Path(config.resume))
     else:
-        found = checkpoint.newest(config.run_dir / "checkpoints", say) if config.auto_resume else None
+        found = _newest(config.run_dir / "checkpoints", cluster, say) if config.auto_resume else None
     if found is not None:
         _refuse_another(found, own)
         _report_changes(found, config, say)
     return found
+
+
+def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
+    """The newest good checkpoint, as process 0 finds it: it alone looks, and mends what a killed run left."""
+    found = checkpoint.newest(root, say) if cluster.rank == 0 else None
+    told = int(cluster.total(np.array([found.step + 1 if found else 0]))[0])  # 0 for none
+    return found if cluster.rank == 0 or not told else checkpoint.read(checkpoint.place(root, told - 1))
 
 
 def _refuse_another(found: Checkpoint, own: Mapping[str, Any]) -> None:

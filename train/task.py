@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 from PIL import Image
 
 import spec
-from backends.protocol import Arrays, Batch, Optimizer, Trainer
+from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.data.sources import Source
 
 
@@ -45,11 +45,11 @@ class Task(Protocol):
     def summary(self) -> list[str]:
         """Lines for the user before the first update."""
 
-    def feed(self, updates_per_epoch: int) -> Callable[[int], tuple[Batch, list[str]]]:
-        """Micro-batch by number, and a line for each broken image in it."""
+    def feed(self, rows: int, epoch_size: int) -> Callable[[int], tuple[Batch, list[str]]]:
+        """Micro-batch of so many rows by number, and a line for each broken image in it; images an epoch."""
 
     def first_arrays(self) -> Arrays | None:
         """The parameters before the first update; None for those that the trainer draws."""
 
-    def review(self, trainer: Trainer) -> Review:
+    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
         """A look at the model as it is now."""

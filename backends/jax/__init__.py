@@ -1,8 +1,20 @@
 """The JAX build of the spec. Reading order: steps, sites/, build, fcmae, trainer."""
 
+from backends.jax.cluster import join
 from backends.jax.door import build, forward, get_arrays, gradients, set_arrays
 from backends.jax.fcmae import FCMAE, Classifier
 from backends.jax.sites import ENGINES
 from backends.jax.trainer import Trainer
 
-__all__ = ["ENGINES", "FCMAE", "Classifier", "Trainer", "build", "forward", "get_arrays", "gradients", "set_arrays"]
+__all__ = [
+    "ENGINES",
+    "FCMAE",
+    "Classifier",
+    "Trainer",
+    "build",
+    "forward",
+    "get_arrays",
+    "gradients",
+    "join",
+    "set_arrays",
+]

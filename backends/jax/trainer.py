@@ -16,7 +16,7 @@ from backends import scales
 from backends.door import check_arrays, choose_engine, visible_patches
 from backends.jax import door
 from backends.jax.sites import ENGINES
-from backends.protocol import Arrays, Batch, Dtype, Engine, Optimizer, State
+from backends.protocol import Arrays, Batch, Cluster, Dtype, Engine, Optimizer, State
 
 Named = dict[str, Array]
 
@@ -43,6 +43,8 @@ class Trainer:
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         device: str | None = None,
+        cluster: Cluster | None = None,
+        shard: bool = False,
     ) -> None:
         self.model, self.optimizer, self.engine, self.dtype = model, optimizer, engine, dtype
         net = door.build(model, seed=seed, dtype=dtype, device=device)
@@ -76,8 +78,8 @@ class Trainer:
             out = self._evaluate(self.state.ema if ema else self.state.params, arrays, **options)
             return {name: door.to_host(value) for name, value in out.items()}
 
-    def export(self) -> State:
-        """A copy of the state on the host."""
+    def export(self) -> State | None:
+        """A copy of the state on the host of process 0, None elsewhere."""
         with door.precision(self.dtype):
             named, adam, ema = self.state
             params, mu, nu = (door.canonical(self.model, values) for values in (named, adam.mu, adam.nu))

@@ -10,7 +10,7 @@ from torch import Tensor
 import spec
 from backends import scales
 from backends.door import check_arrays, choose_engine, in_model_order, visible_patches
-from backends.protocol import Arrays, Batch, Dtype, Engine, Optimizer, State
+from backends.protocol import Arrays, Batch, Cluster, Dtype, Engine, Optimizer, State
 from backends.torch import door
 from backends.torch.fcmae import FCMAE
 from backends.torch.sites import ENGINES
@@ -30,6 +30,8 @@ class Trainer:
         mean: Sequence[float] = (0.0,),
         std: Sequence[float] = (1.0,),
         device: str | None = None,
+        cluster: Cluster | None = None,
+        shard: bool = False,
     ) -> None:
         self.model, self.optimizer, self.engine = model, optimizer, engine
         best = "cuda" if torch.cuda.is_available() else "cpu"
@@ -68,8 +70,8 @@ class Trainer:
             out = torch.func.functional_call(self.net, dict(parameters), *self._call(batch))
         return {name: door.to_host(value) for name, value in out.items()}
 
-    def export(self) -> State:
-        """A copy of the state on the host."""
+    def export(self) -> State | None:
+        """A copy of the state on the host of process 0, None elsewhere."""
         moments = self.adamw.state
         zeros = {name: torch.zeros_like(p) for name, p in self.named.items()}
 

@@ -12,6 +12,7 @@ import numpy as np
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, Batch, Optimizer, State
+from backends.solo import Solo
 from train import cli, loop
 
 QUICK = (
@@ -55,6 +56,10 @@ class Backend:
     """As much of `backends.protocol.Backend` as the loop needs."""
 
     Trainer = Trainer
+
+    @staticmethod
+    def join(device: str | None = None) -> Solo:
+        return Solo()
 
 
 def train(images: Path, run_dir: Path, *flags: str) -> None:

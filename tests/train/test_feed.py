@@ -53,6 +53,15 @@ def test_samples_depend_on_their_position_not_on_the_size_of_batches(images: Pat
     assert_same(together([small(index) for index in range(12)]), together([large(index) for index in range(4)]))
 
 
+@pytest.mark.parametrize("processes", [2, 3])
+def test_processes_share_the_samples_of_a_batch(images: Path, processes: int) -> None:
+    whole, part = make(images, batch_size=6), make(images, batch_size=6 // processes)
+    shares = [feed.Share(part, rank, processes) for rank in range(processes)]
+    assert_same(
+        together([share(index) for index in range(4) for share in shares]), together(list(map(whole, range(4))))
+    )
+
+
 def test_seeds_draw_different_batches(images: Path) -> None:
     batches = [make(images, seed=seed)(0)[0] for seed in (0, 1)]
     assert not np.array_equal(batches[0]["images"], batches[1]["images"])

@@ -10,6 +10,7 @@ import pytest
 import backends
 import convert
 from backends.protocol import Arrays, Batch, State
+from backends.solo import Solo
 from tests.train import fake
 from tests.train.images import tree
 from train import checkpoint, cli, loop
@@ -28,7 +29,7 @@ def test_hits_are_counted_among_the_first_and_the_first_five() -> None:
     score.add(logits, np.array([7, 3, 2, -1]))
     score.add(logits[:1], np.array([7]))
     log = np.log(np.exp(np.arange(8.0)).sum())
-    found = score.read()
+    found = score.read(Solo())
     assert (found["acc1"], found["acc5"]) == (50.0, 75.0)
     assert found["val_loss"] == pytest.approx(log - (7 + 3 + 2 + 7) / 4)
 
@@ -36,20 +37,20 @@ def test_hits_are_counted_among_the_first_and_the_first_five() -> None:
 def test_a_model_that_cannot_choose_is_not_always_right() -> None:
     score = Score()
     score.add(np.zeros((10, 10)), np.arange(10))
-    assert (score.read()["acc1"], score.read()["acc5"]) == (10.0, 50.0)
+    assert (score.read(Solo())["acc1"], score.read(Solo())["acc5"]) == (10.0, 50.0)
 
 
 def test_two_classes_and_padding_alone_are_no_trap() -> None:
     score = Score()
     score.add(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     score.add(np.zeros((3, 2)), np.full(3, -1))
-    assert (score.read()["acc1"], score.read()["acc5"], score.images) == (50.0, 100.0, 2)
+    assert (score.read(Solo())["acc1"], score.read(Solo())["acc5"], score.images) == (50.0, 100.0, 2)
 
 
 def test_large_logits_are_finite() -> None:
     score = Score()
     score.add(np.array([[1e4, -1e4]]), np.array([1]))
-    assert score.read()["val_loss"] == 2e4
+    assert score.read(Solo())["val_loss"] == 2e4
 
 
 def _kept(run_dir: Path, name: str) -> list[str]:
@@ -60,11 +61,15 @@ def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 1}\n{"step": 3, "acc1": 40}\n')
     best, state = Best(tmp_path), State({"w": np.ones(2, np.float32)})
     offers = [(4, 30, 10), (5, 50, 10), (6, 50, 12), (7, 49, 11)]
-    raised = [best.offer(n, {"acc1": a, "acc1_ema": b, "val_loss": 9}, lambda: state, {}) for n, a, b in offers]
+    raised = []
+    for step, acc1, acc1_ema in offers:
+        scores = {"acc1": acc1, "acc1_ema": acc1_ema, "val_loss": 9}
+        raised.append(best.raised(scores))
+        best.keep(step, scores, state, {})
     assert raised == [["acc1_ema"], ["acc1"], ["acc1_ema"], []]
     assert (_kept(tmp_path, "best_acc1"), _kept(tmp_path, "best_acc1_ema")) == (["step-00000005"], ["step-00000006"])
     assert checkpoint.read(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
-    Best(tmp_path).offer(4, {"acc1": 60}, lambda: state, {})  # an earlier step, of a run begun again
+    Best(tmp_path).keep(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
     assert _kept(tmp_path, "best_acc1") == ["step-00000004"]
 
 
@@ -78,7 +83,7 @@ class Classifier(fake.Trainer):
         }
 
 
-class Backend:
+class Backend(fake.Backend):
     Trainer = Classifier
 
 

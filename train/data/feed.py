@@ -77,6 +77,21 @@ class Feed(Samples):
         return {"images": images, **self.extra(positions, labels)}, broken
 
 
+@dataclass(frozen=True)
+class Share:
+    """What process `rank` of several makes of a run: its rows of micro-batch `index`.
+
+    feed: micro-batches of one process's rows, which lie one after the other in the run.
+    """
+
+    feed: Callable[[int], tuple[Batch, list[str]]]
+    rank: int
+    processes: int
+
+    def __call__(self, index: int) -> tuple[Batch, list[str]]:
+        return self.feed(index * self.processes + self.rank)
+
+
 def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:
     """Image (H, W, C) uint8 and label of an item; BrokenImage names it when it cannot be read."""
     try:
