@@ -5,15 +5,18 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import cli, evaluate, loop
+from train import analyse, cli, evaluate, loop, reconstruct
 from train.errors import TrainError
+
+COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run}
+"""What does a task that trains nothing."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or evaluate; returns the exit status, 2 after one line about a mistake."""
+    """Train, or look into a checkpoint; returns the exit status, 2 after one line about a mistake."""
     try:
         config = cli.parse(sys.argv[1:] if argv is None else argv)
-        (evaluate if config.task == "eval" else loop).run(config)
+        COMMANDS.get(config.task, loop.run)(config)
     except (TrainError, SpecError, BackendError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

@@ -7,6 +7,7 @@ are True, true and 1 as in the released scripts.
 import argparse
 import difflib
 import re
+import sys
 import tomllib
 from collections.abc import Sequence
 from dataclasses import Field, fields
@@ -14,7 +15,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from train.config import AugmentFlags, Config, FinetuneFlags, groups
+from train import published
+from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, LookFlags, ModelFlags, groups
 from train.errors import TrainError
 from train.recipes import TASKS, Layer
 from train.resolve import Resolved, resolve
@@ -22,6 +24,14 @@ from train.resolve import Resolved, resolve
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
 METAVARS = {int: "N", float: "X", str: "NAME", bool: "True|False"}
 EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
+
+BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
+
+LATER = {group.__doc__ for group in (FinetuneFlags, AugmentFlags, LookFlags)}
+"""Groups of flags that have no use in pre-training."""
+
+LOOKING = ("reconstruct", "analyse")
+"""Tasks for which a run's own images and model are the defaults."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -34,7 +44,8 @@ ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
 """Published switches that say in other words what a flag of ours does."""
 
 DESCRIPTION = (
-    "Pre-train, fine-tune and evaluate ConvNeXt V2; a fully convolutional masked autoencoder (FCMAE) comes first."
+    "Pre-train, fine-tune, evaluate and look into ConvNeXt V2;"
+    " a fully convolutional masked autoencoder (FCMAE) comes first."
 )
 EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/recipes.py.
 --task finetune --help lists the flags of fine-tuning; --show_recipe prints a run's values and their sources.
@@ -63,14 +74,14 @@ def parse(argv: Sequence[str]) -> Config:
 
 def read(argv: Sequence[str]) -> Resolved:
     """The run, and where each of its values comes from."""
-    return resolve(_given(argv, "the command line"))
+    given = _given(argv, "the command line")
+    return resolve([*_of_run(given), *given])
 
 
 def _given(argv: Sequence[str], source: str) -> list[Layer]:
     """The values of the file that --config names, then those of the flags."""
     namespace, unknown = _parser(_task(argv)).parse_known_args(argv)
-    if unknown:
-        raise TrainError(_unknown(unknown[0]))
+    _tell_apart(unknown)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
@@ -83,10 +94,28 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
     return [*(_given(_words(path), path) if path else []), Layer(source, values)]
 
 
+def _of_run(given: Sequence[Layer]) -> list[Layer]:
+    """What a run says of its images and its model, for a task that looks into a checkpoint of it."""
+    asked = {name: value for layer in given for name, value in layer.values.items()}
+    path = Path(asked.get("finetune") or asked.get("resume") or "absent")
+    file = (path.parent.parent if path.name.startswith("step-") else path) / "config.toml"
+    if asked.get("task") not in LOOKING or not file.is_file():
+        return []
+    known = {member.name for group in (DataFlags, ModelFlags) for member in fields(group)}
+    layers = _given(_words(str(file)), str(file))
+    return [
+        Layer(source, {name: value for name, value in values.items() if name in known}) for source, values in layers
+    ]
+
+
 def _task(argv: Sequence[str]) -> str:
     """The task whose flags --help lists."""
     words = " ".join(argv)
-    return "finetune" if re.search(r"--(task|recipe)[ =](finetune|eval)|--eval[ =](True|true|1)", words) else "pretrain"
+    return (
+        "finetune"
+        if re.search(r"--(task|recipe)[ =](finetune|eval|reconstruct|analyse)|--eval[ =](True|true|1)", words)
+        else "pretrain"
+    )
 
 
 def _words(path: str) -> list[str]:
@@ -99,6 +128,16 @@ def _words(path: str) -> list[str]:
     for name, value in table.items():
         words += [f"--{name}", *map(str, value)] if isinstance(value, list) else [f"--{name}={value}"]
     return words
+
+
+def _tell_apart(words: Sequence[str]) -> None:
+    """A note for each published flag that changes nothing here; TrainError for one that would, or is no flag."""
+    while words:
+        name, values, rest = published.split(words)
+        if name not in published.PUBLISHED:
+            raise TrainError(_unknown(words[0]))
+        print(f"note: {published.told(name, values)}", file=sys.stderr)
+        words = rest
 
 
 def _unknown(word: str) -> str:
@@ -124,14 +163,15 @@ def _parser(task: str) -> argparse.ArgumentParser:
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
     hints = get_type_hints(Config)
     for title, members in groups():
-        shown = task == "finetune" or title not in (FinetuneFlags.__doc__, AugmentFlags.__doc__)
+        shown = task == "finetune" or title not in LATER
         group = parser.add_argument_group(title if shown else None)
         for member in members:
             default = TASKS[task].values.get(member.name, member.default)
             told = _argument(member, hints[member.name], default)
             group.add_argument(f"--{member.name}", **told if shown else told | {"help": argparse.SUPPRESS})
     for alias in ALIASES:
-        parser.add_argument(f"--{alias}", type=lambda word: _read(word, bool, (), False), help=argparse.SUPPRESS)
+        switch: dict[str, Any] = {"type": lambda word: _read(word, bool, (), False), "help": argparse.SUPPRESS}
+        parser.add_argument(f"--{alias}", **switch | BARE)
     return parser
 
 
@@ -150,7 +190,7 @@ def _argument(member: Field[Any], hint: Any, default: Any) -> dict[str, Any]:
         "metavar": "|".join(choices) or METAVARS[kind],
         "help": member.metadata["help"] + _shown(default),
     }
-    return argument | ({"nargs": "+"} if many else {})
+    return argument | ({"nargs": "+"} if many else BARE if kind is bool else {})
 
 
 def _read(word: str, kind: type, choices: tuple[str, ...], optional: bool) -> Any:

@@ -31,7 +31,7 @@ def _threads() -> int:
 class RunFlags:
     """Run"""
 
-    task: Literal["pretrain", "finetune", "eval"] = flag("pretrain", "what the run does")
+    task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse"] = flag("pretrain", "what the run does")
     recipe: str | None = flag(None, "a published recipe, such as finetune_base (docs/recipes.md)")
     backend: Literal["torch", "jax"] = flag("torch", "framework that trains")
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ...; the framework's best one by default")
@@ -108,7 +108,7 @@ class OptimizerFlags:
 class FinetuneFlags:
     """Fine-tuning and evaluation"""
 
-    finetune: str = flag("", "checkpoint to start from, or to evaluate, in any format that convert reads")
+    finetune: str = flag("", "checkpoint to start from, or to look into, in any format that convert reads")
     nb_classes: int | None = flag(None, "classes of the head; as many as the data has by default", at_least=1)
     head_init_scale: float = flag(0.001, "what the head's first weights are multiplied by", at_least=0)
     drop_path: float = flag(0.0, "how often the last block is skipped; earlier blocks less", at_least=0)
@@ -147,8 +147,25 @@ class ClusterFlags:
 
 
 @dataclass(frozen=True)
+class LookFlags:
+    """Reconstructions and analysis of a checkpoint"""
+
+    images: tuple[str, ...] | None = flag(None, "image files to look at, in place of data_path")
+    num_images: int = flag(8, "images of data_path to look at", at_least=1)
+    against: tuple[str, ...] | None = flag(None, "other checkpoints, for curves on the same plot")
+
+
+@dataclass(frozen=True)
 class Config(
-    AugmentFlags, FinetuneFlags, OptimizerFlags, ModelFlags, DataFlags, ClusterFlags, CheckpointFlags, RunFlags
+    LookFlags,
+    AugmentFlags,
+    FinetuneFlags,
+    OptimizerFlags,
+    ModelFlags,
+    DataFlags,
+    ClusterFlags,
+    CheckpointFlags,
+    RunFlags,
 ):
     """A resolved run: every flag with its value. TrainError for a value that cannot be."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Batch, Cluster, State, Trainer
-from train import checkpoint, resume
+from train import checkpoint, machine, report, resume
 from train.best import Best
 from train.check import check_engine
 from train.config import Config
@@ -71,7 +71,11 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster) -> No
         say(f"going on from {found.path}")
     elif first:
         trainer.restore(_unmoved(first))
-    _Run(config, task, schedule, trainer, cluster, own).go(start, stop)
+    try:
+        _Run(config, task, schedule, trainer, cluster, own).go(start, stop)
+    finally:
+        if leads:
+            print(report.told(config.run_dir))
 
 
 class _Run:
@@ -207,7 +211,8 @@ def _open_run_dir(config: Config) -> None:
     """Make the run directory and write config.toml; TrainError when that cannot be."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        (config.run_dir / "config.toml").write_text(f"# {_versions()}\n{config.to_toml()}", encoding="utf-8")
+        about = f"# {_versions()}\n# {machine.describe()}\n"
+        (config.run_dir / "config.toml").write_text(about + config.to_toml(), encoding="utf-8")
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
 

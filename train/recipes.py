@@ -21,6 +21,8 @@ TASKS: dict[str, Layer] = {
         {"epochs": 100, "warmup_epochs": 20.0, "blr": 5e-4, "min_lr": 1e-6, "crop_scale": (0.08, 1.0)},
     ),
     "eval": Layer("default", {}),
+    "reconstruct": Layer("default", {}),
+    "analyse": Layer("as many as in the paper's figure", {"num_images": 1000}),
 }
 """What a task changes of the defaults in `config.py`."""
 
@@ -168,5 +170,7 @@ DIGITS: dict[str, dict[str, Any]] = {
         "save_ckpt_freq": 10,
     },
     "eval": {},
+    "reconstruct": {},
+    "analyse": {},
 }
 """What fits the digits, a task."""

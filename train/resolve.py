@@ -18,9 +18,9 @@ class Resolved(NamedTuple):
 
     def __str__(self) -> str:
         """A line a value."""
-        shown = [(name, _shown(getattr(self.config, name)), origin) for name, origin in self.origins.items()]
-        name, value = (max(len(row[column]) for row in shown) for column in (0, 1))
-        return "\n".join(f"{row[0]:{name}}  {row[1]:{value}}  {row[2]}" for row in shown)
+        rows = [(name, shown(getattr(self.config, name)), origin) for name, origin in self.origins.items()]
+        name, value = (max(len(row[column]) for row in rows) for column in (0, 1))
+        return "\n".join(f"{row[0]:{name}}  {row[1]:{value}}  {row[2]}" for row in rows)
 
 
 def resolve(given: Sequence[Layer]) -> Resolved:
@@ -35,7 +35,8 @@ def resolve(given: Sequence[Layer]) -> Resolved:
     if recipe and task not in (trained, "eval"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {trained}, not {task}")
     defaults = Layer("default", {member.name: member.default for member in fields(Config)})
-    digits = _digits(task, asked, bool(recipe)) if asked.get("data_path", DIGITS_PATH) == DIGITS_PATH else []
+    seen = asked.get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
+    digits = _digits(task, asked, bool(recipe)) if seen else []
     layers = [defaults, TASKS[task], *recipe, *digits, *given]
     origins = {name: layer.source for layer in layers for name in layer.values}
     return Resolved(Config(**_merged(layers)), origins)
@@ -65,7 +66,8 @@ def _digits(task: str, asked: Mapping[str, Any], named: bool) -> list[Layer]:
 SIZE = ("model", "depths", "dims")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
+    """A value as a user would write it."""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return "none" if value is None else str(value)

@@ -1,0 +1,110 @@
+"""`--task analyse`: the paper's feature-collapse analysis, from any checkpoint, an encoder alone included.
+
+A block expands its C channels to 4C, and in ConvNeXt V1 most of these end up dead or alike. How
+alike they are is told a block by the mean cosine distance between them, on whole images:
+before GRN ("act", the output of GELU) and after it ("grn", what the block goes on with).
+"""
+
+import csv
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+import backends
+import spec
+from backends.protocol import Backend
+from spec import checks
+from train import look, plots, weights
+from train.config import Config
+from train.data.pixels import normalise
+from train.data.supervised import view
+from train.errors import TrainError
+from train.judge import CROP_PCT
+
+TAPS = {"act": "before GRN", "grn": "after GRN"}
+"""Step of a block whose output is looked at -> its name on the plot."""
+
+ROUNDING = float(np.finfo(np.float32).eps)
+"""Beside the largest channel, one of this norm holds nothing but rounding errors."""
+
+
+class Row(NamedTuple):
+    """Mean and standard deviation over the images of the distance at one point of one model."""
+
+    checkpoint: str
+    layer: str
+    tap: str
+    mean: float
+    std: float
+
+
+def cosine_distance(features: np.ndarray) -> float:
+    """Mean over all pairs of channels of (1 - cos(X_i, X_j)) / 2, where X_i are the H W values of channel i.
+
+    features (H, W, C). Equal channels give 0, orthogonal ones (1 - 1 / C) / 2. Dead channels,
+    which have no direction, count as equal to each other and orthogonal to the rest. The sum
+    over pairs is the squared length of the sum of the unit vectors.
+    """
+    vectors = features.reshape(-1, features.shape[-1]).astype(np.float64)
+    norms = np.linalg.norm(vectors, axis=0)
+    alive = norms > ROUNDING * norms.max()
+    together = (vectors[:, alive] / norms[alive]).sum(1)
+    dead = len(norms) - alive.sum()
+    return float(1 - (together @ together + dead**2) / len(norms) ** 2) / 2
+
+
+def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
+    """Write cosine_distance.csv and cosine_distance.svg, a curve a checkpoint, to the output folder."""
+    first = config.finetune or config.resume
+    if not first:
+        raise TrainError("--task analyse: name the checkpoint with --finetune or --resume, more of them with --against")
+    paths = [first, *(config.against or ())]
+    models = [_model(config, path) for path in paths]  # all mistakes come before the work
+    backend, folder = load(config.backend), look.make_folder(config)
+    rows = [row for path, model in zip(paths, models, strict=True) for row in _rows(config, path, model, backend)]
+    with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
+        csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
+    (folder / "cosine_distance.svg").write_text(plots.framed(_plot(paths, rows)), encoding="utf-8")
+    print(f"written: {folder}/cosine_distance.csv and .svg")
+
+
+def _model(config: Config, path: str) -> spec.Classifier:
+    """The checkpoint's encoder under a head that nobody looks at."""
+    encoder = weights.load(path).model.encoder
+    look.check_channels(config, path, encoder)
+    checks.image_size(config.image_size, encoder.patch_size)
+    return spec.Classifier(encoder, num_classes=1)
+
+
+def _rows(config: Config, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
+    module = backend.build(model, dtype=config.precision, device=config.device)
+    backend.set_arrays(module, weights.first_arrays(model, config.seed, 1.0, path))
+    blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
+    found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
+    crop = CROP_PCT if config.crop_pct is None else config.crop_pct
+    for image in look.images(config):  # one by one: all steps' outputs of base take 250 MB an image
+        pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
+        taps = backend.forward(module, pixels, taps=True)
+        for (block, tap), distances in found.items():
+            distances.append(cosine_distance(taps[f"{block}.{tap}"][0]))
+    for (block, tap), distances in found.items():
+        yield Row(path, block, tap, float(np.mean(distances)), float(np.std(distances)))
+    print(f"{path}: {len(blocks)} blocks on {len(distances):,} images")
+
+
+def _plot(paths: list[str], rows: list[Row]) -> str:
+    """Distance over depth, a colour a checkpoint, dashed before GRN."""
+    names = [Path(path).name for path in paths]
+    if len(set(names)) < len(names):
+        names = paths
+    curves = []
+    for index, path in enumerate(paths):
+        for tap, told in TAPS.items():
+            own = [row for row in rows if (row.checkpoint, row.tap) == (path, tap)]
+            depth = np.linspace(0, 1, len(own)) if len(own) > 1 else np.array([0.0])
+            mean, std = (np.array([getattr(row, name) for row in own]) for name in ("mean", "std"))
+            name = f"{names[index]}, {told}" if len(paths) > 1 else told
+            curves.append(plots.Curve(name, depth, mean, mean - std, mean + std, index, dashed=tap == "act"))
+    return plots.draw("Cosine distance between channels", "depth, first block to last", curves)

@@ -1,0 +1,68 @@
+"""What the tasks that look into a checkpoint share: the images to look at, and the model's flags checked."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+import spec
+from train.config import Config
+from train.data.decode import BrokenImage
+from train.data.feed import read
+from train.data.sources import Item, Source, open_judged
+from train.errors import TrainError
+
+
+class Files:
+    """Image files named one by one, all of one class; TrainError for one that is not there."""
+
+    classes = (".",)
+
+    def __init__(self, files: tuple[str, ...]) -> None:
+        for file in files:
+            if Path(file).is_dir():
+                raise TrainError(f"--images {file}: a folder; give it as --data_path {file}")
+            if not Path(file).is_file():
+                raise TrainError(f"--images {file}: no such file")
+        self.files, self.labels, self.fingerprint = files, [0] * len(files), "\n".join(files)
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> Item:
+        return Path(self.files[index]).read_bytes(), 0, self.files[index]
+
+
+def images(config: Config) -> Iterator[np.ndarray]:
+    """Each (H, W, C) uint8: those of --images, or --num_images of --data_path, evenly spread over what it has.
+
+    Of a path with several parts, those for validation. An image that cannot be read costs a
+    line; TrainError when none can.
+    """
+    source: Source = Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
+    count = len(source) if config.images else min(config.num_images, len(source))
+    broken = 0
+    for index in np.linspace(0, len(source), count, endpoint=False).astype(int).tolist():
+        try:
+            yield read(source, index, config.in_chans)[0]
+        except BrokenImage as error:
+            broken += 1
+            print(f"skipped: {error}")
+    if broken == count:
+        raise TrainError(f"{'--images' if config.images else '--data_path'}: none of the {count} images can be read")
+
+
+def check_channels(config: Config, path: str, encoder: spec.Encoder) -> None:
+    """TrainError when the flags speak of other images than the model in a checkpoint takes."""
+    found = encoder.in_chans
+    if found != config.in_chans:
+        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
+
+
+def make_folder(config: Config) -> Path:
+    """The output folder, made; TrainError when it cannot be."""
+    try:
+        config.run_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
+    return config.run_dir

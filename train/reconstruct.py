@@ -1,0 +1,74 @@
+"""`--task reconstruct`: what a masked autoencoder makes of images, as pictures, from a checkpoint of any format."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from itertools import islice
+
+import numpy as np
+
+import backends
+import spec
+from backends.protocol import Arrays, Backend
+from spec import checks
+from train import look, weights
+from train.config import Config
+from train.data.pixels import normalise
+from train.data.transforms import centre_crop
+from train.errors import TrainError
+from train.masks import random_masks
+from train.pictures import reconstruct, triptych
+from train.pretrain import PICTURE_POSITION, PICTURED
+
+
+def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
+    """Write reconstruction-00.png and so on to the output folder, eight images on each.
+
+    The masks depend on --seed and on an image's place alone, so that two checkpoints can be compared.
+    """
+    path = config.finetune or config.resume
+    if not path:
+        raise TrainError("--task reconstruct: name the checkpoint with --finetune or --resume")
+    model, arrays = _model(config, path)
+    crops = (centre_crop(image, config.image_size) for image in look.images(config))
+    backend, folder = load(config.backend), look.make_folder(config)
+    module = backend.build(model, dtype=config.precision, device=config.device)
+    backend.set_arrays(module, arrays)
+    visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
+    print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
+    number = 0
+    while batch := list(islice(crops, PICTURED)):
+        pixels = np.stack(batch)
+        places = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
+        mask = random_masks(config.seed, places, model.grid, visible)
+        out = backend.forward(module, normalise(pixels, config.mean, config.std), mask, engine=config.engine)
+        rebuilt = reconstruct(pixels, mask, out["prediction"], model, config.mean, config.std)
+        file = folder / f"reconstruction-{number:02d}.png"
+        triptych(pixels, mask, rebuilt, model.encoder.patch_size).save(file)
+        print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
+        number += 1
+
+
+def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
+    """The autoencoder in a checkpoint, on images of the size and with the mask ratio that are asked for.
+
+    A file may not tell how its model was trained: --norm_pix_loss False and --grn_scope batch do.
+    """
+    checkpoint = weights.load(path)
+    theirs = checkpoint.model
+    if not isinstance(theirs, spec.FCMAE) or checkpoint.absent:
+        raise TrainError(
+            f"--finetune {path}: has no decoder, so it reconstructs nothing; pre-train one, or give a pre-training"
+            " checkpoint (released ones are often encoders only)"
+        )
+    look.check_channels(config, path, theirs.encoder)
+    patch = theirs.encoder.patch_size
+    height, width = checks.image_size(config.image_size, patch)
+    scope = config.grn_scope if config.grn_scope == "batch" else theirs.encoder.grn_scope
+    model = replace(
+        theirs,
+        encoder=replace(theirs.encoder, grn_scope=scope),
+        image_size=(height, width),
+        mask_ratio=checks.mask_ratio(config.mask_ratio, (height // patch, width // patch)),
+        norm_target=theirs.norm_target and config.norm_pix_loss,
+    )
+    return model, {name: weights.read(path, checkpoint, name) for name in spec.parameters(model)}
