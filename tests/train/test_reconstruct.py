@@ -1,0 +1,114 @@
+"""`--task reconstruct`: from any checkpoint with a decoder, the same pictures in both frameworks."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import backends
+import spec
+from backends.initial import initial_arrays
+from backends.protocol import State
+from convert.models import describe
+from tests.train.images import encoded, pixels, tree
+from train import checkpoint, cli
+from train.__main__ import main
+from train.pictures import GAP, REMOVED
+
+GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
+FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tree(tmp_path_factory.mktemp("images"), classes=2, each=5)
+
+
+def reconstruct(out: Path, *flags: str) -> list[np.ndarray]:
+    """The pictures that a command writes."""
+    words = ["--task", "reconstruct", "--input_size", "64", "--output_dir", str(out), *flags]
+    assert main(words) == 0
+    return [np.asarray(Image.open(file)) for file in sorted(out.glob("*.png"))]
+
+
+def test_both_frameworks_draw_the_same_pictures(images: Path, tmp_path: Path) -> None:
+    flags = ("--finetune", str(FCMAE), "--data_path", str(images), "--num_images", "2")
+    ((ours,), (theirs,)) = (reconstruct(tmp_path / name, *flags, "--backend", name) for name in backends.NAMES)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1  # a pixel may round the other way
+
+
+def test_eight_images_fill_a_sheet(images: Path, tmp_path: Path) -> None:
+    flags = ("--finetune", str(FCMAE), "--data_path", str(images), "--num_images", "99", "--backend", "torch")
+    first, second = reconstruct(tmp_path, *flags)
+    assert first.shape[1] - second.shape[1] == 6 * (128 + GAP)
+
+
+def test_named_files_seed_and_ratio_are_what_is_drawn(images: Path, tmp_path: Path) -> None:
+    Image.fromarray(pixels(7, 90, 70)).save(tmp_path / "mine.png")
+    files = [str(tmp_path / "mine.png"), str(images / "c0" / "0.jpg"), str(tmp_path / "broken.jpg")]
+    Path(files[2]).write_bytes(encoded(pixels(1))[:99])
+    flags = ("--backend", "torch", "--resume", str(FCMAE), "--images", *files)
+    (sheet,) = reconstruct(tmp_path / "a", *flags)
+    (again,) = reconstruct(tmp_path / "b", *flags)
+    np.testing.assert_array_equal(sheet, again)
+    for change in (("--seed", "1"), ("--mask_ratio", "0.3"), ("--norm_pix_loss", "False"), ("--grn_scope", "batch")):
+        (other,) = reconstruct(tmp_path / "c", *flags, *change)
+        assert other.shape == sheet.shape
+        assert (other != sheet).any(), change
+    (fewer,) = reconstruct(tmp_path / "d", *flags, "--mask_ratio", "0.3")
+    assert np.all(sheet == REMOVED, -1).sum() > np.all(fewer == REMOVED, -1).sum() > 0
+
+
+def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = "--depths 1 1 --dims 4 8 --decoder_embed_dim 4 --patch_size 4 --input_size 16 --mask_ratio 0.4 --output_dir"
+    config = cli.parse([*words.split(), str(tmp_path)])
+    model = spec.fcmae(depths=(1, 1), dims=(4, 8), in_chans=1, patch_size=4, image_size=16, decoder_dim=4)
+    (tmp_path / "config.toml").write_text(config.to_toml())
+    meta = {"identity": {"model": describe(model)}}
+    path = checkpoint.save(tmp_path / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    for place in (tmp_path, path):
+        for more in ([], ["--images", str(_grey(tmp_path))]):
+            resolved = cli.read(["--task", "reconstruct", "--finetune", str(place), *more])
+            found = resolved.config
+            assert (found.input_size, found.in_chans, found.mask_ratio, found.data_path) == ((16,), 1, 0.4, "digits")
+            assert resolved.origins["mask_ratio"] == str(tmp_path / "config.toml")
+            assert found.output_dir == ""
+    assert (
+        cli.read(["--task", "reconstruct", "--finetune", str(tmp_path), "--mask_ratio", "0.5"]).config.mask_ratio == 0.5
+    )
+    assert main(["--task", "reconstruct", "--finetune", str(path), "--output_dir", str(tmp_path / "out")]) == 0
+    assert "9 of 16 patches visible" in capsys.readouterr().out
+
+
+def _grey(folder: Path) -> Path:
+    file = folder / "grey.png"
+    Image.fromarray(pixels(3)[..., 0]).save(file)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        ("", "--task reconstruct: name the checkpoint with --finetune or --resume"),
+        ("--finetune {classifier} --images {image}", "--finetune {classifier}: has no decoder"),
+        ("--finetune {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
+        ("--finetune {fcmae}", "--in_chans 1: the model in {fcmae} takes 3; give --in_chans 3"),
+        ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),
+        ("--finetune {fcmae} --images none.png", "--images none.png: no such file"),
+        ("--finetune {fcmae} --images {broken}", "--images: none of the 1 images can be read"),
+        ("--finetune {fcmae} --images {image} --input_size 50", "image_size: the height 50 is no multiple"),
+        ("--finetune {fcmae} --images {image} --mask_ratio 1", "mask_ratio: 1.0 is not between 0 and 1"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    images: Path, tmp_path: Path, words: str, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "broken.jpg").write_bytes(b"no image")
+    places = {"classifier": CLASSIFIER, "fcmae": FCMAE, "folder": images, "image": images / "c0" / "1.jpg"}
+    places["broken"] = tmp_path / "broken.jpg"
+    flags = words.format(**places).split()
+    assert main(["--task", "reconstruct", "--backend", "torch", "--output_dir", str(tmp_path / "out"), *flags]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"train: {line.format(**places)}")
+    assert said.count("\n") == 1
