@@ -3,11 +3,12 @@
 import io
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import matplotlib
 import numpy as np
-from matplotlib.figure import Figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 POINTS = 400
 """Most points of a curve; longer ones become means, with a band from the least to the greatest value."""
@@ -98,6 +99,9 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], colour: int, dashed
 
 def draw(title: str, x_label: str, curves: Sequence[Curve]) -> str:
     """An SVG element whose colours are still to be filled in, by `framed` or `inline`."""
+    import matplotlib  # a third of a second to import: only when something is drawn
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(4.8, 2.9), layout="constrained")
         axes = figure.add_subplot()
@@ -124,7 +128,7 @@ def inline(svg: str) -> str:
     return _filled(svg, {name: f"var(--{name})" for name in LIGHT})
 
 
-def _add(axes: matplotlib.axes.Axes, curve: Curve) -> None:
+def _add(axes: "Axes", curve: Curve) -> None:
     colour = KEYS[f"curve-{curve.colour % CURVES}"]
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)

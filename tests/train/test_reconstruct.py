@@ -38,6 +38,18 @@ def test_both_frameworks_draw_the_same_pictures(images: Path, tmp_path: Path) ->
     assert np.abs(ours.astype(int) - theirs).max() <= 1  # a pixel may round the other way
 
 
+def test_the_last_picture_of_a_run_can_be_had_again(images: Path, tmp_path: Path) -> None:
+    words = (
+        "--parity_check False --model none --depths 1 1 --dims 8 16 --decoder_embed_dim 8 --patch_size 4"
+        " --input_size 16 --batch_size 5 --epochs 2 --warmup_epochs 1 --mask_ratio 0.4 --seed 3 --backend torch"
+    )
+    assert main([*words.split(), "--data_path", str(images), "--output_dir", str(tmp_path / "run")]) == 0
+    flags = ["--task", "reconstruct", "--backend", "torch", "--seed", "3", "--output_dir", str(tmp_path / "out")]
+    assert main([*flags, "--finetune", str(tmp_path / "run")]) == 0
+    drawn, again = tmp_path / "run" / "pictures" / "step-00000004.png", tmp_path / "out" / "reconstruction-00.png"
+    np.testing.assert_array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(drawn)))
+
+
 def test_eight_images_fill_a_sheet(images: Path, tmp_path: Path) -> None:
     flags = ("--finetune", str(FCMAE), "--data_path", str(images), "--num_images", "99", "--backend", "torch")
     first, second = reconstruct(tmp_path, *flags)
