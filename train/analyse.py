@@ -15,12 +15,12 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
-from spec import checks
 from train import look, plots, weights
 from train.config import Config
 from train.data.pixels import normalise
 from train.data.supervised import view
 from train.errors import TrainError
+from train.evaluate import check_images
 from train.judge import CROP_PCT
 
 TAPS = {"act": "before GRN", "grn": "after GRN"}
@@ -73,8 +73,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 def _model(config: Config, path: str) -> spec.Classifier:
     """The checkpoint's encoder under a head that nobody looks at."""
     encoder = weights.load(path).model.encoder
-    look.check_channels(config, path, encoder)
-    checks.image_size(config.image_size, encoder.patch_size)
+    check_images(config, path, encoder)
     return spec.Classifier(encoder, num_classes=1)
 
 

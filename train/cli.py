@@ -27,9 +27,6 @@ EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 
 BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
 
-LATER = {group.__doc__ for group in (FinetuneFlags, AugmentFlags, LookFlags)}
-"""Groups of flags that have no use in pre-training."""
-
 LOOKING = ("reconstruct", "analyse")
 """Tasks for which a run's own images and model are the defaults."""
 
@@ -48,8 +45,17 @@ DESCRIPTION = (
     " a fully convolutional masked autoencoder (FCMAE) comes first."
 )
 EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/recipes.py.
---task finetune --help lists the flags of fine-tuning; --show_recipe prints a run's values and their sources.
+--task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint;
+--show_recipe prints a run's values and their sources.
 The same command in the same --output_dir goes on where the run stopped."""
+
+
+HIDDEN: dict[str | None, tuple[str, ...]] = {
+    FinetuneFlags.__doc__: ("finetune", *LOOKING),
+    AugmentFlags.__doc__: ("finetune",),
+    LookFlags.__doc__: LOOKING,
+}
+"""Groups of flags that --help leaves out, but for some tasks."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -102,20 +108,17 @@ def _of_run(given: Sequence[Layer]) -> list[Layer]:
     if asked.get("task") not in LOOKING or not file.is_file():
         return []
     known = {member.name for group in (DataFlags, ModelFlags) for member in fields(group)}
-    layers = _given(_words(str(file)), str(file))
-    return [
-        Layer(source, {name: value for name, value in values.items() if name in known}) for source, values in layers
-    ]
+    told = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
+    return [Layer(str(file), {name: value for name, value in told.items() if name in known})]
 
 
 def _task(argv: Sequence[str]) -> str:
     """The task whose flags --help lists."""
     words = " ".join(argv)
-    return (
-        "finetune"
-        if re.search(r"--(task|recipe)[ =](finetune|eval|reconstruct|analyse)|--eval[ =](True|true|1)", words)
-        else "pretrain"
-    )
+    looking = re.search(rf"--task[ =]({'|'.join(LOOKING)})", words)
+    if looking:
+        return looking[1]
+    return "finetune" if re.search(r"--(task|recipe)[ =](finetune|eval)|--eval[ =](True|true|1)", words) else "pretrain"
 
 
 def _words(path: str) -> list[str]:
@@ -163,7 +166,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
     hints = get_type_hints(Config)
     for title, members in groups():
-        shown = task == "finetune" or title not in LATER
+        shown = title not in HIDDEN or task in HIDDEN[title]
         group = parser.add_argument_group(title if shown else None)
         for member in members:
             default = TASKS[task].values.get(member.name, member.default)

@@ -9,7 +9,7 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from spec import checks
-from train import look, weights
+from train import weights
 from train.config import Config
 from train.data.classes import describe, listed
 from train.data.sources import Source, open_judged
@@ -44,8 +44,15 @@ def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> No
     """TrainError or SpecError where the flags do not fit the checkpoint."""
     if config.model_ema_eval and not ema:
         raise TrainError(f"--model_ema_eval True: {path} holds no average")
-    checks.image_size(config.image_size, model.encoder.patch_size)
-    look.check_channels(config, path, model.encoder)
+    check_images(config, path, model.encoder)
+
+
+def check_images(config: Config, path: str, encoder: spec.Encoder) -> None:
+    """TrainError or SpecError unless the encoder in a checkpoint takes the images that the flags describe."""
+    checks.image_size(config.image_size, encoder.patch_size)
+    found = encoder.in_chans
+    if found != config.in_chans:
+        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
 
 
 def _trainer(

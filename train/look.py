@@ -1,11 +1,10 @@
-"""What the tasks that look into a checkpoint share: the images to look at, and the model's flags checked."""
+"""What the tasks that look into a checkpoint share: the images to look at, and a place for what they show."""
 
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-import spec
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
@@ -50,13 +49,6 @@ def images(config: Config) -> Iterator[np.ndarray]:
             print(f"skipped: {error}")
     if broken == count:
         raise TrainError(f"{'--images' if config.images else '--data_path'}: none of the {count} images can be read")
-
-
-def check_channels(config: Config, path: str, encoder: spec.Encoder) -> None:
-    """TrainError when the flags speak of other images than the model in a checkpoint takes."""
-    found = encoder.in_chans
-    if found != config.in_chans:
-        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
 
 
 def make_folder(config: Config) -> Path:

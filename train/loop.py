@@ -211,7 +211,7 @@ def _open_run_dir(config: Config) -> None:
     """Make the run directory and write config.toml; TrainError when that cannot be."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        about = f"# {_versions()}\n# {machine.describe()}\n"
+        about = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
         (config.run_dir / "config.toml").write_text(about + config.to_toml(), encoding="utf-8")
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None

@@ -11,12 +11,16 @@ CPUS = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
-def describe() -> str:
-    """Processor, cores, system and NVIDIA GPUs, e.g. "AMD EPYC 9B14, 16 cores, Linux x86_64, 8 x NVIDIA H100"."""
+def describe(devices: int = 1) -> str:
+    """Processor, cores, system and NVIDIA GPUs, e.g. "AMD EPYC 9B14, 16 cores, Linux x86_64, 8 x NVIDIA H100".
+
+    devices: how many share an update, on this machine and others.
+    """
     cores = f"{os.cpu_count()} cores"
     gpus = Counter(re.findall(r"^Model:\s*(.+)$", _text(NVIDIA.glob("*/information")), re.MULTILINE))
     parts = [_processor(), cores, f"{platform.system()} {platform.machine()}"]
-    return ", ".join([*parts, *(f"{count} x {name}" for name, count in gpus.items())])
+    parts += [f"{count} x {name}" for name, count in sorted(gpus.items())]
+    return ", ".join(parts) + (f"; {devices} devices share an update" if devices > 1 else "")
 
 
 def _processor() -> str:

@@ -15,6 +15,7 @@ from train.config import Config
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
+from train.evaluate import check_images
 from train.masks import random_masks
 from train.pictures import reconstruct, triptych
 from train.pretrain import PICTURE_POSITION, PICTURED
@@ -60,9 +61,9 @@ def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
             f"--finetune {path}: has no decoder, so it reconstructs nothing; pre-train one, or give a pre-training"
             " checkpoint (released ones are often encoders only)"
         )
-    look.check_channels(config, path, theirs.encoder)
+    check_images(config, path, theirs.encoder)
     patch = theirs.encoder.patch_size
-    height, width = checks.image_size(config.image_size, patch)
+    height, width = config.image_size
     scope = config.grn_scope if config.grn_scope == "batch" else theirs.encoder.grn_scope
     model = replace(
         theirs,

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -48,7 +48,7 @@ class Record:
         expected, origins = resolve([Layer("given", named)])
         task = TASKS[config.task].values
         found = []
-        for member in fields(Config):
+        for member in (member for _, members in groups() for member in members):
             value = getattr(config, member.name)
             origin = origins[member.name] if value == getattr(expected, member.name) else "given"
             default = task.get(member.name, member.default)
