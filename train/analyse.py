@@ -83,7 +83,7 @@ def _rows(config: Config, path: str, model: spec.Classifier, backend: Backend) -
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
     found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    for image in look.images(config):  # one by one: all steps' outputs of base take 250 MB an image
+    for image in look.images(config):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
         pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
         taps = backend.forward(module, pixels, taps=True)
         for (block, tap), distances in found.items():

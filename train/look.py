@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -55,6 +56,7 @@ def make_folder(config: Config) -> Path:
     """The output folder, made; TrainError when it cannot be."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=config.run_dir):
+            return config.run_dir
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
-    return config.run_dir

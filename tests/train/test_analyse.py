@@ -120,13 +120,14 @@ def test_encoders_alone_and_several_checkpoints_share_a_plot(images: Path, tmp_p
         ("--finetune {fcmae} --against {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3"),
         ("--finetune {fcmae} --input_size 50", "image_size: the height 50 is no multiple"),
+        ("--finetune {fcmae} --input_size 64 --output_dir /proc/out", "--output_dir /proc/out: cannot be written"),
     ],
 )
 def test_a_mistake_is_one_line(
     images: Path, tmp_path: Path, words: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"fcmae": FCMAE, "folder": images}
-    flags = [*words.format(**places).split(), "--data_path", str(images), "--output_dir", str(tmp_path / "out")]
+    flags = ["--data_path", str(images), "--output_dir", str(tmp_path / "out"), *words.format(**places).split()]
     assert main(["--task", "analyse", "--backend", "torch", *flags]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"train: {line.format(**places)}")
