@@ -18,6 +18,7 @@ from backends.protocol import Backend
 from train import look, plots, weights
 from train.config import Config
 from train.data.pixels import normalise
+from train.data.sources import Source
 from train.data.supervised import view
 from train.errors import TrainError
 from train.evaluate import check_images
@@ -61,9 +62,10 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if not first:
         raise TrainError("--task analyse: name the checkpoint with --finetune or --resume, more of them with --against")
     paths = [first, *(config.against or ())]
-    models = [_model(config, path) for path in paths]  # all mistakes come before the work
+    models, source = [_model(config, path) for path in paths], look.source(config)  # all mistakes before the work
     backend, folder = load(config.backend), look.make_folder(config)
-    rows = [row for path, model in zip(paths, models, strict=True) for row in _rows(config, path, model, backend)]
+    found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
+    rows = [row for each in found for row in each]
     with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
     (folder / "cosine_distance.svg").write_text(plots.framed(_plot(paths, rows)), encoding="utf-8")
@@ -77,13 +79,14 @@ def _model(config: Config, path: str) -> spec.Classifier:
     return spec.Classifier(encoder, num_classes=1)
 
 
-def _rows(config: Config, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
+def _rows(config: Config, source: Source, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
+    """The rows of one checkpoint, tap by tap."""
     module = backend.build(model, dtype=config.precision, device=config.device)
     backend.set_arrays(module, weights.first_arrays(model, config.seed, 1.0, path))
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
     found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    for image in look.images(config):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
+    for image in look.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
         pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
         taps = backend.forward(module, pixels, taps=True)
         for (block, tap), distances in found.items():

@@ -33,13 +33,16 @@ class Files:
         return Path(self.files[index]).read_bytes(), 0, self.files[index]
 
 
-def images(config: Config) -> Iterator[np.ndarray]:
-    """Each (H, W, C) uint8: those of --images, or --num_images of --data_path, evenly spread over what it has.
+def source(config: Config) -> Source:
+    """The files of --images, or the part of --data_path for validation; TrainError when there is nothing to read."""
+    return Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
 
-    Of a path with several parts, those for validation. An image that cannot be read costs a
-    line; TrainError when none can.
+
+def images(config: Config, source: Source) -> Iterator[np.ndarray]:
+    """Each (H, W, C) uint8: all that --images names, or --num_images evenly spread over the source.
+
+    An image that cannot be read costs a line; TrainError when none can.
     """
-    source: Source = Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
     count = len(source) if config.images else min(config.num_images, len(source))
     broken = 0
     for index in np.linspace(0, len(source), count, endpoint=False).astype(int).tolist():

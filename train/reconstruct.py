@@ -30,14 +30,14 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if not path:
         raise TrainError("--task reconstruct: name the checkpoint with --finetune or --resume")
     model, arrays = _model(config, path)
-    crops = (centre_crop(image, config.image_size) for image in look.images(config))
+    source = look.source(config)  # all mistakes come before the work
     backend, folder = load(config.backend), look.make_folder(config)
     module = backend.build(model, dtype=config.precision, device=config.device)
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
-    number = 0
-    while batch := list(islice(crops, PICTURED)):
+    crops = (centre_crop(image, config.image_size) for image in look.images(config, source))
+    for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
         places = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
         mask = random_masks(config.seed, places, model.grid, visible)
@@ -46,7 +46,6 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         file = folder / f"reconstruction-{number:02d}.png"
         triptych(pixels, mask, rebuilt, model.encoder.patch_size).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
-        number += 1
 
 
 def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
