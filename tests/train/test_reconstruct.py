@@ -14,7 +14,7 @@ from convert.models import describe
 from tests.train.images import encoded, pixels, tree
 from train import checkpoint, cli
 from train.__main__ import main
-from train.pictures import GAP, REMOVED
+from train.pictures import GAP, LABEL, MARGIN, REMOVED
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
@@ -50,10 +50,13 @@ def test_the_last_picture_of_a_run_can_be_had_again(images: Path, tmp_path: Path
     np.testing.assert_array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(drawn)))
 
 
-def test_eight_images_fill_a_sheet(images: Path, tmp_path: Path) -> None:
-    flags = ("--finetune", str(FCMAE), "--data_path", str(images), "--num_images", "99", "--backend", "torch")
-    first, second = reconstruct(tmp_path, *flags)
+def test_eight_images_fill_a_sheet_and_no_two_have_the_same_mask(images: Path, tmp_path: Path) -> None:
+    files = [str(images / "c0" / "0.jpg")] * 10
+    first, second = reconstruct(tmp_path, "--finetune", str(FCMAE), "--backend", "torch", "--images", *files)
     assert first.shape[1] - second.shape[1] == 6 * (128 + GAP)
+    column = slice(0, MARGIN + LABEL + 128)
+    assert (first[:128, column] == second[:128, column]).all()
+    assert (first[:, column] != second[:, column]).any()
 
 
 def test_named_files_seed_and_ratio_are_what_is_drawn(images: Path, tmp_path: Path) -> None:
