@@ -11,12 +11,19 @@ from train.errors import TrainError
 COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run}
 """What does a task that trains nothing."""
 
+EX_TEMPFAIL = 75
+"""Not done, but try again: sysexits.h's number, which schedulers and scripts can tell from an error's."""
+
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or look into a checkpoint; returns the exit status, 2 after one line about a mistake."""
+    """Train, or look into a checkpoint; returns the exit status, which docs/reliability.md explains."""
     try:
         config = cli.parse(sys.argv[1:] if argv is None else argv)
-        COMMANDS.get(config.task, loop.run)(config)
+        if config.task in COMMANDS:
+            COMMANDS[config.task](config)
+        elif stopped := loop.run(config):
+            print(f"train: {stopped}", file=sys.stderr)
+            return EX_TEMPFAIL
     except (TrainError, SpecError, BackendError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2

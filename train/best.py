@@ -25,10 +25,10 @@ class Best:
         return [name for name in JUDGED if name in scores and scores[name] > self.scores.get(name, -1.0)]
 
     def keep(self, step: int, scores: Mapping[str, float], state: State, meta: Mapping[str, Any]) -> None:
-        """Keep the state wherever it scores higher than all before."""
+        """Keep the state wherever it scores higher than all before; what cannot be kept was not reached."""
         for name in self.raised(scores):
-            self.scores[name] = scores[name]
             self._keep(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
+            self.scores[name] = scores[name]
 
     def _keep(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
         """The new one is whole before the old one goes, even one of a later step that a run left behind."""

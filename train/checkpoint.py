@@ -46,25 +46,39 @@ class Checkpoint:
 
 
 def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int) -> Path:
-    """Write root/step-XXXXXXXX, keep that and the keep - 1 before it, and return its path."""
+    """Write root/step-XXXXXXXX, keep that and the keep - 1 before it, and return its path.
+
+    TrainError where that cannot be, for want of space or of numbers: what was there before is
+    there still, and what was written of it is not.
+    """
     path = place(root, step)
-    aside = root / f"{ASIDE}{path.name}"
+    _refuse_broken(path, state)
     try:
-        shutil.rmtree(aside, ignore_errors=True)
-        aside.mkdir(parents=True)
-        files = {f"{part}.safetensors": _write(aside / f"{part}.safetensors", arrays) for part, arrays in _parts(state)}
-        manifest = {"version": VERSION, "step": step, "t": state.t, "files": files, "meta": meta}
-        _sync(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
-        _sync_folder(aside)
-        _delete(path)
-        aside.rename(path)
-        _sync_folder(root)
+        _write_all(root, path, step, state, meta)
+        before = [old for number, old in _steps(root) if number < step]
+        for old in before[keep - 1 :]:
+            _retire(old)
     except OSError as error:
-        raise TrainError(f"{path}: cannot be written: {error.strerror}") from None
-    before = [old for number, old in _steps(root) if number < step]
-    for old in before[keep - 1 :]:
-        _delete(old)
+        raise TrainError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        _sweep(root)
     return path
+
+
+def _write_all(root: Path, path: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
+    """Write a checkpoint aside, and give it its name once it is whole and on the disk."""
+    aside = root / f"{ASIDE}{path.name}"
+    _sweep(root)
+    aside.mkdir(parents=True)
+    files = {f"{part}.safetensors": _write(aside / f"{part}.safetensors", arrays) for part, arrays in _parts(state)}
+    manifest = {"version": VERSION, "step": step, "t": state.t, "files": files, "meta": meta}
+    _sync(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
+    _sync_folder(aside)
+    if path.exists():
+        _retire(path)
+    aside.rename(path)
+    _sync_folder(root)
+    _sync_folder(root.parent)
 
 
 def place(root: Path, step: int) -> Path:
@@ -72,10 +86,14 @@ def place(root: Path, step: int) -> Path:
     return root / f"step-{step:08d}"
 
 
+def latest(root: Path) -> Path | None:
+    """The newest checkpoint below root, unread."""
+    return next((path for _, path in _steps(root)), None)
+
+
 def newest(root: Path, report: Callable[[str], None]) -> Checkpoint | None:
     """The newest checkpoint below root whose checksums hold; a line is reported for each that fails."""
-    for leftover in (*root.glob(f"{ASIDE}*"), *root.glob(f"{DOOMED}*")):
-        shutil.rmtree(leftover, ignore_errors=True)
+    _sweep(root)
     steps = _steps(root)
     for _, path in steps:
         try:
@@ -98,6 +116,20 @@ def read(path: Path) -> Checkpoint:
         raise Damaged(f"{path}: format version {version}, this program reads {VERSION}")
     arrays = {part: _read(path / name, files[name]) for part in PARTS if (name := f"{part}.safetensors") in files}
     return Checkpoint(path, step, State(**arrays, t=t), meta)
+
+
+def _refuse_broken(path: Path, state: State) -> None:
+    """TrainError for a state that holds a number which is none: it could only be gone on from to nothing."""
+    for part, arrays in _parts(state):
+        for name, array in arrays.items():
+            if not np.isfinite(array).all():
+                raise TrainError(f"{path}: not written: {part} {name} is not finite")
+
+
+def _sweep(root: Path) -> None:
+    """Remove what is no checkpoint any more, or never became one."""
+    for leftover in (*root.glob(f"{ASIDE}*"), *root.glob(f"{DOOMED}*")):
+        shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _parts(state: State) -> list[tuple[str, Arrays]]:
@@ -135,12 +167,9 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
     return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
 
 
-def _delete(path: Path) -> None:
-    """Remove a checkpoint; it loses its name first, so that half of one is never read."""
-    if path.exists():
-        doomed = path.with_name(f"{DOOMED}{path.name}")
-        path.rename(doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
+def _retire(path: Path) -> None:
+    """Take a checkpoint's name, so that half of one is never read; it is swept away afterwards."""
+    path.rename(path.with_name(f"{DOOMED}{path.name}"))
 
 
 def _sync(file: Path, data: bytes) -> None:

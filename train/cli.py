@@ -40,6 +40,9 @@ ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
 }
 """Published switches that say in other words what a flag of ours does."""
 
+PROJECT = "convnext"
+"""The published --project, which --enable_wandb True means where there is none."""
+
 DESCRIPTION = (
     "Pre-train, fine-tune, evaluate and look into ConvNeXt V2;"
     " a fully convolutional masked autoencoder (FCMAE) comes first."
@@ -92,6 +95,9 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
     path = values.pop("config", None)
+    project, tracked = values.pop("project", PROJECT), values.pop("enable_wandb", False)
+    if tracked:
+        values.setdefault("wandb", project)
     for alias in ALIASES.keys() & values.keys():
         switch = values.pop(alias)
         for name, value in ALIASES[alias][switch].items():
@@ -147,7 +153,7 @@ def _unknown(word: str) -> str:
     name = word.split("=")[0]
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
-    known = [*(member.name for member in fields(Config)), *ALIASES, "show_recipe"]
+    known = [*(member.name for member in fields(Config)), *ALIASES, "enable_wandb", "project", "show_recipe"]
     near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 
@@ -172,7 +178,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
             default = TASKS[task].values.get(member.name, member.default)
             told = _argument(member, hints[member.name], default)
             group.add_argument(f"--{member.name}", **told if shown else told | {"help": argparse.SUPPRESS})
-    for alias in ALIASES:
+    parser.add_argument("--project", help=argparse.SUPPRESS)
+    for alias in (*ALIASES, "enable_wandb"):
         switch: dict[str, Any] = {"type": lambda word: _read(word, bool, (), False), "help": argparse.SUPPRESS}
         parser.add_argument(f"--{alias}", **switch | BARE)
     return parser

@@ -42,6 +42,7 @@ class RunFlags:
     output_dir: str = flag("", "run directory; by default runs/ and what the run is")
     log_dir: str = flag("", "TensorBoard events; <output_dir>/tb by default")
     print_freq: int = flag(20, "updates between two lines of the log", at_least=1)
+    wandb: str = flag("", "Weights & Biases project to log to as well")
     picture_freq: int = flag(20, "epochs between two reconstruction pictures; 0 draws none", at_least=0)
 
 
@@ -54,6 +55,7 @@ class CheckpointFlags:
     start_epoch: int = flag(0, "first epoch, where nothing is resumed", at_least=0)
     save_ckpt: bool = flag(True, "write checkpoints")
     save_ckpt_freq: int = flag(1, "epochs between two checkpoints", at_least=1)
+    save_every_steps: int | None = flag(None, "updates between two checkpoints, beside those", at_least=1)
     save_ckpt_num: int = flag(3, "newest checkpoints kept", at_least=1)
     max_steps: int | None = flag(None, "end the run, schedule included, after so many updates", at_least=1)
     stop_at_step: int | None = flag(None, "save and leave after this update; the schedule stays", at_least=1)

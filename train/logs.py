@@ -1,52 +1,33 @@
 """What a run writes down: metrics.jsonl, TensorBoard events, pictures, and its progress on the terminal."""
 
+import io
 import json
 import math
+import os
+import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import numpy as np
 from PIL import Image
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
-from tensorboard.summary.writer.event_file_writer import EventFileWriter
+from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from train.appended import Appended
+from train.errors import TrainError
 from train.judge import told
+from train.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
-
-
-class Meter:
-    """Means over the updates since it was last read; reading waits for the device."""
-
-    def __init__(self) -> None:
-        self.restart()
-
-    def add(self, outcome: Mapping[str, Any], images: int, skipped: int) -> None:
-        self.outcomes.append(outcome)
-        self.images += images
-        self.skipped += skipped
-
-    def read(self) -> dict[str, float]:
-        """loss, grad_norm, images_per_s, and how many broken images were skipped."""
-        names = ("loss", "grad_norm")
-        means = {name: float(np.mean([float(outcome[name]) for outcome in self.outcomes])) for name in names}
-        rate = self.images / (time.perf_counter() - self.began)
-        values = {**means, "images_per_s": rate, "skipped": self.skipped}
-        self.restart()
-        return values
-
-    def restart(self) -> None:
-        """Forget what was added, and begin to count time anew."""
-        self.outcomes: list[Mapping[str, Any]] = []
-        self.images = self.skipped = 0
-        self.began = time.perf_counter()
+MUCH = 0.2
+"""Share of the time spent waiting for batches that is worth a word."""
 
 
 class Silent:
@@ -63,7 +44,8 @@ class Silent:
 
     def say(self, line: str) -> None:
         """A line for the user, of this process."""
-        print(f"[{self.rank}] {line}", flush=True)
+        with suppress(OSError):
+            print(f"[{self.rank}] {line}", flush=True)
 
     def update(self) -> None:
         """One more update is done."""
@@ -76,15 +58,20 @@ class Silent:
 
 
 class RunLog:
-    """The log of a run from update `start` on; what an interrupted run wrote past it is dropped."""
+    """The log of a run from update `start` on; what an interrupted run wrote past it is dropped.
 
-    def __init__(self, run_dir: Path, events: Path, start: int, total: int) -> None:
+    A disk that is full or gone costs lines and no run: what cannot be written is said once, kept
+    in memory and written when there is room again.
+    """
+
+    def __init__(self, run_dir: Path, events: Path, start: int, total: int, tracker: Tracker | None = None) -> None:
         self.start, self.total, self.began = start, total, time.perf_counter()
-        self.pictures = run_dir / "pictures"
-        self.metrics = _truncated(run_dir / "metrics.jsonl", start).open("a", encoding="utf-8")
-        self.events = EventFileWriter(str(events))
-        restart = SessionLog(status=SessionLog.START)  # TensorBoard drops what it has from this step on
-        self.events.add_event(Event(wall_time=time.time(), step=start + 1, session_log=restart))
+        self.pictures, self.tracker = run_dir / "pictures", tracker
+        try:
+            self.metrics = Appended(_cut(run_dir / "metrics.jsonl", start), self.say)
+            self.events = _Events(events, start, self.say)
+        except OSError as error:
+            raise TrainError(f"{error.filename}: cannot be written: {error.strerror}") from None
         quiet = not sys.stderr.isatty()
         self.bar = tqdm(total=total, initial=start, bar_format=BAR, disable=quiet, dynamic_ncols=True)
 
@@ -96,12 +83,15 @@ class RunLog:
     ) -> None:
         self.bar.close()
         self.metrics.close()
-        self.events.close()
+        self.events.file.close()
+        if self.tracker:
+            self.tracker.close(failed=error is not None)
 
     def say(self, line: str) -> None:
-        """A line for the user, above the progress bar."""
-        tqdm.write(line)
-        sys.stdout.flush()
+        """A line for the user, above the progress bar; lost where nobody takes it."""
+        with suppress(OSError):
+            tqdm.write(line)
+            sys.stdout.flush()
 
     def update(self) -> None:
         """One more update is done."""
@@ -109,9 +99,10 @@ class RunLog:
 
     def record(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, the same as TensorBoard scalars, and on the terminal."""
-        self._write(step, epoch, values)
-        self._event(step, [Summary.Value(tag=f"train/{name}", simple_value=value) for name, value in values.items()])
+        self._write("train", step, epoch, values)
         shown = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['images_per_s']:,.0f} images/s"
+        if values["data_wait"] > MUCH:
+            shown += f", {values['data_wait']:.0%} of the time waiting for images"
         if not self.bar.disable:
             self.bar.set_postfix_str(shown)
             return
@@ -120,32 +111,65 @@ class RunLog:
 
     def judged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
         """The scores of an evaluation: a line of metrics.jsonl, TensorBoard scalars, and a line on the terminal."""
-        self._write(step, epoch, scores)
-        self._event(step, [Summary.Value(tag=f"val/{name}", simple_value=value) for name, value in scores.items()])
+        self._write("val", step, epoch, scores)
         self.say(f"step {step:,}, epoch {epoch:.1f}: {told(scores)}")
 
     def picture(self, step: int, image: Image.Image) -> Path:
         """Keep a reconstruction; returns its file."""
-        self.pictures.mkdir(exist_ok=True)
         file = self.pictures / f"step-{step:08d}.png"
-        image.save(file)
+        content = io.BytesIO()
+        image.save(content, "PNG")
+        try:
+            self.pictures.mkdir(exist_ok=True)
+            file.write_bytes(content.getvalue())
+        except OSError as error:
+            self.say(f"{file}: cannot be written: {error.strerror}")
         size = {"width": image.width, "height": image.height, "colorspace": len(image.getbands())}
-        shown = Summary.Image(**size, encoded_image_string=file.read_bytes())
-        self._event(step, [Summary.Value(tag="reconstruction", image=shown)])
+        shown = Summary.Image(**size, encoded_image_string=content.getvalue())
+        self.events.add(step=step, summary=Summary(value=[Summary.Value(tag="reconstruction", image=shown)]))
         return file
 
-    def _write(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        self.metrics.write(json.dumps({"step": step, "epoch": round(epoch, 4), **values}) + "\n")
-        self.metrics.flush()
+    def _write(self, group: str, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        line = {"step": step, "epoch": round(epoch, 4), "time": round(time.time(), 3), **values}
+        self.metrics.write((json.dumps(line) + "\n").encode())
+        named = {f"{group}/{name}": value for name, value in values.items()}
+        scalars = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
+        self.events.add(step=step, summary=Summary(value=scalars))
+        if self.tracker:
+            self.tracker.log(step, named)
 
-    def _event(self, step: int, values: list[Summary.Value]) -> None:
-        self.events.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+class _Events:
+    """A file of TensorBoard events, written by us: the thread of TensorBoard's own writer dies of a full disk."""
+
+    def __init__(self, folder: Path, start: int, say: Callable[[str], None]) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.file = Appended(
+            folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}", say
+        )
+        self.add(file_version="brain.Event:2")
+        self.add(step=start + 1, session_log=SessionLog(status=SessionLog.START))  # drop what is there
+
+    def add(self, **fields: Any) -> None:
+        content = io.BytesIO()
+        RecordWriter(content).write(Event(wall_time=time.time(), **fields).SerializeToString())
+        self.file.write(content.getvalue())
 
 
-def _truncated(file: Path, start: int) -> Path:
-    """The metrics file without the lines past update `start`, which this run writes anew."""
+def _cut(file: Path, start: int) -> Path:
+    """The metrics file without the lines past update `start`, which this run writes anew, nor what follows damage."""
     if file.exists():
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= start]
-        file.write_text("".join(kept), encoding="utf-8")
+        size = 0
+        for line in file.read_bytes().splitlines(keepends=True):
+            if not _whole(line, start):
+                break
+            size += len(line)
+        os.truncate(file, size)
     return file
+
+
+def _whole(line: bytes, start: int) -> bool:
+    try:
+        return line.endswith(b"\n") and json.loads(line)["step"] <= start
+    except (ValueError, KeyError, TypeError):
+        return False

@@ -1,31 +1,25 @@
 """The run: what happens between a command line and a trained model, in either framework."""
 
-import math
+import os
 import platform
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
-from itertools import islice
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 import backends
 import spec
-from backends.protocol import Arrays, Backend, Batch, Cluster, State, Trainer
-from train import checkpoint, machine, report, resume
-from train.best import Best
+from backends.protocol import Arrays, Backend, Cluster, State, Trainer
+from train import machine, report, resume
 from train.check import check_engine
 from train.config import Config
-from train.data.feed import Share
-from train.data.pipeline import prefetch
 from train.errors import TrainError
 from train.finetune import Finetuning
-from train.logs import Meter, RunLog, Silent
 from train.pretrain import Pretraining
+from train.run import Run, Stopped
 from train.schedule import Schedule
+from train.signals import Signals
 from train.task import Task
 
 TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
@@ -33,20 +27,23 @@ Say = Callable[[str], None]
 VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
-def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
-    """Train to the end of the schedule, or to --stop_at_step; TrainError for what cannot go on.
+def run(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopped | None:
+    """Train to the end of the schedule, or to --stop_at_step; how far it came where a signal has stopped it.
 
-    The framework is loaded when the task is known to be sound, and tells with whom and on how
-    many devices this process runs.
+    TrainError for what cannot go on. The framework is loaded when the task is known to be sound,
+    and tells with whom and on how many devices this process runs.
     """
     task = TASKS[config.task](config)
     backend = load(config.backend)
     cluster = backend.join(config.device)
-    _train(replace(config, devices=cluster.processes * cluster.devices), task, backend, cluster)
-    cluster.leave()
+    with Signals() as signals:  # after joining: jax.distributed has handlers of its own
+        config = replace(config, devices=cluster.processes * cluster.devices)
+        stopped = _train(config, task, backend, cluster, signals)
+        cluster.leave()
+    return stopped
 
 
-def _train(config: Config, task: Task, backend: Backend, cluster: Cluster) -> None:
+def _train(config: Config, task: Task, backend: Backend, cluster: Cluster, signals: Signals) -> Stopped | None:
     leads = cluster.rank == 0
     say: Say = print if leads else _silent
     schedule = Schedule.of(config, len(task.source))
@@ -60,7 +57,7 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster) -> No
         say(line)
     if start >= stop:
         say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
-        return
+        return None
     if config.parity_check and config.engine != "masked" and isinstance(task.model, spec.FCMAE):
         distance = check_engine(backend, task.model, engine=config.engine, dtype=config.precision, device=config.device)
         say(f"parity check passed: {distance}")
@@ -72,114 +69,10 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster) -> No
     elif first:
         trainer.restore(_unmoved(first))
     try:
-        _Run(config, task, schedule, trainer, cluster, own).go(start, stop)
+        return Run(config, task, schedule, trainer, cluster, own, signals).go(start, stop)
     finally:
         if leads:
-            print(report.told(config.run_dir))
-
-
-class _Run:
-    """A trainer on its way from one update to another."""
-
-    def __init__(
-        self,
-        config: Config,
-        task: Task,
-        schedule: Schedule,
-        trainer: Trainer,
-        cluster: Cluster,
-        identity: dict[str, Any],
-    ) -> None:
-        self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
-        self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
-        self.broken: set[str] = set()
-
-    def go(self, start: int, stop: int) -> None:
-        """Make the updates from `start` to `stop`, logging, saving and reviewing on the way."""
-        config, meter, review_freq = self.config, Meter(), self.task.review_freq
-        with self._log(start, stop) as self.log, closing(self._updates(start, stop)) as updates:
-            for step, (batches, broken) in enumerate(updates, start + 1):
-                outcome = self.trainer.step(batches, self.schedule.lr(step - 1))
-                meter.add(outcome, config.effective_batch, len(broken))
-                self.log.update()
-                self._report(broken)
-                saves = config.save_ckpt and self._due(step, config.save_ckpt_freq, stop)
-                reviews = review_freq > 0 and self._due(step, review_freq, stop)
-                if saves or reviews or step % config.print_freq == 0 or step == stop:
-                    self._record(step, meter.read())
-                if reviews:
-                    self._review(step, last=step == stop)
-                    meter.restart()
-                if saves:  # last, so that a run cut short before it comes back to the review
-                    self._save(step)
-
-    def _log(self, start: int, stop: int) -> RunLog | Silent:
-        """What writes the run down, in the process that does; and with it the best checkpoints."""
-        if self.cluster.rank:
-            return Silent(self.cluster.rank)
-        events = Path(self.config.log_dir) if self.config.log_dir else self.config.run_dir / "tb"
-        log = RunLog(self.config.run_dir, events, start, stop)
-        self.best = Best(self.config.run_dir)
-        return log
-
-    def _updates(self, start: int, stop: int) -> Generator[tuple[list[Batch], list[str]], None, None]:
-        """The micro-batches of each update, and a line for each broken image in them."""
-        config, frequency = self.config, self.config.update_freq
-        epoch_size = self.schedule.updates_per_epoch * config.effective_batch
-        feed = self.task.feed(config.batch_size * self.cluster.devices, epoch_size)
-        own = Share(feed, self.cluster.rank, self.cluster.processes)
-        made = prefetch(own, start * frequency, stop * frequency, config.num_workers, config.worker_type)
-        with closing(made):
-            while group := list(islice(made, frequency)):
-                yield [batch for batch, _ in group], [line for _, lines in group for line in lines]
-
-    def _due(self, step: int, epochs: int, stop: int) -> bool:
-        return step == stop or step % (epochs * self.schedule.updates_per_epoch) == 0
-
-    def _report(self, broken: Sequence[str]) -> None:
-        """Name each broken image once; how often one was skipped is in the metrics."""
-        for line in dict.fromkeys(broken):
-            if line not in self.broken:
-                self.broken.add(line)
-                self.log.say(f"skipped, {len(self.broken)} so far: {line}")
-
-    def _record(self, step: int, values: dict[str, float]) -> None:
-        if not math.isfinite(values["loss"]):
-            raise TrainError(
-                f"step {step}: the loss is {values['loss']}; nothing was saved since it broke. Lower --blr, set"
-                " --clip_grad 1, or use --precision float32"
-            )
-        values["skipped"] = float(self.cluster.total(np.array([values["skipped"]]))[0])
-        self.log.record(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
-
-    def _save(self, step: int) -> None:
-        root = self.config.run_dir / "checkpoints"
-        state = self.trainer.export()
-        if state is not None:
-            checkpoint.save(root, step, state, self._about(step), self.config.save_ckpt_num)
-
-    def _about(self, step: int) -> dict[str, Any]:
-        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.backend}
-
-    def _review(self, step: int, last: bool) -> None:
-        """Write down what the task sees in the model, and keep the model where it is the best so far."""
-        scores, skipped, picture = self.task.review(self.trainer, self.cluster)
-        self._report(skipped)
-        if scores:
-            self.log.judged(step, self.schedule.epoch(step), scores)
-        if self.config.save_ckpt:
-            self._keep_best(step, scores)
-        if picture and isinstance(self.log, RunLog):
-            file = self.log.picture(step, picture)
-            if last:
-                self.log.say(f"reconstructions: {file}")
-
-    def _keep_best(self, step: int, scores: dict[str, float]) -> None:
-        raised = isinstance(self.log, RunLog) and bool(self.best.raised(scores))
-        if self.cluster.total(np.array([raised]))[0]:  # everybody exports, or nobody
-            state = self.trainer.export()
-            if state is not None:
-                self.best.keep(step, scores, state, self._about(step))
+            say(report.told(config.run_dir))
 
 
 def _silent(line: str) -> None:
@@ -211,8 +104,11 @@ def _open_run_dir(config: Config) -> None:
     """Make the run directory and write config.toml; TrainError when that cannot be."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
+        file = config.run_dir / "config.toml"
+        aside = file.with_suffix(".writing")  # a full disk must not cost the run what it was
         about = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
-        (config.run_dir / "config.toml").write_text(about + config.to_toml(), encoding="utf-8")
+        aside.write_text(about + config.to_toml(), encoding="utf-8")
+        os.replace(aside, file)
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
 

@@ -1,8 +1,8 @@
 """What the loop asks of a task: a model, its batches, and a look at it on the way."""
 
-from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 from PIL import Image
 
 import spec
@@ -16,6 +16,19 @@ class Review(NamedTuple):
     scores: dict[str, float]
     skipped: list[str]
     picture: Image.Image | None
+
+
+class Feed(Protocol):
+    """Micro-batches by number."""
+
+    def __call__(self, index: int) -> tuple[Batch, list[str]]:
+        """The batch, and a line for each broken image that another one stands in for."""
+
+    def positions(self, index: int) -> np.ndarray:
+        """(N,) the places in the run of its samples."""
+
+    def key(self, position: int) -> str:
+        """What names the item at a place to the user."""
 
 
 class Task(Protocol):
@@ -45,8 +58,8 @@ class Task(Protocol):
     def summary(self) -> list[str]:
         """Lines for the user before the first update."""
 
-    def feed(self, rows: int, epoch_size: int) -> Callable[[int], tuple[Batch, list[str]]]:
-        """Micro-batch of so many rows by number, and a line for each broken image in it; images an epoch."""
+    def feed(self, rows: int, epoch_size: int) -> Feed:
+        """Micro-batches of so many rows each; images an epoch."""
 
     def first_arrays(self) -> Arrays | None:
         """The parameters before the first update; None for those that the trainer draws."""

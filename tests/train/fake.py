@@ -2,24 +2,31 @@
 
 import hashlib
 import json
+import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pytest import MonkeyPatch
 
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, Batch, Optimizer, State
 from backends.solo import Solo
-from train import cli, loop
+from train import __main__, cli, loop
+from train.run import Stopped
 
 QUICK = (
     "--parity_check False --picture_freq 0 --model none --depths 1 --dims 4 --decoder_embed_dim 4 --patch_size 4"
     " --input_size 16 --batch_size 12 --epochs 4 --warmup_epochs 1 --blr 0.01 --print_freq 3"
 )
 """Flags of a run that costs nothing but its batches."""
+
+CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
+"""What a line of metrics.jsonl holds that is another every time."""
 
 
 class Trainer:
@@ -31,6 +38,7 @@ class Trainer:
         self.state = State(params, *({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2)))
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
+        time.sleep(float(os.environ.get("FAKE_STEP_SECONDS", 0)))
         digest = hashlib.sha256(b"".join(batch[name].tobytes() for batch in batches for name in sorted(batch)))
         gradient = np.float32(int.from_bytes(digest.digest()[:4], "big") / 2**32)
         state = self.state
@@ -62,17 +70,25 @@ class Backend:
         return Solo()
 
 
-def train(images: Path, run_dir: Path, *flags: str) -> None:
+def train(images: Path, run_dir: Path, *flags: str) -> Stopped | None:
     """A run with the fake backend, of seven updates an epoch on 84 images."""
     words = [*QUICK.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]
-    loop.run(cli.parse(words), lambda name: Backend)
+    return loop.run(cli.parse(words), lambda name: Backend)
 
 
 def metrics(run_dir: Path) -> list[dict[str, float]]:
     """The lines of metrics.jsonl, without what depends on the clock."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
-    return [{name: value for name, value in line.items() if name != "images_per_s"} for line in lines]
+    return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
+
+
+def main(argv: Sequence[str]) -> int:
+    """The command line, with the fake backend: the folder of images, the run directory, flags."""
+    run = loop.run
+    with MonkeyPatch.context() as patch:
+        patch.setattr(loop, "run", lambda config: run(config, lambda name: Backend))
+        return __main__.main([*QUICK.split(), "--data_path", argv[0], "--output_dir", *argv[1:]])
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]), Path(sys.argv[2]), *sys.argv[3:])
+    sys.exit(main(sys.argv[1:]))

@@ -43,7 +43,11 @@ class Npz:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        return self.images[index], self.labels[index], f"{self.file}: image {index}"
+        return self.images[index], self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        """File and number of an image."""
+        return f"{self.file}: image {index}"
 
     def _prefix(self, names: list[str], split: str) -> str:
         """What stands before `images`: the split's name where the file holds several."""

@@ -49,6 +49,11 @@ class Samples:
             broken += failures
         return np.stack(images), np.array(labels, np.int32), broken
 
+    def key(self, position: int) -> str:
+        """The key of the item whose turn it is at a position; where it is broken, another one stands in for it."""
+        epoch, place = divmod(position, self.epoch_size)
+        return self.source.name(int(permutation(self.seed, epoch, len(self.source))[place]))
+
     def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
         """The augmented image, its label, and the failures of those before it in the epoch's order."""
         epoch, place = divmod(position, self.epoch_size)

@@ -56,8 +56,11 @@ class Folder:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int, str]:
-        path = self.root / self.files[index]
-        return path.read_bytes(), self.labels[index], str(path)
+        return (self.root / self.files[index]).read_bytes(), self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        """The path of an image."""
+        return str(self.root / self.files[index])
 
 
 def _files(index: Index) -> list[str]:

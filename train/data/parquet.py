@@ -47,15 +47,23 @@ class Parquet:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[bytes, int, str]:
-        group = int(np.searchsorted(self.ends, index, side="right"))
-        row = index - (int(self.ends[group - 1]) if group else 0)
-        place, number = self.groups[group]
-        key = f"{self.files[place]}: row {row} of row group {number}"
+        group, row = self._place(index)
         cell = self._group(group)[row].as_py()
         data = cell["bytes"] if isinstance(cell, dict) else cell
         if not data:
-            raise BrokenImage(f"{key}: holds no bytes, at most the path of an image elsewhere")
-        return data, self.labels[index], key
+            raise BrokenImage(f"{self.name(index)}: holds no bytes, at most the path of an image elsewhere")
+        return data, self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        """File, row group and row of an image."""
+        group, row = self._place(index)
+        place, number = self.groups[group]
+        return f"{self.files[place]}: row {row} of row group {number}"
+
+    def _place(self, index: int) -> tuple[int, int]:
+        """The row group of an image, counted over all files, and its row in it."""
+        group = int(np.searchsorted(self.ends, index, side="right"))
+        return group, index - (int(self.ends[group - 1]) if group else 0)
 
     def __reduce__(self) -> tuple[type, tuple[list[Path]]]:
         """Pickled as its files: what is in memory stays in its process."""

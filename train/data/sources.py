@@ -43,6 +43,9 @@ class Source(Protocol):
 
     def __getitem__(self, index: int) -> Item: ...
 
+    def name(self, index: int) -> str:
+        """The key of an item, which is not read for it."""
+
 
 READERS: dict[str, Callable[[list[Path]], Source]] = {".tar": Tars, ".parquet": Parquet}
 SHARDS = (*READERS, ".npz")
@@ -74,7 +77,11 @@ class Digits:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Item:
-        return self.images[index], self.labels[index], f"digit {index}"
+        return self.images[index], self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        """The number of a digit."""
+        return f"digit {index}"
 
 
 def _enlarge(image: np.ndarray, side: int) -> np.ndarray:
