@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pytest import MonkeyPatch
+import pytest
 
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, Batch, Optimizer, State
 from backends.solo import Solo
-from train import __main__, cli, loop
+from train import __main__, checkpoint, cli, loop
 from train.run import Stopped
 
 QUICK = (
@@ -82,10 +82,28 @@ def metrics(run_dir: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
 
 
+def last(run_dir: Path) -> checkpoint.Checkpoint:
+    """The newest checkpoint of a run, which has one."""
+    found = checkpoint.newest(run_dir / "checkpoints", print)
+    assert found is not None
+    return found
+
+
+def assert_same_run(found: Path, expected: Path) -> None:
+    """AssertionError unless two runs end at the same step with the same bits."""
+    one, other = last(found), last(expected)
+    assert one.step == other.step
+    for part in checkpoint.PARTS:
+        arrays, wanted = getattr(one.state, part), getattr(other.state, part)
+        assert arrays.keys() == wanted.keys()
+        for name, array in wanted.items():
+            assert arrays[name].tobytes() == array.tobytes(), f"{part} {name}"
+
+
 def main(argv: Sequence[str]) -> int:
     """The command line, with the fake backend: the folder of images, the run directory, flags."""
     run = loop.run
-    with MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch:
         patch.setattr(loop, "run", lambda config: run(config, lambda name: Backend))
         return __main__.main([*QUICK.split(), "--data_path", argv[0], "--output_dir", *argv[1:]])
 

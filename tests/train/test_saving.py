@@ -1,0 +1,169 @@
+"""Writes in the background: one at a time, their failures told, and none of them ever half."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from backends.protocol import State
+from tests.project.tree import ROOT
+from train import checkpoint
+from train.appended import Appended
+from train.errors import TrainError
+from train.saver import Saver
+
+SIZE = 50_000
+
+
+def state(fill: float) -> State:
+    """A state whose files are larger than a page."""
+    return State(*({"weight": np.full(SIZE, fill, np.float32)} for _ in checkpoint.PARTS), t=int(fill))
+
+
+def test_a_run_goes_on_while_its_state_is_written() -> None:
+    go_on, written = threading.Event(), []
+    with Saver(print) as saver:
+        saver.begin(lambda: (go_on.wait(), written.append(1)))
+        saver.look()
+        assert not written
+        go_on.set()
+    assert written == [1]
+
+
+def test_a_save_waits_for_the_one_before() -> None:
+    go_on, order = threading.Event(), []
+    with Saver(print) as saver:
+        saver.begin(lambda: (go_on.wait(), order.append("first")))
+        threading.Timer(0.05, go_on.set).start()
+        saver.wait()
+        order.append("exported")
+        saver.begin(lambda: order.append("second"))
+    assert order == ["first", "exported", "second"]
+
+
+def _fails() -> None:
+    raise TrainError("step-00000001: cannot be written: No space left on device")
+
+
+def test_a_failed_save_is_one_loud_line_and_the_next_one_counts() -> None:
+    said: list[str] = []
+    with Saver(said.append) as saver:
+        saver.begin(_fails)
+        saver.wait()
+        saver.begin(lambda: None)
+    (line,) = said
+    assert line.startswith("NOT SAVED: step-00000001: cannot be written: No space left")
+    assert "\n" not in line
+
+
+def test_a_failed_last_save_is_an_error() -> None:
+    said: list[str] = []
+    with (
+        pytest.raises(TrainError, match="No space left on device; older checkpoints are whole"),
+        Saver(said.append) as s,
+    ):
+        s.begin(_fails)
+    assert said == []
+
+
+def test_another_error_is_not_hidden_by_that_of_a_save() -> None:
+    said: list[str] = []
+
+    def interrupted() -> None:
+        with Saver(said.append) as saver:
+            saver.begin(lambda: 1 / 0)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert said == ["NOT SAVED: ZeroDivisionError: division by zero"]
+
+
+@pytest.mark.parametrize("part", checkpoint.PARTS)
+def test_what_is_not_finite_is_never_saved(tmp_path: Path, part: str) -> None:
+    broken = state(2)
+    getattr(broken, part)["weight"][7] = np.nan
+    with pytest.raises(TrainError, match=rf"step-00000002: not written: {part} weight is not finite"):
+        checkpoint.save(tmp_path, 2, broken, {}, keep=1)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_pieces_that_do_not_fit_are_kept_and_told_once() -> None:
+    said: list[str] = []
+    file = Appended(Path("/dev/full"), said.append)
+    file.write(b"one\n")
+    file.write(b"two\n")
+    assert file.waiting == b"one\ntwo\n"
+    assert said == ["/dev/full: cannot be written: No space left on device; kept in memory until it can"]
+    file.stream.close()
+
+
+DEATHS = """
+import os, sys
+from pathlib import Path
+os.fsync = lambda descriptor: None  # a killed process loses nothing that the disk does not have
+from tests.train.test_saving import die_at, outcome
+print(*(outcome(Path(sys.argv[1]) / str(event), event) for event in range(int(sys.argv[2]))))
+"""
+
+
+def die_at(event: int) -> None:
+    """Have this process killed by its event-th call of a function by which a save changes the disk.
+
+    A file is killed in its middle: what the disk then holds is half of it.
+    """
+    left = [event]
+
+    def tick() -> None:
+        if not left[0]:
+            os.kill(os.getpid(), signal.SIGKILL)
+        left[0] -= 1
+
+    def mortal(call: Callable[..., Any]) -> Callable[..., Any]:
+        def wrapped(*args: Any, **options: Any) -> Any:
+            tick()
+            return call(*args, **options)
+
+        return wrapped
+
+    def in_halves(file: Path, data: bytes) -> None:
+        file.write_bytes(data[: len(data) // 2])
+        tick()
+        file.write_bytes(data)
+        tick()
+
+    checkpoint._sync = in_halves
+    for name in ("mkdir", "rename", "unlink", "rmdir", "fsync"):
+        setattr(os, name, mortal(getattr(os, name)))
+
+
+def outcome(root: Path, event: int) -> str:
+    """What is found after a save of step 2 over step 1 was killed: the step, and whether it is whole."""
+    checkpoint.save(root, 1, state(1), {}, keep=1)
+    child = os.fork()
+    if not child:
+        die_at(event)
+        checkpoint.save(root, 2, state(2), {}, keep=1)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    found = checkpoint.newest(root, print)
+    assert found is not None
+    for part in checkpoint.PARTS:
+        assert (getattr(found.state, part)["weight"] == found.step).all()
+    assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
+    return f"{found.step}{'' if os.WIFSIGNALED(status) else '!'}"
+
+
+def test_a_kill_at_any_moment_of_a_write_leaves_a_whole_checkpoint(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", DEATHS, str(tmp_path), "30"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    assert set(found) == {"1", "2", "2!"}  # before its name, after it, and not at all: there are no more events
+    assert found == sorted(found)
+    assert found.count("1") > 10
