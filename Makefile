@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test lint format types bench minkowski clean
+.PHONY: demo test reliability lint format types bench minkowski clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -19,6 +19,10 @@ demo: $(READY)
 # PYTEST adds options, e.g. make test PYTEST='-k grn'.
 test: $(READY)
 	$(TESTS) $(RUN) -m pytest -n logical --maxprocesses 8 --dist worksteal $(PYTEST)
+
+# Kill real runs of both frameworks at random moments and compare every bit; minutes.
+reliability: $(READY)
+	$(TESTS) $(RUN) -m pytest -m slow tests/train/test_reliability.py -s $(PYTEST)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

@@ -63,7 +63,7 @@ def test_a_run_stopped_three_times_ends_bit_identical(images: Path, tmp_path: Pa
     words = ("tests.train.fake", str(images), str(tmp_path / "run"), *flags)
     for count, name in enumerate(NAMES, 1):
         with Victim(*words, FAKE_STEP_SECONDS="0.1") as victim:
-            assert victim.wait_for(lambda: len(_lines(tmp_path / "run")) > 2 * count)
+            assert victim.wait_for(lambda count=count: len(_lines(tmp_path / "run")) > 2 * count)
             victim.send(name)
             status, said = victim.end()
         assert status == 75
