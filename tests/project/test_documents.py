@@ -52,6 +52,13 @@ def test_folders_and_files_that_readme_names_are_there() -> None:
     assert [name for name in named if not (ROOT / name).exists()] == []
 
 
+def test_tests_that_documents_name_are_there() -> None:
+    texts = [(ROOT / path).read_text() for path in DOCUMENTS]
+    named = {match for text in texts for match in re.findall(r"`((?:tests|parity_tests)/[\w/]+\.py)::(\w+)`", text)}
+    assert len(named) > 20
+    assert [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()] == []
+
+
 def test_the_library_example_prints_the_same_loss_twice() -> None:
     answer = subprocess.run([sys.executable, "-c", _blocks("python")[0]], capture_output=True, text=True, check=True)
     losses = dict(line.split() for line in answer.stdout.splitlines())
