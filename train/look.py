@@ -30,7 +30,11 @@ class Files:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Item:
-        return Path(self.files[index]).read_bytes(), 0, self.files[index]
+        return Path(self.files[index]).read_bytes(), 0, self.name(index)
+
+    def name(self, index: int) -> str:
+        """The path of an image."""
+        return self.files[index]
 
 
 def source(config: Config) -> Source:

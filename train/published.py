@@ -33,16 +33,14 @@ PUBLISHED: dict[str, Published] = {
     "data_set": Published(("imnet", "image_folder"), "--data_path tells by itself: folders, tars, parquet or npz"),
     "dist_eval": Published(None, "every image is judged once, however many devices there are"),
     "pin_mem": Published(None, "the trainer copies batches as suits the device"),
-    "enable_wandb": Published(("false",), "curves are in TensorBoard events, metrics.jsonl and report.html"),
     "wandb_ckpt": Published(("false",), "checkpoints are in the run directory"),
-    "project": Published(None, "runs are told apart by --output_dir"),
     "distributed": Published(("false",), "is found out by itself; leave it out"),
     "world_size": Published(("1", "-1"), "is found out by itself; leave it out"),
     "local_rank": Published(None, "is found out by itself"),
     "dist_on_itp": Published(("false",), "is found out by itself; leave it out"),
     "dist_url": Published(None, "is found out by itself"),
 }
-"""Name -> what takes its place. A flag that gets one of its own in `config.py` loses its line here."""
+"""Name -> what takes its place. A flag that gets one of its own loses its line here."""
 
 
 def told(name: str, values: Sequence[str]) -> str:

@@ -77,7 +77,9 @@ def test_a_run_whose_data_is_there_says_nothing(
 ) -> None:
     monkeypatch.setenv("FAKE_STEP_SECONDS", "0.2")
     fake.train(images, tmp_path, "--max_steps", "6")
-    assert "waiting for images" not in capsys.readouterr().out.splitlines()[-1]
+    said = [line for line in capsys.readouterr().out.splitlines() if line.startswith("step 6/6")]
+    assert len(said) == 1
+    assert "waiting for images" not in said[0]
 
 
 class Wandb(ModuleType):
