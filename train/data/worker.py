@@ -51,9 +51,9 @@ class Worker(Generic[T]):
         return made
 
     def end(self) -> None:
-        """Kill the process, whatever it is doing."""
+        """Kill the process, whatever it is doing; one that hangs in a dead disk is not waited for."""
         self.process.kill()
-        self.process.join()
+        self.process.join(1.0)
         self.reader.close()
 
     def _start(self) -> None:
