@@ -1,5 +1,7 @@
 """Writes in the background: one at a time, their failures told, and none of them ever half."""
 
+import errno
+import io
 import os
 import signal
 import subprocess
@@ -56,7 +58,6 @@ def test_a_failed_save_is_one_loud_line_and_the_next_one_counts() -> None:
     said: list[str] = []
     with Saver(said.append) as saver:
         saver.begin(_fails)
-        saver.wait()
         saver.begin(lambda: None)
     (line,) = said
     assert line.startswith("NOT SAVED: step-00000001: cannot be written: No space left")
@@ -103,6 +104,33 @@ def test_pieces_that_do_not_fit_are_kept_and_told_once() -> None:
     assert file.waiting == b"one\ntwo\n"
     assert said == ["/dev/full: cannot be written: No space left on device; kept in memory until it can"]
     file.stream.close()
+
+
+class Cramped(io.FileIO):
+    """A file on a disk with some bytes of room."""
+
+    room = 6
+
+    def write(self, data: Any) -> int:
+        if not self.room:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        taken = super().write(bytes(data)[: self.room])
+        self.room -= taken
+        return taken
+
+
+def test_no_piece_is_ever_half_in_the_file(tmp_path: Path) -> None:
+    said: list[str] = []
+    file = Appended(tmp_path / "lines", said.append)
+    file.stream.close()
+    file.stream = cramped = Cramped(tmp_path / "lines", "a")
+    for piece in (b"one\n", b"two\n", b"three\n"):
+        file.write(piece)
+        assert (tmp_path / "lines").read_bytes() == b"one\n"
+    cramped.room = 100
+    file.close()
+    assert (tmp_path / "lines").read_bytes() == b"one\ntwo\nthree\n"
+    assert len(said) == 1
 
 
 DEATHS = """
