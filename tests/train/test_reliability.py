@@ -49,7 +49,7 @@ def moment(draw: random.Random, run_dir: Path, victim: Victim) -> str:
     """Wait for a random moment: of the clock, of an update, or of a write; which kind it was."""
     kind = draw.choice(("clock", "update", "write"))
     if kind == "clock":
-        time.sleep(draw.uniform(0, 10))
+        time.sleep(draw.uniform(0, 6))
         return kind
     start, saves = newest(run_dir), draw.randint(1, 3)
     victim.wait_for(lambda: newest(run_dir) >= start + 3 * saves)
