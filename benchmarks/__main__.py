@@ -1,14 +1,15 @@
-"""`python -m benchmarks`: engines side by side, the sweep over mask ratios, the roofline and the guard."""
+"""`python -m benchmarks`: engines side by side, sweeps and their picture, the roofline and the guard."""
 
 import argparse
 import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import backends
 import spec
-from benchmarks import curves, engines, guard, roofline
+from benchmarks import curves, engines, guard, peaks, roofline, tables
 from benchmarks.errors import BenchmarkError
 
 
@@ -23,22 +24,31 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _engines(args: argparse.Namespace) -> int:
-    rows = engines.measure(engines.jobs(args, args.mask_ratio), args.rounds)
-    print(engines.table(rows, args))
-    _write(args.json, rows)
+    peak = peaks.find(args.peak, args.dtype, args.device, args.tflops, args.gbps)
+    rows = engines.measure(engines.jobs(args), args.rounds)
+    print(tables.table(rows, peak))
+    if args.json:
+        _write(args.json, tables.document(rows, peak))
     return 0
 
 
 def _sweep(args: argparse.Namespace) -> int:
-    """Cost against mask ratio: it must fall with the ratio for the visible engine."""
-    found = []
-    for ratio in args.mask_ratios:
-        rows = engines.measure(engines.jobs(args, ratio), args.rounds)
+    """Cost against mask ratio, batch or image size; 1 where visible does not get cheaper with every ratio."""
+    peak, found = peaks.find(args.peak, args.dtype, args.device, args.tflops, args.gbps), []
+    number = float if args.over == "mask_ratio" else int
+    for value in args.values or curves.AXES[args.over]:
+        rows = engines.measure(engines.jobs(args, **{args.over: number(value)}), args.rounds)
         found += rows
-        print(f"mask ratio {ratio:g}\n{engines.table(rows, args)}\n", flush=True)
-    _write(args.json, found)
-    if args.picture:
-        curves.draw(found, args.picture)
+        print(f"{args.over} {value:g}\n{tables.table(rows, peak)}\n", flush=True)
+    if args.json:
+        _write(args.json, tables.document(found, peak, args.over))
+    lines = curves.rises(found) if args.over == "mask_ratio" else []
+    print("\n".join(lines))
+    return 1 if lines else 0
+
+
+def _picture(args: argparse.Namespace) -> int:
+    curves.draw([json.loads(Path(path).read_text(encoding="utf-8")) for path in args.files], args.out)
     return 0
 
 
@@ -46,7 +56,8 @@ def _roofline(args: argparse.Namespace) -> int:
     model = spec.fcmae(args.model, image_size=args.image_size, mask_ratio=args.mask_ratio)
     options = {"dtype": args.dtype, "what": args.what, "part": args.part}
     found = roofline.bounds(model, args.batch_size, **options)
-    print(roofline.table(model, found, args.tflops, args.gbps, args.batch_size))
+    peak = peaks.find(args.peak, args.dtype, None, args.tflops, args.gbps)
+    print(roofline.table(model, found, peak.tflops, peak.gbps, args.batch_size))
     return 0
 
 
@@ -61,54 +72,53 @@ def _guard(args: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-COMMANDS = {"engines": _engines, "sweep": _sweep, "roofline": _roofline, "guard": _guard}
+COMMANDS = {"engines": _engines, "sweep": _sweep, "picture": _picture, "roofline": _roofline, "guard": _guard}
 
 
-def _write(path: str | None, rows: list[engines.Row]) -> None:
-    if path:
-        document = {"machine": engines.machine(), "rows": [row.as_dict() for row in rows]}
-        Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
+def _write(path: str, document: dict[str, Any]) -> None:
+    Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
     commands = parser.add_subparsers(dest="command", required=True)
-    timed = argparse.ArgumentParser(add_help=False, parents=[_shared("gradient", None, None)])
+    timed = argparse.ArgumentParser(add_help=False, parents=[_shared("gradient")])
     timed.add_argument("--model", default="convnextv2_atto")
     timed.add_argument("--backends", nargs="+", choices=backends.NAMES, default=list(backends.installed()))
-    timed.add_argument("--engines", nargs="+", default=None, help="all that are installed by default")
+    timed.add_argument("--engines", nargs="+", default=None, help="all by default; dense is timm's encoder")
     timed.add_argument("--compiled", action="store_true", help="add rows under torch.compile")
     timed.add_argument("--device", default=None)
     timed.add_argument("--rounds", type=int, default=9, help="timed steps of each row, taken in turn")
     timed.add_argument("--json", default=None, help="write the rows there too")
 
-    one = commands.add_parser("engines", parents=[timed], help="seconds a step and peak memory of every engine")
-    one.add_argument("--mask_ratio", type=float, default=0.6)
-    sweep = commands.add_parser("sweep", parents=[timed], help="the same over mask ratios")
-    sweep.add_argument("--mask_ratios", type=float, nargs="+", default=[0.0, 0.3, 0.6, 0.75, 0.9])
-    sweep.add_argument("--picture", default=None, help="draw the curves there, as .svg or .png")
+    commands.add_parser("engines", parents=[timed], help="seconds a step and peak memory of every engine")
+    sweep = commands.add_parser("sweep", parents=[timed], help="the same over mask ratios, batches or image sizes")
+    sweep.add_argument("--over", choices=tuple(curves.AXES), default="mask_ratio")
+    sweep.add_argument("--values", type=float, nargs="+", default=None, help="where to measure")
+    picture = commands.add_parser("picture", help="the curves of some sweeps' JSON files")
+    picture.add_argument("files", nargs="+")
+    picture.add_argument("--out", required=True, help=".svg or .png")
 
-    limit = commands.add_parser(
-        "roofline", parents=[_shared("step", 790.0, 4300.0)], help="the time that no implementation can beat"
-    )
+    limit = commands.add_parser("roofline", parents=[_shared("step")], help="the time that no implementation can beat")
     limit.add_argument("model")
-    limit.add_argument("--mask_ratio", type=float, default=0.6)
 
     held = commands.add_parser("guard", help="FLOPs, bytes, operations and registers against the committed baseline")
     held.add_argument("--update", action="store_true", help="the figures found become the baseline")
     return parser
 
 
-def _shared(what: str, tflops: float | None, gbps: float | None) -> argparse.ArgumentParser:
-    """The options of every command, with its own defaults."""
+def _shared(what: str) -> argparse.ArgumentParser:
+    """The options of every command, with its own default of what is done."""
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--batch_size", type=int, default=8)
     shared.add_argument("--image_size", type=int, default=224)
+    shared.add_argument("--mask_ratio", type=float, default=0.6)
     shared.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
     shared.add_argument("--what", choices=("forward", "gradient", "step"), default=what)
     shared.add_argument("--part", choices=("encoder", "fcmae"), default="fcmae")
-    shared.add_argument("--tflops", type=float, default=tflops, help="peak of the device, for the roofline")
-    shared.add_argument("--gbps", type=float, default=gbps, help="its memory bandwidth in GB/s")
+    shared.add_argument("--peak", choices=peaks.NAMES, default=peaks.MEASURED, help="what the device can do at most")
+    shared.add_argument("--tflops", type=float, default=None, help="or its arithmetic in figures")
+    shared.add_argument("--gbps", type=float, default=None, help="and its memory bandwidth in GB/s")
     return shared
 
 

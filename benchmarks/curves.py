@@ -1,27 +1,87 @@
-"""The picture of a sweep: time against mask ratio."""
+"""The picture of sweeps: milliseconds an image against mask ratio, batch or image size."""
 
-from benchmarks.engines import Row, machine
+from itertools import pairwise
+from typing import Any
+
+from benchmarks.engines import Row
+from benchmarks.errors import BenchmarkError
+
+AXES: dict[str, tuple[float, ...]] = {
+    "mask_ratio": (0.0, 0.3, 0.6, 0.75, 0.9),
+    "batch_size": (1, 2, 4, 8, 16),
+    "image_size": (128, 160, 224, 288),
+}
+"""What a sweep can go through, and where it stops by default."""
+
+COLOURS = {"torch": "C0", "jax": "C1", "timm": "C2"}
+LINES = {"visible": "-", "masked": "--", "minkowski": ":", "dense": "-."}
 
 
-def draw(rows: list[Row], path: str) -> None:
-    """One curve an engine, of the medians, with the fastest and slowest step as bars."""
+def rises(rows: list[Row]) -> list[str]:
+    """A line for every mask ratio at which a visible engine is no faster than at the one before."""
+    lines = []
+    for label, mine in _curves([row for row in rows if row.job["engine"] == "visible"], "mask_ratio").items():
+        for before, row in pairwise(mine):
+            if row.median >= before.median:
+                ratios = before.job["mask_ratio"], row.job["mask_ratio"]
+                seconds = f"{before.median:.3f} and {row.median:.3f} s"
+                lines.append(f"{label}: no faster at mask ratio {ratios[1]:g} than at {ratios[0]:g} ({seconds})")
+    return lines
+
+
+def draw(documents: list[dict[str, Any]], path: str) -> None:
+    """A panel for each kind of sweep, a curve an engine: medians, with quartiles as bars. Files of a kind share one."""
+    panels: dict[str, list[Row]] = {}
+    for document in documents:
+        if document["over"] not in AXES:
+            raise BenchmarkError("picture: a file is of no sweep; python -m benchmarks sweep --json FILE writes them")
+        panels.setdefault(document["over"], []).extend(Row.of(row) for row in document["rows"])
+
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams["svg.hashsalt"] = "benchmarks"  # the same picture, the same file
+    mpl.rcParams |= {"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}  # the same picture, the same small file
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(6.4, 4), layout="constrained")
-    for label in dict.fromkeys(row.label for row in rows):
-        mine = [row for row in rows if row.label == label]
-        ratios, medians = [row.job["mask_ratio"] for row in mine], [row.median for row in mine]
-        low = [row.median - min(row.seconds) for row in mine]
-        high = [max(row.seconds) - row.median for row in mine]
-        axes.errorbar(ratios, medians, (low, high), marker="o", capsize=3, label=label)
-    job = rows[0].job
-    axes.set(xlabel="mask ratio", ylabel="seconds a step", yscale="log")
-    axes.set_title(f"{job['model']}, {job['part']}, {job['batch_size']} images, {machine()['processor']}", fontsize=10)
-    axes.grid(alpha=0.3, which="both")
-    axes.legend()
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 4), layout="constrained", squeeze=False)
+    for place, (over, rows) in zip(axes[0], panels.items(), strict=True):
+        _panel(place, over, rows)
+    axes[0][0].set_ylabel("milliseconds an image")
+    axes[0][-1].legend(fontsize=8)
+    figure.suptitle(_title(documents), fontsize=9)
     figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None)
     pyplot.close(figure)
+
+
+def _panel(axes: Any, over: str, rows: list[Row]) -> None:
+    for label, mine in _curves(rows, over).items():
+        places, each = [row.job[over] for row in mine], [1e3 / row.throughput for row in mine]
+        spread = [
+            [1e3 / row.job["batch_size"] * abs(row.quartiles[side] - row.median) for row in mine] for side in (0, 1)
+        ]
+        style = {"color": COLOURS[mine[0].job["backend"]], "linestyle": LINES[mine[0].job["engine"]]}
+        axes.errorbar(places, each, spread, marker="o", markersize=3, label=label, **style)
+    axes.set_yscale("log")
+    if over != "mask_ratio":
+        axes.set_xscale("log", base=2)
+    axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+    axes.minorticks_off()
+    job = rows[0].job
+    others = {"mask_ratio": "mask ratio {:g}", "batch_size": "{} images", "image_size": "{} px"}
+    axes.set_title(", ".join(text.format(job[name]) for name, text in others.items() if name != over), fontsize=9)
+    axes.set_xlabel(over.replace("_", " "))
+    axes.grid(alpha=0.3)
+
+
+def _curves(rows: list[Row], over: str) -> dict[str, list[Row]]:
+    """The rows of each engine, in the order of what was swept."""
+    found: dict[str, list[Row]] = {}
+    for row in sorted(rows, key=lambda row: row.job[over]):
+        found.setdefault(row.label, []).append(row)
+    return found
+
+
+def _title(documents: list[dict[str, Any]]) -> str:
+    job, machine = documents[0]["rows"][0]["job"], documents[0]["machine"]
+    what = f"{job['model']}, {job['what']} of the {job['part']}, {job['dtype']}"
+    return f"{what}; {machine['cores']} cores of {machine['processor']}"

@@ -2,21 +2,17 @@
 
 import argparse
 import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from importlib import metadata
 from typing import Any
 
 import backends
-import spec
-from benchmarks import roofline
+from benchmarks import outside
 from benchmarks.errors import BenchmarkError
 
-PACKAGES = ("torch", "jax", "flax", "numpy", "MinkowskiEngine")
+SHARED = ("model", "batch_size", "image_size", "mask_ratio", "dtype", "what", "part", "device")
 
 
 @dataclass(frozen=True)
@@ -33,33 +29,67 @@ class Row:
         return statistics.median(self.seconds)
 
     @property
+    def quartiles(self) -> tuple[float, float]:
+        """A quarter of the steps were faster than the first, a quarter slower than the second."""
+        if len(self.seconds) == 1:
+            return self.seconds[0], self.seconds[0]
+        low, _, high = statistics.quantiles(self.seconds, method="inclusive")
+        return low, high
+
+    @property
+    def throughput(self) -> float:
+        """Images a second."""
+        return float(self.job["batch_size"] / self.median)
+
+    @property
+    def warm_up(self) -> float:
+        """Seconds that the first step took beyond an ordinary one."""
+        return max(0.0, self.first_step_s - self.median)
+
+    @property
     def label(self) -> str:
         compiled = ", compiled" if self.job["compiled"] else ""
         return f"{self.job['backend']} {self.job['engine']}{compiled}"
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"median_s": self.median}
+        figures = {"median_s": self.median, "quartiles_s": self.quartiles, "warm_up_s": self.warm_up}
+        return asdict(self) | figures | {"images_per_s": self.throughput}
+
+    @classmethod
+    def of(cls, values: dict[str, Any]) -> "Row":
+        """The row that `as_dict` wrote."""
+        return cls(*(values[name] for name in ("job", "seconds", "peak_bytes", "first_step_s")))
 
 
-def jobs(args: argparse.Namespace, mask_ratio: float) -> list[dict[str, Any]]:
-    """What to run: every engine of every backend asked for; BenchmarkError where there is none."""
-    if not mask_ratio and (args.part, args.what) != ("encoder", "gradient"):
+def jobs(args: argparse.Namespace, **changed: Any) -> list[dict[str, Any]]:
+    """What to run: every engine of every backend asked for, and timm's model beside them.
+
+    changed: options that take another value than in `args`. BenchmarkError for what cannot be.
+    """
+    same = {name: getattr(args, name, None) for name in SHARED} | changed
+    if not same["mask_ratio"] and (same["part"], same["what"]) != ("encoder", "gradient"):
         raise BenchmarkError("mask ratio 0: nothing is removed, so there is no loss; add --part encoder")
-    same = {
-        name: getattr(args, name) for name in ("model", "batch_size", "image_size", "dtype", "what", "part", "device")
-    }
+    if same["what"] == "step" and same["part"] != "fcmae":
+        raise BenchmarkError("--what step: trains the whole model; leave out --part encoder")
     found = []
     for backend in args.backends:
         available = backends.load(backend).ENGINES
         chosen = [engine for engine in available if args.engines is None or engine in args.engines]
         eager = [(engine, False) for engine in chosen]
         compiled = [(engine, True) for engine in chosen if engine != "minkowski"]
-        rows = eager + (compiled if args.compiled and backend == "torch" else [])
-        options = {"backend": backend, "mask_ratio": mask_ratio, **same}
-        found += [{**options, "engine": engine, "compiled": compile_} for engine, compile_ in rows]
+        rows = eager + (compiled if args.compiled and backend == "torch" and same["what"] != "step" else [])
+        found += [{"backend": backend, **same, "engine": engine, "compiled": compile_} for engine, compile_ in rows]
+    found += [{"backend": "timm", **same, "engine": "dense", "compiled": each} for each in _outside(args, same)]
     if not found:
         raise BenchmarkError(f"--engines: {args.engines} are not among those of {', '.join(args.backends)}")
     return found
+
+
+def _outside(args: argparse.Namespace, same: dict[str, Any]) -> list[bool]:
+    """Whether timm's encoder is compiled, of each of its rows; none where it would measure something else."""
+    wanted = "torch" in args.backends and (args.engines is None or "dense" in args.engines)
+    fits = wanted and same["part"] == "encoder" and outside.has_timm()
+    return [False, *([True] if args.compiled else [])] if fits else []
 
 
 def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
@@ -99,63 +129,3 @@ class _Worker:
         if not answer:
             raise BenchmarkError(f"{self.job['backend']} {self.job['engine']}: the worker died; its message is above")
         return answer
-
-
-def machine() -> dict[str, Any]:
-    """Processor, cores and versions."""
-    distributions = {name: metadata.version(name) for name in PACKAGES if _installed(name)}
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    } | distributions
-
-
-def table(rows: list[Row], args: argparse.Namespace) -> str:
-    """A line of machine and versions, then a row an engine; ratios are against masked of the same backend."""
-    lines = [", ".join(f"{key} {value}" for key, value in machine().items()), _title(rows[0].job), ""]
-    limits = args.tflops is not None and args.gbps is not None
-    head = f"{'engine':<26}{'median s':>10}{'min':>8}{'max':>8}{'images/s':>10}{'faster':>8}"
-    head += f"{'peak MB':>9}{'memory':>8}{'first s':>9}"
-    lines.append(head + (f"{'of limit':>10}" if limits else ""))
-    for row in rows:
-        base = next((r for r in rows if r.job["backend"] == row.job["backend"] and r.job["engine"] == "masked"), row)
-        cells = (
-            f"{row.label:<26}{row.median:>10.3f}{min(row.seconds):>8.3f}{max(row.seconds):>8.3f}"
-            f"{row.job['batch_size'] / row.median:>10.1f}{base.median / row.median:>7.2f}x"
-            f"{row.peak_bytes / 1e6:>9.0f}{row.peak_bytes / base.peak_bytes:>7.2f}x{row.first_step_s:>9.1f}"
-        )
-        lines.append(cells + (f"{_limit(row, args) / row.median:>9.0%}" if limits else ""))
-    return "\n".join(lines)
-
-
-def _title(job: dict[str, Any]) -> str:
-    what = {"forward": "forward", "gradient": "forward and backward", "step": "a whole training step"}[job["what"]]
-    return (
-        f"{job['model']}, {what} of the {job['part']}, {job['batch_size']} images of {job['image_size']} px,"
-        f" mask ratio {job['mask_ratio']:g}, {job['dtype']}; memory against masked"
-    )
-
-
-def _limit(row: Row, args: argparse.Namespace) -> float:
-    job = row.job
-    model = spec.fcmae(job["model"], image_size=job["image_size"], mask_ratio=job["mask_ratio"] or 0.6)
-    visible = None if job["mask_ratio"] else model.grid[0] * model.grid[1]
-    options = {name: job[name] for name in ("dtype", "what", "part")}
-    return roofline.limit(roofline.bounds(model, job["batch_size"], visible=visible, **options), args.tflops, args.gbps)
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()

@@ -8,20 +8,21 @@ import json
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 import spec
-from backends.protocol import Batch
+from backends.protocol import Batch, Optimizer, Trainer
 
 
 def main() -> None:
     """Build the job given on the first line, report its memory, then answer each line with seconds."""
     job = json.loads(sys.stdin.readline())
-    prepare = _torch if job["backend"] == "torch" else _jax
-    started = time.perf_counter()
+    prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
     run, memory = prepare(job, *inputs(job))
+    started = time.perf_counter()
     run()
     ready = {"first_step_s": time.perf_counter() - started}
     run()
@@ -58,61 +59,113 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     from backends import torch as backend
 
-    device = job["device"] or "cpu"
+    device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        trainer = backend.Trainer(model, _optimizer(), dtype=job["dtype"], engine=job["engine"], device=device)
+        trainer = backend.Trainer(model, Optimizer(), dtype=job["dtype"], engine=job["engine"], device=device)
+        return _steps(trainer, batch), _torch_memory(device)
+    net = backend.build(model, dtype=job["dtype"], device=device)
+    images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
+    part = part_of(net, job["part"], job["engine"], _visible(batch))
+    return _passes(job, net, part, (images, mask)), _torch_memory(device)
 
-        def work() -> None:
-            float(trainer.step([batch], 1e-4)["loss"])
 
-    else:
-        net = backend.build(model, dtype=job["dtype"], device=device)
-        images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
-        part = part_of(net, job["part"], job["engine"], _visible(batch))
-        call = torch.compile(part, fullgraph=True) if job["compiled"] else part
+def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
+    """timm's encoder of the same name, which has no mask: all patches of the same images."""
+    import torch
 
-        def work() -> None:
-            with torch.set_grad_enabled(job["what"] == "gradient"):
-                loss = call(images, mask)
-            if job["what"] == "gradient":
-                net.zero_grad(set_to_none=True)
-                loss.backward()
-            loss.item()
+    from benchmarks import outside
+
+    device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
+    net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
+    images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # channels_last as it stands
+    return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
+
+
+def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[Any, ...]) -> Run:
+    """Forward, and backward if it is asked for."""
+    import torch
+
+    call = torch.compile(part, fullgraph=True) if job["compiled"] else part
+
+    def work() -> None:
+        with torch.set_grad_enabled(job["what"] == "gradient"):
+            loss = call(*args)
+        if job["what"] == "gradient":
+            net.zero_grad(set_to_none=True)
+            loss.backward()
+        loss.item()  # waits for all that the device has been given
+
+    return work
+
+
+def _torch_memory(device: str) -> Callable[[Run], int]:
+    import torch
 
     if device == "cpu":
-        return work, _peak_resident()
+        return _peak_resident()
 
     def peak(run: Run) -> int:
         torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
 
-    return work, peak
+    return peak
 
 
 def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     import jax
     from flax import nnx
 
-    from backends.jax import Trainer, door
+    from backends import jax as backend
+    from backends.jax import door
 
+    jax.config.update("jax_enable_compilation_cache", False)  # what is compiled is timed
     dtype = job["dtype"]
     if job["what"] == "step":
-        trainer = Trainer(model, _optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
-        return lambda: float(trainer.step([batch], 1e-4)["loss"]), _peak_resident()
+        trainer = backend.Trainer(model, Optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
+        return _steps(trainer, batch), _jax_memory()
     with door.precision(dtype):
         net = door.build(model, dtype=dtype, device=job["device"])
         graph, params = nnx.graphdef(net), door.flat(net)
         images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
 
-        def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away
-            return part_of(door.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
+    def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away
+        return part_of(door.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
 
-        function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
-        compiled = function.lower(params, images, mask).compile()
-    sizes: Any = compiled.memory_analysis()
-    total = sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes
-    return lambda: jax.block_until_ready(compiled(params, images, mask)), lambda _: total
+    @cache
+    def compiled() -> Any:
+        with door.precision(dtype):
+            function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
+            return function.lower(params, images, mask).compile()
+
+    def memory(run: Run) -> int:
+        sizes = compiled().memory_analysis()
+        return int(sizes.temp_size_in_bytes + sizes.argument_size_in_bytes + sizes.output_size_in_bytes)
+
+    return lambda: jax.block_until_ready(compiled()(params, images, mask)), memory
+
+
+def _jax_memory() -> Callable[[Run], int]:
+    """By the device's allocator, from the process's start, where it counts; else by the process's size."""
+    import jax
+
+    device = jax.local_devices()[0]
+    if device.memory_stats() is None:
+        return _peak_resident()
+
+    def peak(run: Run) -> int:
+        run()
+        return int(device.memory_stats()["peak_bytes_in_use"])
+
+    return peak
+
+
+def _steps(trainer: Trainer, batch: Batch) -> Run:
+    """Whole updates from bytes on the host, as training ships them."""
+    images = np.clip(128 + 64 * batch["images"], 0, 255).astype(np.uint8)
+    shipped: Batch = {"images": images, "mask": batch["mask"]}
+    return lambda: float(trainer.step([shipped], 1e-4)["loss"])
 
 
 def _visible(batch: Batch) -> int:
@@ -124,12 +177,6 @@ def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Cal
     if part == "encoder":
         return lambda images, mask: net.encode(images, mask, engine=engine, visible=visible).grid().sum()
     return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
-
-
-def _optimizer() -> Any:
-    from backends.protocol import Optimizer
-
-    return Optimizer()
 
 
 def _peak_resident() -> Callable[[Run], int]:

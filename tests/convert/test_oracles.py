@@ -12,8 +12,8 @@ import backends
 import convert
 import spec
 from backends.initial import initial_arrays
+from benchmarks import outside
 from parity_tests.tolerances import GOLDEN, assert_close
-from tests.convert import oracles
 from tests.convert.samples import assert_equal
 
 CLASSES = 7
@@ -58,7 +58,7 @@ def from_pretrained(kind: Any, path: Path) -> Any:
 def test_timm(preset: str, tmp_path: Path) -> None:
     ours = sample(preset)
     convert.save(ours, tmp_path / "x.safetensors", format="timm")
-    theirs = oracles.timm().create_model(preset, num_classes=CLASSES)
+    theirs = outside.timm().create_model(preset, num_classes=CLASSES)
     theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "x.safetensors"), strict=True)
     assert_close(run(theirs).numpy(), outputs(ours)["logits"], GOLDEN, preset)
     torch.save(theirs.state_dict(), tmp_path / "y.pth")
@@ -85,13 +85,13 @@ def test_transformers(preset: str, tmp_path: Path) -> None:
 def test_jax_agrees_with_both(tmp_path: Path) -> None:
     ours = sample("convnextv2_atto")
     convert.save(ours, tmp_path / "x.safetensors", format="timm")
-    theirs = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    theirs = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES)
     theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "x.safetensors"), strict=True)
     assert_close(outputs(convert.load(tmp_path / "x.safetensors"), "jax")["logits"], run(theirs).numpy(), GOLDEN, "jax")
 
 
 def test_the_size_that_only_timm_has() -> None:
-    theirs = oracles.timm().create_model("convnextv2_small", num_classes=CLASSES)
+    theirs = outside.timm().create_model("convnextv2_small", num_classes=CLASSES)
     table = spec.parameters(spec.classifier("convnextv2_small", num_classes=CLASSES))
     assert len(theirs.state_dict()) == len(table)
 
@@ -135,7 +135,7 @@ def test_transformers_odd_sizes_labels_and_epsilon(tmp_path: Path) -> None:
 
 
 def test_a_state_dict_of_half_precision_is_read_as_it_is(tmp_path: Path) -> None:
-    theirs = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES).bfloat16()
+    theirs = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES).bfloat16()
     wrapped = {"module." + name: tensor for name, tensor in theirs.state_dict().items()}
     torch.save({"state_dict": wrapped, "state_dict_ema": theirs.state_dict(), "arch": "x"}, tmp_path / "x.pth")
     found = convert.load(tmp_path / "x.pth")
@@ -144,7 +144,7 @@ def test_a_state_dict_of_half_precision_is_read_as_it_is(tmp_path: Path) -> None
 
 
 def test_channels_last_tensors_are_read_in_their_own_order(tmp_path: Path) -> None:
-    m = oracles.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    m = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES)
     torch.save(m.state_dict(), tmp_path / "x.pth")
     torch.save(m.to(memory_format=torch.channels_last).state_dict(), tmp_path / "y.pth")
     assert_equal(convert.load(tmp_path / "y.pth").arrays, convert.load(tmp_path / "x.pth").arrays, "channels last")
