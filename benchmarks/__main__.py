@@ -57,7 +57,7 @@ def _roofline(args: argparse.Namespace) -> int:
     options = {"dtype": args.dtype, "what": args.what, "part": args.part}
     found = roofline.bounds(model, args.batch_size, **options)
     peak = peaks.find(args.peak, args.dtype, None, args.tflops, args.gbps)
-    print(roofline.table(model, found, peak.tflops, peak.gbps, args.batch_size))
+    print(roofline.table(found, peak.tflops, peak.gbps, args.batch_size))
     return 0
 
 

@@ -4,7 +4,9 @@ The parent keeps a worker for every row of its table and asks them in turn, so t
 machine whose speed drifts slows all rows alike. Speaks JSON, one object a line.
 """
 
+import ctypes
 import json
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -19,6 +21,7 @@ from backends.protocol import Batch, Optimizer, Trainer
 
 def main() -> None:
     """Build the job given on the first line, report its memory, then answer each line with seconds."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled is timed
     job = json.loads(sys.stdin.readline())
     prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
     run, memory = prepare(job, *inputs(job))
@@ -120,7 +123,6 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     from backends import jax as backend
     from backends.jax import door
 
-    jax.config.update("jax_enable_compilation_cache", False)  # what is compiled is timed
     dtype = job["dtype"]
     if job["what"] == "step":
         trainer = backend.Trainer(model, Optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
@@ -147,12 +149,20 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
 
 def _jax_memory() -> Callable[[Run], int]:
-    """By the device's allocator, from the process's start, where it counts; else by the process's size."""
+    """By the device's allocator, from the process's start, where it counts; else above the state that is held.
+
+    By then the process has compiled, and what the compiler has left free would hide what a step takes.
+    """
     import jax
 
     device = jax.local_devices()[0]
     if device.memory_stats() is None:
-        return _peak_resident()
+
+        def above(run: Run) -> int:
+            _trim()
+            return _peak_resident()(run)
+
+        return above
 
     def peak(run: Run) -> int:
         run()
@@ -190,6 +200,13 @@ def _peak_resident() -> Callable[[Run], int]:
         return _status("VmHWM") - before
 
     return meter
+
+
+def _trim() -> None:
+    """Have glibc's allocator give back what it holds free."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim:
+        trim(0)
 
 
 def _status(field: str) -> int:
