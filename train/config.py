@@ -69,6 +69,7 @@ class DataFlags:
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag((0.2, 1.0), "share of the image's area that a random crop takes", at_least=0)
     hflip: float = flag(0.5, "probability of a left-right flip", at_least=0)
+    decode: Literal["exact", "scaled"] = flag("exact", "scaled: large JPEGs at a half of their size or less, faster")
     mean: tuple[float, ...] = flag((0.485, 0.456, 0.406), "subtracted from pixels in 0..1, a channel")
     std: tuple[float, ...] = flag((0.229, 0.224, 0.225), "divides them, a channel", at_least=0)
     num_workers: int = flag(_threads(), "batches made at the same time", at_least=1)

@@ -61,7 +61,7 @@ class Finetuning:
     def feed(self, rows: int, epoch_size: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.seed
-        crop = CropAndFlip(config.image_size, config.crop_range, config.hflip)
+        crop = CropAndFlip(config.image_size, config.crop_range, config.hflip, config.decode == "scaled")
         beta = (config.mixup, config.cutmix)
         return SupervisedFeed(
             source=self.source,

@@ -56,7 +56,7 @@ class Pretraining:
             channels=config.in_chans,
             batch_size=rows,
             epoch_size=epoch_size,
-            augment=CropAndFlip(config.image_size, config.crop_range, config.hflip),
+            augment=CropAndFlip(config.image_size, config.crop_range, config.hflip, config.decode == "scaled"),
             extra=self._masks,
         )
 

@@ -30,15 +30,17 @@ def test_a_group_is_mixed_as_timm_mixes_a_batch(timm: ModuleType, images: np.nda
     mix = Mix(0, GROUP, mixup=0.8, cutmix=1.0)
     positions = np.arange(GROUP) + position * GROUP
     labels = np.random.default_rng(position).integers(0, CLASSES, GROUP)
-    ((_, (own, box)),) = mix.blends(positions, 20, 28)
+    ((_, (share, box)),) = mix.blends(positions, 20, 28)
     theirs = timm.Mixup(0.8, 1.0, label_smoothing=SMOOTHING, num_classes=CLASSES)
-    theirs._params_per_batch = lambda: (own, box is not None)
-    timm.cutmix_bbox_and_lam = lambda *_, **__: ((box[0], box[2], box[1], box[3]), own)
+    theirs._params_per_batch = lambda: (share, box is not None)
+    timm.cutmix_bbox_and_lam = lambda *_, **__: ((box[0], box[2], box[1], box[3]), share)
     x = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     pixels, targets = theirs(x, torch.from_numpy(labels))
     plain = soft_targets(labels, CLASSES, SMOOTHING)
     blends = mix.blends(positions, 20, 28)
-    np.testing.assert_array_equal(blend_images(images, images[::-1], blends), pixels.numpy().transpose(0, 2, 3, 1))
+    own = np.arange(GROUP)
+    found = blend_images(images, own, own[::-1], blends)
+    np.testing.assert_array_equal(found, pixels.numpy().transpose(0, 2, 3, 1))
     np.testing.assert_array_equal(blend_targets(plain, plain[::-1], blends), targets.numpy())
 
 

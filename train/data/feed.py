@@ -3,12 +3,13 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Protocol
 
 import numpy as np
 
 from backends.protocol import Batch
 from backends.streams import Stream, words
-from train.data.decode import BrokenImage, decode
+from train.data.decode import BrokenImage, Least, decode
 from train.data.sources import Source
 from train.data.transforms import Draws
 from train.errors import TrainError
@@ -16,8 +17,16 @@ from train.errors import TrainError
 PATIENCE = 64
 """Broken images in a row after which the data, not an image, is broken."""
 
-Augment = Callable[[np.ndarray, Draws], np.ndarray]
 Extra = Callable[[np.ndarray, np.ndarray], Batch]
+
+
+class Augment(Protocol):
+    """An image (H, W, C) uint8 to one of the model's size."""
+
+    def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray: ...
+
+    def least(self, draws: Draws) -> Least | None:
+        """How small the image may be decoded that the same draws will change; None for as it is."""
 
 
 @dataclass(frozen=True)
@@ -60,13 +69,17 @@ class Samples:
         order = permutation(self.seed, epoch, len(self.source))
         failures: list[str] = []
         for offset in range(min(PATIENCE, len(order))):
+            item = int(order[(place + offset) % len(order)])
             try:
-                image, label = read(self.source, int(order[(place + offset) % len(order)]), self.channels)
+                image, label = read(self.source, item, self.channels, self.augment.least(self._draws(position)))
             except BrokenImage as error:
                 failures.append(str(error))
             else:
-                return self.augment(image, Draws(self.seed, Stream.AUGMENT, position)), label, failures
+                return self.augment(image, self._draws(position)), label, failures
         raise TrainError(f"--data_path: {len(failures)} images in a row are broken, the first is {failures[0]}")
+
+    def _draws(self, position: int) -> Draws:
+        return Draws(self.seed, Stream.AUGMENT, position)
 
 
 @dataclass(frozen=True)
@@ -97,7 +110,7 @@ class Share:
         return self.feed(index * self.processes + self.rank)
 
 
-def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:
+def read(source: Source, index: int, channels: int, least: Least | None = None) -> tuple[np.ndarray, int]:
     """Image (H, W, C) uint8 and label of an item; BrokenImage names it when it cannot be read."""
     try:
         data, label, key = source[index]
@@ -105,7 +118,7 @@ def read(source: Source, index: int, channels: int) -> tuple[np.ndarray, int]:
         raise BrokenImage(f"{error.filename or f'image {index}'}: {error.strerror}") from None
     if isinstance(data, bytes):
         try:
-            return decode(data, channels), label
+            return decode(data, channels, least), label
         except BrokenImage as error:
             raise BrokenImage(f"{key}: {error}") from None
     found = data.shape[-1]

@@ -64,17 +64,28 @@ class Mix:
         return [(slice(*span), self.blend(int(numbers[span[0]]), height, width)) for span in pairwise(edges)]
 
 
-def blend_images(images: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
-    """(N, H, W, C) float32: averages of images and their partners, or images with a box of their partners."""
-    mixed = images.copy()
-    for rows, (share, box) in blends:
-        if box is not None:
-            top, left, bottom, right = box
-            mixed[rows, top:bottom, left:right] = partners[rows, top:bottom, left:right]
-        elif share < 1:
-            mixed[rows] *= np.float32(share)
-            mixed[rows] += partners[rows] * np.float32(1 - share)
+def blend_images(images: np.ndarray, own: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
+    """(N, H, W, C) float32: averages of images and their partners, or images with a box of their partners.
+
+    own, partners: (N,) where they lie among `images`. Image by image, which stays in the cache.
+    """
+    mixed = np.empty((len(own), *images.shape[1:]), np.float32)
+    for rows, blend in blends:
+        for target, one, other in zip(mixed[rows], own[rows].tolist(), partners[rows].tolist(), strict=True):
+            _blend(target, images[one], images[other], blend)
     return mixed
+
+
+def _blend(target: np.ndarray, one: np.ndarray, other: np.ndarray, blend: Blend) -> None:
+    share, box = blend
+    if box is None and share < 1:
+        np.multiply(one, np.float32(share), out=target)
+        target += other * np.float32(1 - share)
+        return
+    target[:] = one
+    if box is not None:
+        top, left, bottom, right = box
+        target[top:bottom, left:right] = other[top:bottom, left:right]
 
 
 def blend_targets(targets: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:

@@ -23,12 +23,15 @@ NOISE = 2**48  # the noise of a sample's k-th box is drawn at its position plus 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
     """(N, H, W, C) uint8 to float32, (x / 255 - mean) / std: the very bits that the trainers make of bytes."""
-    width, channels = images.shape[-2:]
-    pixels = images.reshape(-1, width * channels).astype(np.float32)
-    pixels /= np.float32(255)  # row by row: numpy is slow at broadcasting along an axis of three
-    pixels -= _row(mean, width, channels)
-    pixels /= _row(std, width, channels)
-    return pixels.reshape(images.shape)
+    *_, height, width, channels = images.shape
+    shift, scale = _row(mean, width, channels), _row(std, width, channels)
+    pixels = np.empty(images.shape, np.float32)
+    rows = (-1, height, width * channels)  # numpy is slow at broadcasting along an axis of three
+    for image, target in zip(images.reshape(rows), pixels.reshape(rows), strict=True):  # which stays in the cache
+        np.divide(image, np.float32(255), out=target)
+        target -= shift
+        target /= scale
+    return pixels
 
 
 def _row(values: Sequence[float], width: int, channels: int) -> np.ndarray:

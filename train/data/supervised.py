@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from backends.protocol import Batch
-from train.data.decode import BrokenImage
+from train.data.decode import BrokenImage, Least
 from train.data.feed import Samples, read
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
 from train.data.pixels import Erase, normalise
@@ -31,6 +31,9 @@ class CropAndAugment:
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray:
         image = self.crop(image, draws)
         return image if self.policy is None else self.policy(image, draws)
+
+    def least(self, draws: Draws) -> Least | None:
+        return self.crop.least(draws)
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,7 @@ class SupervisedFeed(Samples):
         images, labels, broken = self.samples(places)
         pixels, targets = self._pixels(images, places), soft_targets(labels, self.classes, self.smoothing)
         blends = mix.blends(positions, *images.shape[1:3])
-        mixed = blend_images(pixels[own], pixels[partners], blends)
+        mixed = blend_images(pixels, own, partners, blends)
         return {"images": mixed, "targets": blend_targets(targets[own], targets[partners], blends)}, broken
 
     def _pixels(self, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
