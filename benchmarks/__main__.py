@@ -1,4 +1,4 @@
-"""`python -m benchmarks`: engines side by side, sweeps and their picture, the roofline and the guard."""
+"""`python -m benchmarks`: engines side by side, sweeps and their picture, data, the roofline and the guard."""
 
 import argparse
 import json
@@ -52,6 +52,20 @@ def _picture(args: argparse.Namespace) -> int:
     return 0
 
 
+def _data(args: argparse.Namespace) -> int:
+    from benchmarks import data, photographs
+
+    if args.batch_size % data.GROUP:
+        raise BenchmarkError(f"--batch_size {args.batch_size}: mixing pairs {data.GROUP} images; give a multiple")
+    source = photographs.Photographs.make(args.images, *args.size)
+    speeds = data.measure(source, args.batch_size, args.batches, args.rounds)
+    print(", ".join(f"{key} {value}" for key, value in tables.machine().items()))
+    print(data.table(speeds, source))
+    if args.json:
+        _write(args.json, {"machine": tables.machine(), "rows": [speed.as_dict() for speed in speeds]})
+    return 0
+
+
 def _roofline(args: argparse.Namespace) -> int:
     model = spec.fcmae(args.model, image_size=args.image_size, mask_ratio=args.mask_ratio)
     options = {"dtype": args.dtype, "what": args.what, "part": args.part}
@@ -72,7 +86,14 @@ def _guard(args: argparse.Namespace) -> int:
     return 1 if lines else 0
 
 
-COMMANDS = {"engines": _engines, "sweep": _sweep, "picture": _picture, "roofline": _roofline, "guard": _guard}
+COMMANDS = {
+    "engines": _engines,
+    "sweep": _sweep,
+    "picture": _picture,
+    "data": _data,
+    "roofline": _roofline,
+    "guard": _guard,
+}
 
 
 def _write(path: str, document: dict[str, Any]) -> None:
@@ -98,6 +119,14 @@ def _parser() -> argparse.ArgumentParser:
     picture = commands.add_parser("picture", help="the curves of some sweeps' JSON files")
     picture.add_argument("files", nargs="+")
     picture.add_argument("--out", required=True, help=".svg or .png")
+
+    fed = commands.add_parser("data", help="JPEG to batch: images a second, against plain Pillow")
+    fed.add_argument("--images", type=int, default=64, help="how many different ones")
+    fed.add_argument("--size", type=int, nargs=2, default=(400, 500), help="their height and width")
+    fed.add_argument("--batch_size", type=int, default=64)
+    fed.add_argument("--batches", type=int, default=3, help="timed ones of each worker, in a round")
+    fed.add_argument("--rounds", type=int, default=3)
+    fed.add_argument("--json", default=None, help="write the figures there too")
 
     limit = commands.add_parser("roofline", parents=[_shared("step")], help="the time that no implementation can beat")
     limit.add_argument("model")

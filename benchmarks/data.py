@@ -5,7 +5,7 @@ import statistics
 import time
 from collections.abc import Callable
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field
 from itertools import islice
 from typing import Any
 
@@ -24,12 +24,13 @@ from train.data.pipeline import prefetch
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
 from train.data.supervised import CropAndAugment, SupervisedFeed
-from train.data.transforms import CropAndFlip, Draws, _crop_box
+from train.data.transforms import CropAndFlip, Draws, crop_box
 from train.masks import random_masks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (224, 224)
 GROUP = 32
+SHARES = (0.1, 0.25, 0.5)
 WORKERS = (("thread", 1), ("thread", 2), ("process", 1), ("process", 2))
 
 Make = Callable[[int], tuple[Batch, list[str]]]
@@ -51,35 +52,129 @@ def pretraining(source: Photographs, batch_size: int, scaled: bool = False) -> F
 
 def finetuning(source: Photographs, batch_size: int, scaled: bool = False) -> SupervisedFeed:
     """The feed of the published fine-tuning of base: crop, flip, RandAugment, erasing, mixup and cutmix."""
-    augment = CropAndAugment(CropAndFlip(SIZE, (0.08, 1.0), 0.5, scaled), RandAugment.parse("rand-m9-mstd0.5-inc1", MEAN))
-    drawn = {"erase": Erase(0, 0.25), "mix": Mix(0, GROUP, 0.8, 1.0)}
+    policy = RandAugment.parse("rand-m9-mstd0.5-inc1", MEAN)
+    augment = CropAndAugment(CropAndFlip(SIZE, (0.08, 1.0), 0.5, scaled), policy)
+    erase, mix = Erase(0, 0.25), Mix(0, GROUP, 0.8, 1.0)
     return SupervisedFeed(
-        source, 0, 3, batch_size, len(source), augment, CLASSES, 0.1, (0.0, 0.1), MEAN, STD, **drawn
+        source, 0, 3, batch_size, len(source), augment, CLASSES, 0.1, (0.0, 0.1), MEAN, STD, erase, mix
     )
 
 
 @dataclass(frozen=True)
 class Plain:
-    """The same batches as a feed's, normalised, by Pillow and the first numpy that comes to mind: the yardstick."""
+    """A feed's batches, normalised, by Pillow and the numpy that first comes to mind: the yardstick."""
 
     feed: Feed | SupervisedFeed
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         feed, positions = self.feed, self.feed.positions(index)
-        items = [permutation(feed.seed, *divmod(p, feed.epoch_size), len(feed.source)) for p in positions.tolist()]
-        return {}, []
+        images, labels = zip(*(self._sample(position) for position in positions.tolist()), strict=True)
+        pixels = np.stack(images)
+        if not isinstance(feed, SupervisedFeed) or feed.mix is None:
+            return {"images": pixels, **Masks()(positions, np.array(labels))}, []
+        targets = soft_targets(np.array(labels), feed.classes, feed.smoothing)
+        mixed, blends = pixels.copy(), feed.mix.blends(positions, *SIZE)
+        for rows, (share, box) in blends:
+            partners = pixels[rows][::-1]
+            if box is None:
+                mixed[rows] = pixels[rows] * np.float32(share) + partners * np.float32(1 - share)
+            else:
+                mixed[rows, box[0] : box[2], box[1] : box[3]] = partners[:, box[0] : box[2], box[1] : box[3]]
+        reverse = feed.mix.partners(positions) - positions[0]
+        return {"images": mixed, "targets": blend_targets(targets, targets[reverse], blends)}, []
+
+    def _sample(self, position: int) -> tuple[np.ndarray, int]:
+        feed = self.feed
+        epoch, place = divmod(position, feed.epoch_size)
+        data, label, _ = feed.source[int(permutation(feed.seed, epoch, len(feed.source))[place])]
+        assert isinstance(data, bytes)
+        draws = Draws(feed.seed, Stream.AUGMENT, position)
+        pixels = self._augmented(Image.open(io.BytesIO(data)).convert("RGB"), draws)
+        normalised = (pixels.astype(np.float32) / 255 - np.array(MEAN, np.float32)) / np.array(STD, np.float32)
+        if isinstance(feed, SupervisedFeed) and feed.erase:
+            feed.erase(normalised, position)
+        return normalised, label
+
+    def _augmented(self, image: Image.Image, draws: Draws) -> np.ndarray:
+        augment = self.feed.augment
+        crop = augment.crop if isinstance(augment, CropAndAugment) else augment
+        assert isinstance(crop, CropAndFlip)
+        top, left, height, width = crop_box(image.height, image.width, crop.scale, draws)
+        image = image.crop((left, top, left + width, top + height)).resize(SIZE[::-1], Image.Resampling.BICUBIC)
+        if draws.uniform(0, 1) < crop.hflip:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        policy = augment.policy if isinstance(augment, CropAndAugment) else None
+        return policy(np.asarray(image), draws) if policy else np.asarray(image)
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second in each round of one way to make batches."""
+    """Images a second, in each round, of one way to make a task's batches."""
 
     task: str
     what: str
     kind: str
     workers: int
-    rates: list[float]
+    rates: list[float] = field(default_factory=list)
 
     @property
     def median(self) -> float:
         return statistics.median(self.rates)
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"images_per_s": self.median}
+
+
+def measure(source: Photographs, batch_size: int, batches: int, rounds: int) -> list[Speed]:
+    """Every way of both tasks, in turn within a round."""
+    ways: list[tuple[Speed, Make]] = []
+    for task, feed in (("pre-training", pretraining), ("fine-tuning", finetuning)):
+        ways.append((Speed(task, "plain Pillow", "thread", 1), Plain(feed(source, batch_size))))
+        ways += [(Speed(task, "twinnext", *way), feed(source, batch_size)) for way in WORKERS]
+        ways.append((Speed(task, "--decode scaled", "thread", 1), feed(source, batch_size, scaled=True)))
+    for _ in range(rounds):
+        for speed, make in ways:
+            speed.rates.append(rate(make, speed.kind, speed.workers, batch_size, batches))
+    return [speed for speed, _ in ways]
+
+
+def rate(make: Make, kind: str, workers: int, batch_size: int, batches: int) -> float:
+    """Images a second that arrive, once the workers are under way and nothing made ahead is left."""
+    with closing(prefetch(make, 0, 10**6, workers, kind)) as made:
+        for _ in islice(made, 2 * workers):
+            pass
+        started = time.perf_counter()
+        for _ in islice(made, batches * workers):
+            pass
+        return batch_size * batches * workers / (time.perf_counter() - started)
+
+
+def table(speeds: list[Speed], source: Photographs) -> str:
+    """A row a way; then how many cores keep a GPU busy."""
+    kilobytes = sum(map(len, source.files)) / len(source) / 1e3
+    lines = [f"{len(source)} JPEGs of {kilobytes:.0f} kB on average; {len(speeds[0].rates)} rounds", ""]
+    lines.append(f"{'task':<14}{'batches by':<18}{'workers':<12}{'images/s':>9}{'least':>7}{'most':>7}{'of plain':>10}")
+    plain = {speed.task: speed.median for speed in speeds if speed.what == "plain Pillow"}
+    for speed in speeds:
+        workers = f"{speed.workers} {speed.kind}"
+        rates = f"{speed.median:>9.0f}{min(speed.rates):>7.0f}{max(speed.rates):>7.0f}"
+        lines.append(f"{speed.task:<14}{speed.what:<18}{workers:<12}{rates}{speed.median / plain[speed.task]:>9.2f}x")
+    return "\n".join([*lines, "", *needs(speeds)])
+
+
+def needs(speeds: list[Speed], model: str = "convnextv2_base", batch_size: int = 256) -> list[str]:
+    """How many of these cores feed a GPU that trains `model` in bfloat16 at some share of its roofline."""
+    lines = []
+    models: dict[str, spec.Model] = {
+        "pre-training": spec.fcmae(model),
+        "fine-tuning": spec.classifier(model, num_classes=CLASSES),
+    }
+    for task, built in models.items():
+        core = next(s.median for s in speeds if (s.task, s.what, s.kind, s.workers) == (task, "twinnext", "thread", 1))
+        found = roofline.bounds(built, batch_size, dtype="bfloat16")
+        for name in ("h100", "h200"):
+            peak = PUBLISHED[name]
+            most = batch_size / roofline.limit(found, peak.tflops, peak.gbps)
+            cores = ", ".join(f"{share:.0%} of it {share * most / core:.0f}" for share in SHARES)
+            lines.append(f"{task} of {model} on one {name}: at most {most:,.0f} images/s; cores for {cores}")
+    return lines

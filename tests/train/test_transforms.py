@@ -8,7 +8,7 @@ from PIL import Image
 
 from backends.streams import Stream
 from tests.train.images import pixels
-from train.data.transforms import CropAndFlip, Draws, _crop_box, centre_crop, resize
+from train.data.transforms import CropAndFlip, Draws, centre_crop, crop_box, resize
 
 SIDES = st.integers(1, 400)
 
@@ -28,7 +28,7 @@ def test_draws_are_a_function_of_seed_stream_and_position() -> None:
 
 @given(SIDES, SIDES, st.integers(0, 10**6), st.sampled_from([(0.08, 1.0), (0.2, 1.0), (1.0, 1.0)]))
 def test_a_crop_lies_inside_the_image(height: int, width: int, position: int, scale: tuple[float, float]) -> None:
-    top, left, h, w = _crop_box(height, width, scale, draws(position))
+    top, left, h, w = crop_box(height, width, scale, draws(position))
     assert 0 <= top <= top + h <= height
     assert 0 <= left <= left + w <= width
     assert h
@@ -36,7 +36,7 @@ def test_a_crop_lies_inside_the_image(height: int, width: int, position: int, sc
 
 
 def test_crops_have_the_published_shares_and_shapes() -> None:
-    boxes = np.array([_crop_box(400, 500, (0.2, 1.0), draws(position)) for position in range(2000)])
+    boxes = np.array([crop_box(400, 500, (0.2, 1.0), draws(position)) for position in range(2000)])
     shares, ratios = boxes[:, 2] * boxes[:, 3] / 200_000, boxes[:, 3] / boxes[:, 2]
     assert 0.19 < shares.min() < 0.21
     assert 0.98 < shares.max() <= 1
@@ -45,13 +45,13 @@ def test_crops_have_the_published_shares_and_shapes() -> None:
 
 
 def test_a_long_image_falls_back_to_its_centre() -> None:
-    assert _crop_box(10, 400, (1.0, 1.0), draws()) == (0, (400 - 13) // 2, 10, 13)
-    assert _crop_box(400, 10, (1.0, 1.0), draws()) == ((400 - 13) // 2, 0, 13, 10)
+    assert crop_box(10, 400, (1.0, 1.0), draws()) == (0, (400 - 13) // 2, 10, 13)
+    assert crop_box(400, 10, (1.0, 1.0), draws()) == ((400 - 13) // 2, 0, 13, 10)
 
 
 def test_a_crop_has_pillows_pixels() -> None:
     image = pixels(0, 120, 160)
-    top, left, h, w = _crop_box(120, 160, (0.2, 1.0), draws(4))
+    top, left, h, w = crop_box(120, 160, (0.2, 1.0), draws(4))
     expected = Image.fromarray(image).crop((left, top, left + w, top + h)).resize((32, 24), Image.Resampling.BICUBIC)
     found = CropAndFlip((24, 32), (0.2, 1.0), hflip=0.0)(image, draws(4))
     np.testing.assert_array_equal(found, np.asarray(expected))

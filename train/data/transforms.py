@@ -46,7 +46,7 @@ class CropAndFlip:
     scaled: bool = False
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray:
-        top, left, height, width = _crop_box(image.shape[0], image.shape[1], self.scale, draws)
+        top, left, height, width = crop_box(image.shape[0], image.shape[1], self.scale, draws)
         crop = image[top : top + height, left : left + width]
         return resize(crop, self.size, mirrored=draws.uniform(0, 1) < self.hflip)
 
@@ -54,14 +54,14 @@ class CropAndFlip:
         """The box is drawn as a share of the image, so the same draws find it again in a smaller one."""
 
         def least(height: int, width: int) -> tuple[int, int]:
-            _, _, h, w = _crop_box(height, width, self.scale, draws)
+            _, _, h, w = crop_box(height, width, self.scale, draws)
             factor = max(1.0, min(h / self.size[0], w / self.size[1]))
             return math.ceil(height / factor), math.ceil(width / factor)
 
         return least if self.scaled else None
 
 
-def _crop_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
+def crop_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
     """(top, left, height, width): ten tries at an area and a shape, then the largest central crop."""
     for _ in range(TRIES):
         area = height * width * draws.uniform(*scale)
