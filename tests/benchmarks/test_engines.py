@@ -1,0 +1,162 @@
+"""The harness: figures of a row, rows that fit the question, mistakes in one line, and workers that do the work."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import spec
+from benchmarks import curves, engines, peaks, tables, worker
+from benchmarks.__main__ import main
+from benchmarks.engines import Row
+
+JOB: dict[str, Any] = {
+    "backend": "torch",
+    "engine": "visible",
+    "compiled": False,
+    "model": "convnextv2_atto",
+    "batch_size": 8,
+    "image_size": 224,
+    "mask_ratio": 0.6,
+    "dtype": "float32",
+    "what": "gradient",
+    "part": "encoder",
+    "device": None,
+}
+PEAK = peaks.Peak(0.2, 40, "a test")
+TINY = spec.fcmae(depths=(1, 1), dims=(8, 16), decoder_dim=16, image_size=16, patch_size=8)
+
+
+def row(seconds: list[float], **changed: Any) -> Row:
+    return Row(JOB | changed, seconds, 10**9, 7.0)
+
+
+def test_a_row_has_its_median_quartiles_throughput_and_warm_up() -> None:
+    found = row([5.0, 1.0, 2.0, 3.0, 4.0])
+    assert (found.median, found.quartiles, found.throughput, found.warm_up) == (3.0, (2.0, 4.0), 8 / 3, 4.0)
+    assert row([2.0]).quartiles == (2.0, 2.0)
+    assert Row.of(json.loads(json.dumps(found.as_dict()))) == found
+
+
+def test_every_row_carries_its_share_of_the_limit() -> None:
+    rows = [row([0.4], engine="masked"), row([0.1]), row([0.2], backend="timm", engine="dense")]
+    shares = [each["of_limit"] for each in tables.document(rows, PEAK)["rows"]]
+    assert shares[1] == tables.limit(JOB, PEAK) / 0.1
+    assert shares[1] == 4 * shares[0] == 2 * shares[2]
+    lines = tables.table(rows, PEAK).splitlines()[4:7]
+    assert [line.split()[7] for line in lines] == ["1.00x", "4.00x", "2.00x"]
+
+
+def test_the_limit_is_less_for_fewer_visible_patches() -> None:
+    limits = [tables.limit(JOB | {"mask_ratio": ratio}, PEAK) for ratio in (0.0, 0.3, 0.6, 0.9)]
+    assert limits == sorted(limits, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [
+        ("engines --mask_ratio 0", "mask ratio 0: nothing is removed, so there is no loss; add --part encoder"),
+        ("engines --what step --part encoder", "--what step: trains the whole model; leave out --part encoder"),
+        ("engines --tflops 3", "--tflops and --gbps: give both, or neither and --peak"),
+        ("roofline convnextv2_base --peak v5e", "--peak v5e: is of bfloat16, not float32; add --dtype bfloat16"),
+        ("engines --engines no --tflops 1 --gbps 1", "--engines: ['no'] are not among those of"),
+        ("data --batch_size 40", "--batch_size 40: mixing pairs 32 images; give a multiple"),
+    ],
+)
+def test_a_mistake_is_one_line(command: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = (
+        command
+        if "--tflops" in command or "roofline" in command or "data" in command
+        else f"{command} --tflops 1 --gbps 1"
+    )
+    assert main(words.split()) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"benchmarks: {line}")
+    assert error.count("\n") == 1
+
+
+def test_a_peak_is_measured_where_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
+    monkeypatch.setattr(peaks, "REPEATS", 1)
+    found = peaks.find("measured", "float32")
+    assert 1e-3 < found.tflops < 1e3
+    assert 0.1 < found.gbps < 1e4
+    assert peaks.find("h200", "bfloat16").gbps == 4800
+
+
+@pytest.mark.parametrize("what", ["forward", "gradient", "step"])
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_a_worker_computes_and_meters(backend: str, what: str) -> None:
+    pytest.importorskip(backend)
+    job = JOB | {"backend": backend, "what": what, "part": "fcmae", "batch_size": 2, "image_size": 16}
+    prepare = {"torch": worker._torch, "jax": worker._jax}[backend]
+    run, memory = prepare(job, *worker.inputs(job, TINY))
+    run()
+    assert memory(run) >= 0
+
+
+def test_rows_come_from_workers_beside_timms(tmp_path: Path) -> None:
+    pytest.importorskip("timm")
+    out = tmp_path / "rows.json"
+    command = (
+        "engines --backends torch --engines visible dense --part encoder --batch_size 1 --image_size 64 --rounds 2"
+    )
+    assert main([*command.split(), "--tflops", "0.2", "--gbps", "40", "--json", str(out)]) == 0
+    rows = json.loads(out.read_text())["rows"]
+    assert [Row.of(each).label for each in rows] == ["torch visible", "timm dense"]
+    for each in rows:
+        assert len(each["seconds"]) == 2
+        assert 0 < each["of_limit"] < 1
+        assert each["peak_bytes"] > 0
+
+
+def test_timm_stands_beside_encoders_only() -> None:
+    def labels(**changed: Any) -> list[str]:
+        options = JOB | {"backends": ["torch"], "engines": ["visible", "dense"], "compiled": False} | changed
+        return [job["backend"] for job in engines.jobs(type("Args", (), options)())]
+
+    pytest.importorskip("timm")
+    assert labels() == ["torch", "timm"]
+    assert labels(part="fcmae") == ["torch"]
+    assert labels(engines=["visible"]) == ["torch"]
+
+
+def test_a_cost_that_does_not_fall_with_the_ratio_is_seen() -> None:
+    falling = [row([second], mask_ratio=ratio) for ratio, second in ((0.0, 0.4), (0.6, 0.2), (0.9, 0.1))]
+    assert curves.rises(falling) == []
+    lines = curves.rises([*falling, row([0.15], mask_ratio=0.95)])
+    assert lines == ["torch visible: no faster at mask ratio 0.95 than at 0.9 (0.100 and 0.150 s)"]
+    masked = [row([0.4], mask_ratio=ratio, engine="masked") for ratio in (0.0, 0.6)]
+    assert curves.rises(masked) == []
+
+
+def test_sweeps_are_drawn_together(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    for backend in ("torch", "jax"):
+        for over, values in (("mask_ratio", (0.0, 0.6)), ("batch_size", (2, 4))):
+            rows = [row([0.2, 0.1, 0.3], backend=backend, **{over: value}) for value in values]
+            (tmp_path / f"{backend}-{over}.json").write_text(json.dumps(tables.document(rows, PEAK, over)))
+    files = sorted(map(str, tmp_path.glob("*.json")))
+    pictures = [tmp_path / "one.svg", tmp_path / "other.svg"]
+    for picture in pictures:
+        assert main(["picture", *files, "--out", str(picture)]) == 0
+    text = pictures[0].read_text()
+    assert text == pictures[1].read_text()
+    assert len(text) < 60_000
+    for word in ("torch visible", "jax visible", "mask ratio", "batch size"):
+        assert word in text
+
+
+def test_a_step_ships_bytes() -> None:
+    class Trainer:
+        def step(self, batches: Any, lr: float) -> dict[str, float]:
+            (self.batch,) = batches
+            return {"loss": 1.0}
+
+    trainer = Trainer()
+    _, batch = worker.inputs(JOB, TINY)
+    assert worker._steps(trainer, batch)() == 1.0  # type: ignore[arg-type]
+    assert trainer.batch["images"].dtype == np.uint8
+    assert trainer.batch["images"].std() > 50

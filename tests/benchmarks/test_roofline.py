@@ -1,0 +1,87 @@
+"""The roofline's count, held to what torch dispatches and to counts by hand."""
+
+from typing import Any
+
+import pytest
+
+import backends
+import spec
+from benchmarks import roofline
+from benchmarks.worker import inputs
+
+JOB = {"mask_ratio": 0.6, "batch_size": 2}
+MODEL = spec.fcmae(depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), decoder_dim=64, image_size=128)
+KEPT, PATCHES, PIXELS = 6, 16, 32 * 32 * 3
+
+
+def dispatched(backward: bool) -> Any:
+    """torch's own count of the visible engine at work."""
+    torch = pytest.importorskip("torch")
+    from torch.utils.flop_counter import FlopCounterMode
+
+    net, (_, batch) = backends.load("torch").build(MODEL), inputs(JOB, MODEL)
+    with FlopCounterMode(display=False) as counter, torch.set_grad_enabled(backward):
+        loss = net(torch.from_numpy(batch["images"]), torch.from_numpy(batch["mask"]), engine="visible")["loss"]
+        if backward:
+            loss.backward()
+    return counter
+
+
+def flops(what: str) -> dict[str, int]:
+    return {bound.name: bound.flops for bound in roofline.bounds(MODEL, 2, what=what) if bound.name != "loss"}
+
+
+def test_every_step_of_the_forward_pass_has_torchs_count() -> None:
+    counter = dispatched(backward=False)
+    theirs = {name: sum(each.values()) for name, each in counter.get_flop_counts().items()}
+    ours = {name: count for name, count in flops("forward").items() if count}
+    assert len(ours) == 12
+    assert {name: theirs[f"FCMAE.{name}"] for name in ours} == ours
+    assert counter.get_total_flops() == sum(ours.values())
+
+
+def test_forward_and_backward_have_torchs_count() -> None:
+    """torch counts the weight gradient of the decoder's one grouped convolution as if it were not grouped."""
+    channels, sites = 64, 2 * PATCHES
+    too_many = 2 * sites * 49 * channels * (channels - 1)
+    assert dispatched(backward=True).get_total_flops() - too_many == sum(flops("gradient").values())
+
+
+def test_the_encoder_is_counted_at_its_visible_patches() -> None:
+    one, all_ = (
+        {bound.name: bound for bound in roofline.bounds(MODEL, 2, what="forward", visible=visible)}
+        for visible in (KEPT, PATCHES)
+    )
+    for name, bound in one.items():
+        shown = name.startswith("encoder") or name == "proj"
+        assert bound.flops * PATCHES == all_[name].flops * KEPT if shown else True, name
+    assert one["decoder.0"] == all_["decoder.0"]
+    assert one["pred"] == all_["pred"]
+    assert (one["loss"].bytes, all_["loss"].bytes) == (2 * (PATCHES - KEPT) * PIXELS * 5, 0)
+
+
+def test_bytes_are_those_of_a_block_a_loss_and_an_optimizer_by_hand() -> None:
+    found = {bound.name: bound for bound in roofline.bounds(MODEL, 2, dtype="bfloat16")}
+    activation = 2 * KEPT * 8 * 8 * 16  # of stage 0
+    weights = 49 * 16 + 16 + 2 * 16 + 16 * 64 + 64 + 2 * 64 + 64 * 16 + 16
+    assert found["encoder.stages.0.0"].bytes == 2 * (5 * activation + 3 * weights)
+    removed = 2 * (PATCHES - KEPT) * PIXELS
+    assert found["loss"].bytes == removed * (1 + 2 + 2)
+    stem = 2 * (2 * KEPT * PIXELS + 2 * activation) + 2 * 3 * (48 * 16 + 16)  # pixels are bytes
+    assert found["encoder.downsample_layers.0.0"].bytes == stem
+    assert found["AdamW"].bytes == 28 * spec.count(MODEL)
+
+
+def test_a_classifier_is_counted_whole() -> None:
+    model = spec.classifier("convnextv2_atto", num_classes=1000)
+    found = roofline.bounds(model, 4, what="forward")
+    assert sum(bound.flops for bound in found if bound.name != "loss") == 2 * 4 * spec.macs(model)
+    step = roofline.bounds(model, 4)
+    assert step[-1] == roofline.Bound("AdamW", 12 * spec.count(model), 28 * spec.count(model))
+
+
+def test_the_limit_is_the_slower_of_both_step_by_step() -> None:
+    found = [roofline.Bound("a", 10**12, 10**9), roofline.Bound("b", 10**9, 10**12)]
+    assert roofline.limit(found, tflops=1, gbps=1000) == pytest.approx(1 + 1)
+    assert "arithmetic" in roofline.table(found, 1, 1000, 8).splitlines()[1]
+    assert roofline.table(found, 1, 1000, 8).endswith("4 images/s at 1 TFLOP/s, 1000 GB/s")
