@@ -117,8 +117,8 @@ class _Worker:
         self.seconds.append(float(self._ask("step")))
 
     def stop(self) -> None:
-        self.process.kill()
-        self.process.wait()
+        with self.process:  # which closes its pipes
+            self.process.kill()
 
     def _ask(self, line: str) -> str:
         assert self.process.stdin

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import guard
+from benchmarks import guard, kernels
 
 NEEDS = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "triton": ["torch", "triton"]}
 
@@ -53,6 +53,30 @@ def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
     lines = guard.moved(guard.measure("jax"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "bytes", "temporary_bytes"}
     assert all(line.startswith("jax visible: ") for line in lines)
+
+
+def test_work_at_removed_patches_is_seen_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = baseline("torch")
+    from backends.torch.sites.masked import Masked
+    from backends.torch.sites.visible import Visible
+
+    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
+        return Masked.enter(images, mask, patch)
+
+    monkeypatch.setattr(Visible, "enter", dense)
+    lines = guard.moved(guard.measure("torch"), figures)
+    assert {line.split(" ")[2] for line in lines} == {"flops", "operations", "saved_bytes"}
+    assert all(line.startswith("torch visible: ") for line in lines)
+
+
+def test_a_kernel_of_larger_tiles_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    figures = baseline("triton")
+    from backends.torch.kernels import depthwise
+
+    monkeypatch.setattr(depthwise, "SITES", 512)
+    found = kernels.compile_for(depthwise.conv_kernel, 8, "fp32")
+    lines = guard.moved({"depthwise conv, side 8, float32": found._asdict()}, figures)
+    assert {"registers", "spill_bytes"} <= {line.split(": ")[1].split(" ")[0] for line in lines}
 
 
 def test_a_new_figure_needs_a_baseline() -> None:

@@ -1,5 +1,6 @@
 """Batches: functions of (seed, number) alone, full whatever is broken, the same by any workers."""
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from train.data import feed
 from train.data.feed import Feed
 from train.data.folder import Folder
 from train.data.pipeline import prefetch
+from train.data.shared import ALIGNED
 from train.data.sources import Digits
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
@@ -142,3 +144,30 @@ def test_the_digits_are_all_there() -> None:
     assert images.min() == 0
     assert images.max() == 255
     assert np.bincount(labels).tolist() == [178, 182, 177, 183, 181, 182, 181, 179, 174, 180]
+
+
+class Large:
+    """Batches of 12 MB, of which it says on a file how many it has made."""
+
+    def __init__(self, log: Path) -> None:
+        self.log = log
+
+    def __call__(self, index: int) -> dict[str, np.ndarray]:
+        with self.log.open("a") as file:
+            file.write(".")
+        return {"images": np.full((1000, 3000), index, np.float32), "none": np.empty((0, 4)), "keep": np.arange(5)}
+
+
+def test_processes_share_the_memory_of_their_batches(tmp_path: Path) -> None:
+    made = prefetch(Large(tmp_path / "log"), 0, 50, 1, "process")
+    batches = [next(made) for _ in range(3)]
+    time.sleep(1)
+    assert len((tmp_path / "log").read_text()) <= 5  # the worker waits for the reader
+    for index, batch in enumerate(batches):  # each is its own memory, and may be written to
+        assert (batch["images"] == index).all()
+        assert batch["none"].shape == (0, 4)
+        assert batch["keep"].tolist() == [0, 1, 2, 3, 4]
+        batch["images"] += 1
+        assert batch["images"].ctypes.data % ALIGNED == 0
+    made.close()
+    assert (batches[1]["images"] == 2).all()

@@ -7,7 +7,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backends.streams import Stream
-from tests.train.images import pixels
+from tests.train.images import encoded, pixels
+from train.data.decode import decode
 from train.data.transforms import CropAndFlip, Draws, centre_crop, crop_box, resize
 
 SIDES = st.integers(1, 400)
@@ -80,3 +81,28 @@ def test_a_centre_crop_keeps_the_shape_of_things() -> None:
     image[:, 30:70] = 255
     assert (centre_crop(image, (20, 20)) == 255).all()
     assert centre_crop(image, (20, 50)).shape == (20, 50, 3)
+
+
+@pytest.mark.parametrize("position", range(6))
+def test_a_scaled_jpeg_gives_nearly_the_same_crop(position: int) -> None:
+    """Decoding at a half moves the box by less than a pixel of that half."""
+    data = encoded(pixels(1, 800, 1000), quality=95)
+    exact, scaled = (CropAndFlip((64, 48), (0.2, 1.0), 0.5, scaled) for scaled in (False, True))
+    least = scaled.least(draws(position))
+    assert exact.least(draws(position)) is None
+    small = decode(data, 3, least)
+    assert 2 * small.shape[0] <= 800
+    _, _, h, w = crop_box(*small.shape[:2], (0.2, 1.0), draws(position))
+    assert h >= 63  # no fewer pixels than the crop keeps, but for rounding
+    assert w >= 47
+    expected, other = (exact(decode(data, 3), draws(each)).astype(float) for each in (position, position + 1))
+    gap, chance = (abs(expected - found).mean() for found in (scaled(small, draws(position)), other))
+    assert gap < 5
+    assert gap < chance / 4
+
+
+def test_small_images_are_never_decoded_smaller() -> None:
+    data = encoded(pixels(1, 100, 120))
+    crop = CropAndFlip((64, 48), (0.2, 1.0), 0.5, scaled=True)
+    for position in range(20):
+        np.testing.assert_array_equal(decode(data, 3, crop.least(draws(position))), decode(data, 3))

@@ -95,7 +95,7 @@ def _work(make: Callable[[int], T], tasks: "SimpleQueue[tuple[Future[T], int] | 
 def _by_processes(
     make: Callable[[int], T], start: int, stop: int, workers: int, watch: Watch
 ) -> Generator[T, None, None]:
-    """Worker w makes start + w, start + w + workers, ... and waits in its pipe until one is taken."""
+    """Worker w makes start + w, start + w + workers, ...: one is waiting to be taken, one in the making."""
     crew: list[Worker[T]] = []
     try:
         for first in range(start, min(start + workers, stop)):

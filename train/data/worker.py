@@ -5,10 +5,12 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
+from train.data.shared import receive, send
 from train.errors import TrainError
 
 T = TypeVar("T")
@@ -16,6 +18,7 @@ TRIES = 3
 """Workers that may die over one batch."""
 
 DEAF = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
+TAKEN = b"+"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
@@ -36,7 +39,7 @@ class Worker(Generic[T]):
         if not self.reader.poll(seconds):
             return False
         try:
-            self.received = self.reader.recv()
+            self.received = receive(self.reader)
         except (EOFError, OSError):
             self._replace()
             return False
@@ -47,6 +50,8 @@ class Worker(Generic[T]):
         made, error = self.received
         if error is not None:
             raise error
+        with suppress(OSError):  # it may have ended since
+            self.reader.send_bytes(TAKEN)
         self.numbers, self.deaths = self.numbers[1:], 0
         return made
 
@@ -58,7 +63,7 @@ class Worker(Generic[T]):
 
     def _start(self) -> None:
         context = get_context("spawn")
-        self.reader, writer = context.Pipe(duplex=False)
+        self.reader, writer = context.Pipe()
         arguments = (self.make, self.numbers, writer, os.getpid())
         self.process = context.Process(target=_serve, args=arguments, daemon=True)
         self.process.start()
@@ -81,13 +86,23 @@ def _serve(make: Callable[[int], T], numbers: range, writer: Connection, parent:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _die_with(parent)
+    for number in numbers:
+        made, error = _attempt(make, number)
+        try:
+            if number != numbers.start:
+                writer.recv_bytes()  # the one before is taken
+            send(writer, (made, error))
+        except (EOFError, ConnectionError):  # the trainer is gone
+            return
+        if error is not None:
+            return
+
+
+def _attempt(make: Callable[[int], T], number: int) -> tuple[T | None, Exception | None]:
     try:
-        for number in numbers:
-            writer.send((make(number), None))
-    except BrokenPipeError:
-        return
+        return make(number), None
     except Exception as error:
-        writer.send((None, error))
+        return None, error
 
 
 def _die_with(parent: int) -> None:
