@@ -104,7 +104,7 @@ def test_a_worker_computes_and_meters(backend: str, what: str) -> None:
     prepare = {"torch": worker._torch, "jax": worker._jax}[backend]
     run, memory = prepare(job, *worker.inputs(job, TINY))
     run()
-    assert memory(run) >= 0
+    assert isinstance(memory(run), int)
 
 
 def test_rows_come_from_workers_beside_timms(tmp_path: Path) -> None:
