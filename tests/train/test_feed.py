@@ -1,6 +1,7 @@
 """Batches: functions of (seed, number) alone, full whatever is broken, the same by any workers."""
 
 import time
+from multiprocessing import Pipe
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from train.data import feed
 from train.data.feed import Feed
 from train.data.folder import Folder
 from train.data.pipeline import prefetch
-from train.data.shared import ALIGNED
+from train.data.shared import ALIGNED, receive, send
 from train.data.sources import Digits
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
@@ -171,3 +172,22 @@ def test_processes_share_the_memory_of_their_batches(tmp_path: Path) -> None:
         assert batch["images"].ctypes.data % ALIGNED == 0
     made.close()
     assert (batches[1]["images"] == 2).all()
+
+
+@pytest.mark.parametrize("shared_memory", [True, False])
+def test_values_travel_with_and_without_shared_memory(shared_memory: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not shared_memory:
+        monkeypatch.delattr("os.memfd_create")
+    value = {"images": np.arange(24.0).reshape(2, 3, 4), "odd": np.ones(3, np.uint8), "lines": ["a"]}
+    reader, writer = Pipe()
+    send(writer, (value, None))
+    found, error = receive(reader)
+    assert error is None
+    assert found["lines"] == ["a"]
+    for name in ("images", "odd"):
+        np.testing.assert_array_equal(found[name], value[name])
+        found[name] += 1
+    writer.close()
+    with pytest.raises((EOFError, OSError)):
+        receive(reader)
+    reader.close()
