@@ -54,6 +54,8 @@ def draw(documents: list[dict[str, Any]], path: str) -> None:
 
 
 def _panel(axes: Any, over: str, rows: list[Row]) -> None:
+    from matplotlib.ticker import LogLocator
+
     for label, mine in _curves(rows, over).items():
         places, each = [row.job[over] for row in mine], [1e3 / row.throughput for row in mine]
         spread = [
@@ -62,6 +64,8 @@ def _panel(axes: Any, over: str, rows: list[Row]) -> None:
         style = {"color": COLOURS[mine[0].job["backend"]], "linestyle": LINES[mine[0].job["engine"]]}
         axes.errorbar(places, each, spread, marker="o", markersize=3, label=label, **style)
     axes.set_yscale("log")
+    axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
     if over != "mask_ratio":
         axes.set_xscale("log", base=2)
     axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
