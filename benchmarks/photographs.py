@@ -50,4 +50,8 @@ class Photographs:
         return len(self.files)
 
     def __getitem__(self, index: int) -> tuple[bytes, int, str]:
-        return self.files[index], index * 37 % CLASSES, f"photograph {index}"
+        return self.files[index], index * 37 % CLASSES, self.name(index)
+
+    def name(self, index: int) -> str:
+        """Which picture it is."""
+        return f"photograph {index}"
