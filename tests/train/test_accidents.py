@@ -148,7 +148,7 @@ class Slow:
 def test_a_killed_data_worker_is_replaced_and_its_batches_made_again() -> None:
     said: list[str] = []
     made = prefetch(Slow(0.05), 3, 15, 2, "process", Watch(said.append))
-    found = [next(made)]
+    found = [next(made), next(made)]  # one of each worker, which is deaf by then
     deaf, victim = active_children()
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # as a scheduler sends them to every process
         os.kill(deaf.pid, getattr(signal, name))
