@@ -1,9 +1,8 @@
 """A trainer on its way from one update to another: logging, saving and reviewing, and ready to stop."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,6 @@ from backends.protocol import Batch, Cluster, Trainer
 from train import checkpoint, evidence
 from train.best import Best
 from train.config import Config
-from train.data.feed import Share
-from train.data.pipeline import Watch, prefetch
 from train.errors import TrainError
 from train.logs import RunLog, Silent
 from train.meter import Meter, Update
@@ -23,6 +20,7 @@ from train.schedule import Schedule
 from train.signals import Signals
 from train.task import Task
 from train.tracking import Tracker
+from train.updates import Updates
 
 AGREE = 8
 """Updates between two times that several processes ask each other for a signal, for which they wait for each other:
@@ -59,8 +57,7 @@ class Run:
         self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
         self.signals = signals
         self.meter = Meter(config.effective_batch, config.devices)
-        epoch_size = schedule.updates_per_epoch * config.effective_batch
-        self.feed = task.feed(config.batch_size * cluster.devices, epoch_size)
+        self.updates = Updates(config, task, cluster, schedule.updates_per_epoch)
         self.checkpoints = config.run_dir / "checkpoints"
         self.broken: set[str] = set()
 
@@ -70,7 +67,7 @@ class Run:
         with (
             self._log(start, stop) as self.log,
             Saver(self.log.say) as self.saver,
-            closing(self._updates(start, stop)) as updates,
+            closing(self.updates.made(start, stop, self.meter, self.log.say, self._leaves)) as updates,
         ):
             for step, (batches, broken) in enumerate(updates, start + 1):
                 self._update(step, batches, broken)
@@ -126,27 +123,9 @@ class Run:
         self.best = Best(config.run_dir)
         return log
 
-    def _updates(self, start: int, stop: int) -> Generator[tuple[list[Batch], list[str]], None, None]:
-        """The micro-batches of each update, and a line for each broken image in them."""
-        config, frequency = self.config, self.config.update_freq
-        own = Share(self.feed, self.cluster.rank, self.cluster.processes)
-        alone = self.cluster.processes == 1  # several stop together, after an update
-        watch = Watch(self.log.say, self._awaited, lambda: alone and self.signals.first is not None)
-        made = prefetch(own, start * frequency, stop * frequency, config.num_workers, config.worker_type, watch)
-        with closing(made):
-            for _ in range(start, stop):
-                with self.meter.waiting():
-                    group = list(islice(made, frequency))
-                if len(group) < frequency:
-                    return
-                yield [batch for batch, _ in group], [line for _, lines in group for line in lines]
-
-    def _awaited(self, index: int) -> str:
-        """What micro-batch `index` of this process is made of."""
-        positions = self.feed.positions(index * self.cluster.processes + self.cluster.rank)
-        update = index // self.config.update_freq + 1
-        key = self.feed.key(int(positions[0]))
-        return f"update {update:,} waits for images of --data_path {self.config.data_path}, from {key} on"
+    def _leaves(self) -> bool:
+        """Whether to stop without waiting for the next batch: alone, for several stop together after an update."""
+        return self.cluster.processes == 1 and self.signals.first is not None
 
     def _epochs(self, step: int, epochs: int) -> bool:
         return step % (epochs * self.schedule.updates_per_epoch) == 0
@@ -183,14 +162,8 @@ class Run:
         if self.cluster.rank:
             return ""
         self.saver.wait()
-        count = self.config.effective_batch
-        positions = range((first.step - 1) * count, first.step * count)
         good = checkpoint.latest(self.checkpoints)
-        about = {
-            "positions": [positions.start, positions.stop],
-            "items": [self.feed.key(position) for position in positions],
-            "checkpoint": str(good) if good else None,
-        }
+        about = {**self.updates.about(first.step), "checkpoint": str(good) if good else None}
         try:
             return f", evidence in {evidence.write(self.config.run_dir, self.meter.recent, first, about)}"
         except OSError as error:
