@@ -20,6 +20,7 @@ class Stream(IntEnum):
     MASK = 4
     DROP_PATH = 5
     MIX = 6
+    LABELS = 7  # index: 0 which images keep their label, 1 which choose a probe's penalty
 
 
 def words(seed: int, stream: Stream, index: int, n: int) -> np.ndarray:

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import analyse, cli, evaluate, loop, reconstruct
+from train import analyse, cli, evaluate, loop, probe, reconstruct
 from train.errors import TrainError
 
-COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run}
+COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
 """What does a task that trains nothing."""
 
 EX_TEMPFAIL = 75

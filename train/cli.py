@@ -16,7 +16,7 @@ from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from train import published
-from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, LookFlags, ModelFlags, groups
+from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, LookFlags, ModelFlags, ProbeFlags, groups
 from train.errors import TrainError
 from train.recipes import TASKS, Layer
 from train.resolve import Resolved, resolve
@@ -27,7 +27,7 @@ EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 
 BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
 
-LOOKING = ("reconstruct", "analyse")
+LOOKING = ("reconstruct", "analyse", "probe")
 """Tasks for which a run's own images and model are the defaults."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
@@ -48,7 +48,8 @@ DESCRIPTION = (
     " a fully convolutional masked autoencoder (FCMAE) comes first."
 )
 EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/recipes.py.
---task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint;
+--task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint,
+--task probe --help those of probes;
 --show_recipe prints a run's values and their sources.
 The same command in the same --output_dir goes on where the run stopped."""
 
@@ -56,7 +57,8 @@ The same command in the same --output_dir goes on where the run stopped."""
 HIDDEN: dict[str | None, tuple[str, ...]] = {
     FinetuneFlags.__doc__: ("finetune", *LOOKING),
     AugmentFlags.__doc__: ("finetune",),
-    LookFlags.__doc__: LOOKING,
+    LookFlags.__doc__: ("reconstruct", "analyse"),
+    ProbeFlags.__doc__: ("probe",),
 }
 """Groups of flags that --help leaves out, but for some tasks."""
 

@@ -31,7 +31,9 @@ def _threads() -> int:
 class RunFlags:
     """Run"""
 
-    task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse"] = flag("pretrain", "what the run does")
+    task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse", "probe"] = flag(
+        "pretrain", "what the run does"
+    )
     recipe: str | None = flag(None, "a published recipe, such as finetune_base (docs/recipes.md)")
     backend: Literal["torch", "jax"] = flag("torch", "framework that trains")
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ...; the framework's best one by default")
@@ -112,6 +114,7 @@ class FinetuneFlags:
     """Fine-tuning and evaluation"""
 
     finetune: str = flag("", "checkpoint to start from, or to look into, in any format that convert reads")
+    train_labels: int | None = flag(None, "labelled images to train on, of each class alike; or all", at_least=1)
     nb_classes: int | None = flag(None, "classes of the head; as many as the data has by default", at_least=1)
     head_init_scale: float = flag(0.001, "what the head's first weights are multiplied by", at_least=0)
     drop_path: float = flag(0.0, "how often the last block is skipped; earlier blocks less", at_least=0)
@@ -159,7 +162,19 @@ class LookFlags:
 
 
 @dataclass(frozen=True)
+class ProbeFlags:
+    """Probes of a frozen encoder"""
+
+    knn_k: tuple[int, ...] = flag((10, 20), "nearest neighbours that vote; several are tried", at_least=1)
+    knn_temperature: float = flag(0.07, "divides a neighbour's similarity; a vote is exp of it", at_least=0.01)
+    probe_l2: tuple[float, ...] = flag(
+        (1e-5, 1e-4, 1e-3, 1e-2, 1e-1), "penalties the linear probe chooses from", at_least=1e-9
+    )
+
+
+@dataclass(frozen=True)
 class Config(
+    ProbeFlags,
     LookFlags,
     AugmentFlags,
     FinetuneFlags,

@@ -30,7 +30,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     backend = load(config.backend)
     cluster = backend.join(config.device)
-    trainer = _trainer(config, backend, cluster, model, arrays, ema)
+    trainer = untrained(config, backend, cluster, model, arrays, ema)
     averaged = (False, True) if config.model_ema_eval else (False,)
     scores, broken = judge(trainer, cluster, batches, config.num_workers, averaged)
     for line in broken:
@@ -55,9 +55,10 @@ def check_images(config: Config, path: str, encoder: spec.Encoder) -> None:
         raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
 
 
-def _trainer(
+def untrained(
     config: Config, backend: Backend, cluster: Cluster, model: spec.Classifier, arrays: Arrays, ema: Arrays
 ) -> Trainer:
+    """A trainer of given parameters and, where --model_ema_eval asks for it, their average, before any update."""
     trainer = backend.Trainer(
         model,
         Optimizer(ema_decay=1.0 if config.model_ema_eval else None),

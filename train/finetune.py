@@ -11,6 +11,7 @@ from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
 from train.data.sources import Source, open_judged, open_source
+from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, SupervisedFeed, Views
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
@@ -28,8 +29,8 @@ class Finetuning:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source: Source = open_source(config.data_path)
-        self.model = _model(config, _classes(config, self.source))
+        self.source = labelled(open_source(config.data_path), config.train_labels, config.seed)
+        self.model = model_of(config, classes_of(config, self.source))
         self.policy = _policy(config)
         self.views = _views(config, self.source)
         self.optimizer = Optimizer(
@@ -90,7 +91,7 @@ class Finetuning:
         return Review(*judge(trainer, cluster, self.views, self.config.num_workers, averaged), picture=None)
 
 
-def _classes(config: Config, source: Source) -> int:
+def classes_of(config: Config, source: Source) -> int:
     """The number of classes; TrainError when --nb_classes says another than the data has."""
     found = len(source.classes)
     if config.nb_classes not in (None, found):
@@ -105,7 +106,8 @@ def _classes(config: Config, source: Source) -> int:
     return found
 
 
-def _model(config: Config, classes: int) -> spec.Classifier:
+def model_of(config: Config, classes: int) -> spec.Classifier:
+    """The classifier that the flags name; SpecError when it cannot be."""
     sizes = {"depths": config.depths, "dims": config.dims}
     model = spec.classifier(
         config.model,
@@ -136,8 +138,11 @@ def _views(config: Config, source: Source) -> Views | None:
         raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
     if config.disable_eval:
         return None
+    return views(config, open_judging(config), source.classes)
+
+
+def open_judging(config: Config) -> Source:
+    """The images to evaluate on; TrainError where there are none."""
     if config.eval_data_path:
-        judged = open_judged(config.eval_data_path, "--eval_data_path")
-    else:
-        judged = open_source(config.data_path, "val")
-    return views(config, judged, source.classes)
+        return open_judged(config.eval_data_path, "--eval_data_path")
+    return open_source(config.data_path, "val")

@@ -23,6 +23,7 @@ TASKS: dict[str, Layer] = {
     "eval": Layer("default", {}),
     "reconstruct": Layer("default", {}),
     "analyse": Layer("as many as in the paper's figure", {"num_images": 1000}),
+    "probe": Layer("default", {}),
 }
 """What a task changes of the defaults in `config.py`."""
 
@@ -172,5 +173,6 @@ DIGITS: dict[str, dict[str, Any]] = {
     "eval": {},
     "reconstruct": {},
     "analyse": {},
+    "probe": {},
 }
 """What fits the digits, a task."""

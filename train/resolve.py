@@ -32,7 +32,7 @@ def resolve(given: Sequence[Layer]) -> Resolved:
     recipe = _recipe(asked["recipe"]) if asked.get("recipe") else []
     trained = _merged(recipe).get("task", "pretrain")
     task = asked.get("task", trained)
-    if recipe and task not in (trained, "eval"):
+    if recipe and task not in (trained, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {trained}, not {task}")
     defaults = Layer("default", {member.name: member.default for member in fields(Config)})
     seen = asked.get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")

@@ -1,0 +1,52 @@
+"""What a frozen encoder makes of images, computed once: all that a probe works on."""
+
+from contextlib import closing
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
+
+import spec
+from backends.protocol import Arrays, Trainer
+from train import weights
+from train.config import Config
+from train.data.pipeline import prefetch
+from train.data.supervised import Views
+from train.evaluate import check_images
+from train.finetune import model_of
+
+MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift where nothing trained it)"
+
+
+class Features(NamedTuple):
+    """values (N, C), what MEANING says; labels (N,), the class of each."""
+
+    values: np.ndarray
+    labels: np.ndarray
+
+
+def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
+    """The encoder in a checkpoint, which says itself what it is, or a fresh one of the flags' model; under a head.
+
+    A checkpoint of pre-training has no last norm: its scale is 1 and its shift 0 then. GRN's sum
+    is the flags', so that features do not depend on the batch unless that is asked for.
+    """
+    path = config.finetune
+    model = model_of(config, classes)
+    if path:
+        found = weights.load(path).model.encoder
+        check_images(config, path, found)
+        model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.grn_scope), classes)
+    return model, weights.first_arrays(model, config.seed, 1.0, path)
+
+
+def extract(trainer: Trainer, views: Views, workers: int) -> tuple[Features, list[str]]:
+    """The features of every image, in order, and a line for each that cannot be read, which has none."""
+    values, labels, broken = [], [], []
+    with closing(prefetch(views, 0, len(views), workers)) as batches:
+        for batch, lines in batches:
+            real = batch["labels"] >= 0
+            values.append(trainer.evaluate({"images": batch["images"]})["features"][real])
+            labels.append(batch["labels"][real])
+            broken += lines
+    return Features(np.concatenate(values), np.concatenate(labels)), broken
