@@ -14,7 +14,7 @@ should not stand in one table. As there, features are standardised first.
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,26 +58,36 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
 
 def nearest(config: Config, train: Features, judged: Features, classes: int) -> list[dict[str, Any]]:
-    """The scores of k-NN for each k; of two classes with equal votes the lower comes first.
+    """The scores of k-NN for each k; of two classes with equal votes the lower comes first."""
+    scores = []
+    for k, counted in votes(train, judged, config.knn_k, config.knn_temperature, classes):
+        score = _score(counted, judged.labels)
+        print(f"k-NN, k = {k}: {told(score)}")
+        scores.append({"k": k, **score})
+    return scores
+
+
+def votes(
+    train: Features, judged: Features, ks: Sequence[int], temperature: float, classes: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """k and (N, classes), the votes of the k nearest training images, for each k from the smallest.
 
     On unit vectors the nearest are the most similar, |a - b|^2 = 2 - 2 s; scikit-learn searches
     them block by block, so that no matrix of all pairs is ever held.
     """
     from sklearn.neighbors import NearestNeighbors  # seconds to import: only when asked for
 
-    most = max(config.knn_k)
+    most = max(ks)
     if most > len(train.labels):
         raise TrainError(f"--knn_k {most}: there are {len(train.labels):,} training images; give as many at most")
     search = NearestNeighbors(n_neighbors=most, algorithm="brute").fit(_unit(train.values))
     distances, found = search.kneighbors(_unit(judged.values))
-    weights, labels = np.exp((1 - distances**2 / 2) / config.knn_temperature), train.labels[found]
-    scores, votes, rows = [], np.zeros((len(found), classes)), np.arange(len(found))
-    for place in range(most):
-        votes[rows, labels[:, place]] += weights[:, place]
-        if place + 1 in config.knn_k:
-            scores.append({"k": place + 1, **_score(votes, judged.labels)})
-            print(f"k-NN, k = {place + 1}: {told(_score(votes, judged.labels))}")
-    return scores
+    weights, labels = np.exp((1 - distances**2 / 2) / temperature), train.labels[found]
+    counted, rows = np.zeros((len(found), classes)), np.arange(len(found))
+    for k in range(1, most + 1):
+        counted[rows, labels[:, k - 1]] += weights[:, k - 1]
+        if k in ks:
+            yield k, counted.copy()
 
 
 def linear(config: Config, train: Features, judged: Features, classes: int) -> dict[str, Any]:
@@ -88,7 +98,7 @@ def linear(config: Config, train: Features, judged: Features, classes: int) -> d
     """
     train, judged = _standardised(train, judged)
     l2 = _penalty(config, train, classes)
-    logits, converged = _fitted(train, judged, l2, classes)
+    logits, converged = fitted(train, judged, l2, classes)
     score = _score(logits, judged.labels)
     print(f"linear, l2 = {l2:g}: {told(score)}{'' if converged else f', not converged in {ITERATIONS} iterations'}")
     return {"l2": l2, **score, "converged": converged}
@@ -102,17 +112,17 @@ def _penalty(config: Config, train: Features, classes: int) -> float:
     penalties = sorted(config.probe_l2, reverse=True)
     if not held.any() or len(penalties) == 1:
         return penalties[len(penalties) // 2]
-    fitted, kept = (Features(*(column[rows] for column in train)) for rows in (~held, held))
+    rest, kept = (Features(*(column[rows] for column in train)) for rows in (~held, held))
 
     def merit(l2: float) -> tuple[float, float]:
         score = Score()
-        score.add(_fitted(fitted, kept, l2, classes)[0], kept.labels)
+        score.add(fitted(rest, kept, l2, classes)[0], kept.labels)
         return score.read()["acc1"], -score.read()["val_loss"]
 
     return max(penalties, key=merit)
 
 
-def _fitted(train: Features, judged: Features, l2: float, classes: int) -> tuple[np.ndarray, bool]:
+def fitted(train: Features, judged: Features, l2: float, classes: int) -> tuple[np.ndarray, bool]:
     """The logits (N, classes) of a linear classifier, -inf for a class it never saw, and whether it converged."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression

@@ -1,0 +1,76 @@
+"""The story of the few labels, told in a moment: a tiny model, two updates a run."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from docs import few_labels
+
+TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 10 --max_steps 2 --parity_check False"
+ROWS = [
+    "fine-tuned, from scratch",
+    "linear probe, untrained",
+    "10-NN, untrained",
+    "fine-tuned, pre-trained",
+    "linear probe, pre-trained",
+    "10-NN, pre-trained",
+    "pre-trained less from scratch, of one seed",
+]
+
+
+def tell(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
+    flags = ["--output_dir", str(folder), "--backend", "torch", "--labels", "20", "--seeds", "2"]
+    flags += [f"--pretrain_flags={TINY} --decoder_embed_dim 4", f"--flags={TINY}"]
+    monkeypatch.setattr(sys, "argv", ["few_labels", *flags, *words])
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+    few_labels.main()
+
+
+def test_the_table_is_that_of_the_runs_and_none_is_repeated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tell(monkeypatch, tmp_path)
+    printed = capsys.readouterr().out
+    lines = [line.strip("| ").split(" | ") for line in printed.splitlines()]
+    assert lines[0] == ["top-1 on the held-out digits, %", "torch"]
+    assert [line[0] for line in lines[2:]] == ROWS
+    assert len(list((tmp_path / "torch").glob("*/finished"))) == 9
+    logs = [(tmp_path / "torch" / f"pre-trained_{seed}_probe" / "log.txt").read_text() for seed in (0, 1)]
+    assert all(f"encoder: {tmp_path}/torch/pretrained\n" in log for log in logs)
+    assert all("training: 20 images in 10 classes: 0 (2), 1 (2)" in log for log in logs)
+    monkeypatch.setattr(few_labels, "train", lambda words: pytest.fail("trained again"))
+    tell(monkeypatch, tmp_path)
+    assert capsys.readouterr().out == printed
+    with pytest.raises(SystemExit, match="holds runs with other flags"):
+        tell(monkeypatch, tmp_path, "--labels", "30")
+
+
+def test_learning_rates_are_searched_away_from_what_is_reported(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(few_labels, "RATES", ("1e-3",))
+    monkeypatch.setattr(few_labels, "SEARCHED", range(1000, 1001))
+    tell(monkeypatch, tmp_path, "--search")
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
+        "from scratch, --blr 1e-3",
+        "pre-trained, --blr 1e-3",
+    ]
+    log = (tmp_path / "torch" / "from_scratch_1000_--blr_1e-3" / "log.txt").read_text()
+    assert "evaluation: 1,422 images" in log
+
+
+def test_a_run_that_fails_ends_the_story(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        tell(monkeypatch, tmp_path, "--labels", "5")
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_spread_and_gain_are_those_of_the_seeds() -> None:
+    results = {"fine-tuned, from scratch": [90.0, 92.0, 94.0], "fine-tuned, pre-trained": [93.0, 92.0, 98.0]}
+    *_, last = few_labels.table({"torch": results}).splitlines()
+    assert few_labels.spread([90.0, 92.0, 94.0]) == "92.0 ± 2.0 (90.0 to 94.0)"
+    assert last == "| pre-trained less from scratch, of one seed | 2.3 ± 2.1 (0.0 to 4.0); above 0 in 2 of 3 |"
