@@ -117,8 +117,9 @@ class Story:
 
     def others(self, seed: int) -> Path:
         """An npz file of the training images whose labels a seed does not draw."""
-        file = self.root / f"others-{seed}.npz"
+        file = self.root / f"others-{self.asked.labels}-{seed}.npz"
         if not file.exists():
+            self.root.mkdir(parents=True, exist_ok=True)
             digits = Digits("train")
             drawn = labelled(digits, self.asked.labels, seed).chosen
             left = np.setdiff1d(np.arange(len(digits)), drawn)

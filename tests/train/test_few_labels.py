@@ -7,7 +7,7 @@ import pytest
 
 from docs import few_labels
 
-TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 10 --max_steps 2 --parity_check False"
+TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20 --max_steps 2 --parity_check False"
 ROWS = [
     "fine-tuned, from scratch",
     "linear probe, untrained",
@@ -20,7 +20,7 @@ ROWS = [
 
 
 def tell(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
-    flags = ["--output_dir", str(folder), "--backend", "torch", "--labels", "20", "--seeds", "2"]
+    flags = ["--output_dir", str(folder), "--backend", "torch", "--labels", "20", "--seeds", "1"]
     flags += [f"--pretrain_flags={TINY} --decoder_embed_dim 4", f"--flags={TINY}"]
     monkeypatch.setattr(sys, "argv", ["few_labels", *flags, *words])
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
@@ -36,10 +36,10 @@ def test_the_table_is_that_of_the_runs_and_none_is_repeated(
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines()]
     assert lines[0] == ["top-1 on the held-out digits, %", "torch"]
     assert [line[0] for line in lines[2:]] == ROWS
-    assert len(list((tmp_path / "torch").glob("*/finished"))) == 9
-    logs = [(tmp_path / "torch" / f"pre-trained_{seed}_probe" / "log.txt").read_text() for seed in (0, 1)]
-    assert all(f"encoder: {tmp_path}/torch/pretrained\n" in log for log in logs)
-    assert all("training: 20 images in 10 classes: 0 (2), 1 (2)" in log for log in logs)
+    assert len(list((tmp_path / "torch").glob("*/finished"))) == 5
+    log = (tmp_path / "torch" / "pre-trained_0_probe" / "log.txt").read_text()
+    assert f"encoder: {tmp_path}/torch/pretrained\n" in log
+    assert "training: 20 images in 10 classes: 0 (2), 1 (2)" in log
     monkeypatch.setattr(few_labels, "train", lambda words: pytest.fail("trained again"))
     tell(monkeypatch, tmp_path)
     assert capsys.readouterr().out == printed
