@@ -1,5 +1,6 @@
 """What a frozen encoder makes of images, computed once: all that a probe works on."""
 
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
@@ -7,13 +8,14 @@ from typing import NamedTuple
 import numpy as np
 
 import spec
-from backends.protocol import Arrays, Trainer
+from backends.protocol import Arrays, Cluster, Trainer
 from train import weights
 from train.config import Config
 from train.data.pipeline import prefetch
-from train.data.supervised import Views
+from train.data.sources import Source
 from train.evaluate import check_images
 from train.finetune import model_of
+from train.judge import views
 
 MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift where nothing trained it)"
 
@@ -40,10 +42,17 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     return model, weights.first_arrays(model, config.seed, 1.0, path)
 
 
-def extract(trainer: Trainer, views: Views, workers: int) -> tuple[Features, list[str]]:
-    """The features of every image, in order, and a line for each that cannot be read, which has none."""
+def extract(
+    config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
+) -> tuple[Features, list[str]]:
+    """The features of every image, in order, and a line for each that cannot be read, which has none.
+
+    classes: those of the training images, by whose places the labels count.
+    """
     values, labels, broken = [], [], []
-    with closing(prefetch(views, 0, len(views), workers)) as batches:
+    images = views(config, source, classes)
+    images = replace(images, batch_size=images.batch_size * cluster.devices)
+    with closing(prefetch(images, 0, len(images), config.num_workers)) as batches:
         for batch, lines in batches:
             real = batch["labels"] >= 0
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])

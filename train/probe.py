@@ -30,7 +30,7 @@ from train.errors import TrainError
 from train.evaluate import untrained
 from train.features import MEANING, Features, encoder, extract
 from train.finetune import classes_of, open_judging
-from train.judge import Score, told, views
+from train.judge import Score, told
 
 HELD_OUT = 5
 """One in so many images of a class helps to choose the penalty."""
@@ -48,9 +48,15 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"training: {describe(source)}")
     print(f"evaluation: {describe(judging)}")
     print(f"encoder: {config.finetune or 'drawn anew, untrained'}")
-    trainer = untrained(config, load(config.backend), model, arrays, {})
-    train, lost = extract(trainer, views(config, source, source.classes), config.num_workers)
-    judged, also_lost = extract(trainer, views(config, judging, source.classes), config.num_workers)
+    backend = load(config.backend)
+    cluster = backend.join(config.device)
+    if cluster.processes > 1:
+        raise TrainError(
+            f"--task probe: {cluster.processes} processes were started; features are made in one: give one"
+        )
+    trainer = untrained(config, backend, cluster, model, arrays, {})
+    train, lost = extract(config, trainer, cluster, source, source.classes)
+    judged, also_lost = extract(config, trainer, cluster, judging, source.classes)
     for line in (*lost, *also_lost):
         print(f"skipped: {line}")
     found = {"knn": nearest(config, train, judged, classes), "linear": linear(config, train, judged, classes)}
@@ -117,7 +123,7 @@ def _penalty(config: Config, train: Features, classes: int) -> float:
     def merit(l2: float) -> tuple[float, float]:
         score = Score()
         score.add(fitted(rest, kept, l2, classes)[0], kept.labels)
-        return score.read()["acc1"], -score.read()["val_loss"]
+        return score.first, -score.loss
 
     return max(penalties, key=merit)
 
@@ -153,7 +159,7 @@ def _score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     """acc1 and acc5 in per cent; votes have no loss."""
     score = Score()
     score.add(logits, labels)
-    return {name: score.read()[name] for name in ("acc1", "acc5")}
+    return {"acc1": 100 * score.first / score.images, "acc5": 100 * score.among / score.images}
 
 
 def _write(config: Config, results: dict[str, Any], train: Features, judged: Features) -> None:

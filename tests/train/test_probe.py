@@ -21,7 +21,6 @@ from train.data.pixels import normalise
 from train.data.sources import open_source
 from train.evaluate import untrained
 from train.features import Features, encoder, extract
-from train.judge import views
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
@@ -52,8 +51,10 @@ def asked(images: Path, backend: str, *words: str) -> Config:
 def features(config: Config) -> Features:
     source = open_source(config.data_path)
     model, arrays = encoder(config, 2)
-    trainer = untrained(config, backends.load(config.backend), model, arrays, {})
-    found, broken = extract(trainer, views(config, source, source.classes), 1)
+    backend = backends.load(config.backend)
+    cluster = backend.join("cpu")
+    trainer = untrained(config, backend, cluster, model, arrays, {})
+    found, broken = extract(config, trainer, cluster, source, source.classes)
     assert broken == []
     return found
 
