@@ -51,13 +51,13 @@ def test_learning_rates_are_searched_away_from_what_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(few_labels, "RATES", ("1e-3",))
-    monkeypatch.setattr(few_labels, "SEARCHED", range(1000, 1001))
+    monkeypatch.setattr(few_labels, "SEARCHED", range(100, 101))
     tell(monkeypatch, tmp_path, "--search")
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "from scratch, --blr 1e-3",
         "pre-trained, --blr 1e-3",
     ]
-    log = (tmp_path / "torch" / "from_scratch_1000_--blr_1e-3" / "log.txt").read_text()
+    log = (tmp_path / "torch" / "from_scratch_100_--blr_1e-3" / "log.txt").read_text()
     assert "evaluation: 1,422 images" in log
 
 
