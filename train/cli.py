@@ -49,8 +49,7 @@ DESCRIPTION = (
 )
 EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/recipes.py.
 --task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint,
---task probe --help those of probes;
---show_recipe prints a run's values and their sources.
+--task probe --help those of probes; --show_recipe prints a run's values and their sources.
 The same command in the same --output_dir goes on where the run stopped."""
 
 

@@ -34,8 +34,9 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     is the flags', so that features do not depend on the batch unless that is asked for.
     """
     path = config.finetune
-    model = model_of(config, classes)
-    if path:
+    if not path:
+        model = model_of(config, classes)
+    else:
         found = weights.load(path).model.encoder
         check_images(config, path, found)
         model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.grn_scope), classes)

@@ -51,9 +51,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     backend = load(config.backend)
     cluster = backend.join(config.device)
     if cluster.processes > 1:
-        raise TrainError(
-            f"--task probe: {cluster.processes} processes were started; features are made in one: give one"
-        )
+        raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
     trainer = untrained(config, backend, cluster, model, arrays, {})
     train, lost = extract(config, trainer, cluster, source, source.classes)
     judged, also_lost = extract(config, trainer, cluster, judging, source.classes)

@@ -11,6 +11,7 @@ import pytest
 import backends
 import convert
 import spec
+from backends.initial import initial_arrays
 from backends.protocol import State
 from parity_tests import tolerances
 from parity_tests.strategies import Case
@@ -89,6 +90,19 @@ def test_features_of_a_pre_trained_encoder_are_its_normalised_means(images: Path
     expected = centred / np.sqrt(encoded.var(1, keepdims=True) + spec.EPS)
     tolerances.assert_close(features(config).values, expected, tolerances.GOLDEN, "features")
     assert tolerances.gap(encoded, expected) > tolerances.GOLDEN
+
+
+def test_a_checkpoint_says_itself_what_its_patches_are(images: Path, tmp_path: Path) -> None:
+    model = spec.classifier(depths=(1,), dims=(4,), stem_stride=4, num_classes=3)
+    found, _ = encoder(asked(images, "torch", "--finetune", _saved(model, tmp_path), "--input_size", "20"), 2)
+    assert found == replace(model, num_classes=2)
+
+
+def _saved(model: spec.Classifier, root: Path) -> str:
+    """The path of a run of the model."""
+    meta = {"identity": {"model": asdict(model)}}
+    checkpoint.save(root / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    return str(root)
 
 
 def random_features(count: int, seed: int, spread: float = 1.0) -> Features:
@@ -177,11 +191,9 @@ def test_both_frameworks_write_the_same_scores(images: Path, tmp_path: Path) -> 
 
 
 def test_a_run_of_ours_is_probed(images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    model, arrays = encoder(asked(images, "torch", "--finetune", str(CLASSIFIER)), 2)
-    meta = {"identity": {"model": asdict(model)}}
-    checkpoint.save(tmp_path / "checkpoints", 1, State(arrays), meta, keep=1)
+    path = _saved(spec.classifier(depths=(1,), dims=(4,), stem_stride=4, num_classes=3), tmp_path)
     words = ["--task", "probe", "--data_path", str(images), *SIZE.split(), "--knn_k", "3"]
-    assert main([*words, "--finetune", str(tmp_path), "--output_dir", str(tmp_path / "probe")]) == 0
+    assert main([*words, "--finetune", path, "--output_dir", str(tmp_path / "probe")]) == 0
     assert f"encoder: {tmp_path}\n" in capsys.readouterr().out
 
 
