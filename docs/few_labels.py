@@ -3,9 +3,9 @@
 In each framework, one pre-training on the 1,442 training images without their labels. Then, for
 every seed, 100 labelled images, a head, an order and augmentations are drawn anew, and a classifier
 is trained twice for as many updates, from a fresh encoder and from the pre-trained one, each at the
-learning rate that suits it. Beside it stand linear probes and k-NN of the frozen encoder with the
-same labels. All is judged on the 355 held-out images after the last update. Every run is one of
-`python -m train`, in this process, so that XLA compiles once for all seeds.
+learning rate that suits it. Beside it stand linear probes and k-NN of the frozen encoder, and k-NN
+of the pixels, with the same labels. All is judged on the 355 held-out images after the last update.
+Every run is one of `python -m train`, in this process, so that XLA compiles once for all seeds.
 
 --search tries learning rates instead: on other seeds, and judged on the training images whose
 labels were not drawn, so that the held-out images choose nothing.
@@ -25,8 +25,11 @@ import numpy as np
 
 from backends import NAMES
 from train.__main__ import main as train
+from train.config import Config
 from train.data.sources import Digits
 from train.data.subset import labelled
+from train.features import Features
+from train.probe import votes
 
 STARTS = {"from scratch": "--blr 1.2e-2", "pre-trained": "--blr 1.2e-2"}
 """Each start, and what --search found best for it."""
@@ -75,13 +78,14 @@ class Story:
     def results(self) -> Results:
         """The rows of the table."""
         found: Results = {}
+        seeds = range(self.asked.seeds)
         for start, flags in STARTS.items():
-            seeds = range(self.asked.seeds)
             probes = [self.probe(start, seed) for seed in seeds]
             found[f"fine-tuned, {start}"] = [self.finetune(start, seed, flags) for seed in seeds]
             encoder = start.replace("from scratch", "untrained")
             found[f"linear probe, {encoder}"] = [probe["linear"]["acc1"] for probe in probes]
             found[f"10-NN, {encoder}"] = [probe["knn"][0]["acc1"] for probe in probes]
+        found["10-NN, pixels"] = [neighbours_of_pixels(self.asked.labels, seed) for seed in seeds]
         return found
 
     def search(self) -> None:
@@ -140,6 +144,16 @@ class Story:
         elif done.read_text(encoding="utf-8") != " ".join(words):
             sys.exit(f"--output_dir {self.root.parent}: holds runs with other flags; give another ({done})")
         return file.read_text(encoding="utf-8") if file.is_file() else ""
+
+
+def neighbours_of_pixels(labels: int, seed: int) -> float:
+    """The top-1 of k-NN as in a probe, with the pixels for features: what an encoder has to beat."""
+    train, judged = (Digits(split) for split in ("train", "val"))
+    chosen = labelled(train, labels, seed).chosen
+    known = Features(train.images[chosen].reshape(labels, -1) / 255, np.asarray(train.labels)[chosen])
+    asked = Features(judged.images.reshape(len(judged), -1) / 255, np.asarray(judged.labels))
+    _, counted = next(votes(known, asked, (10,), Config.knn_temperature, len(train.classes)))
+    return float(100 * (counted.argmax(1) == asked.labels).mean())
 
 
 def table(results: Mapping[str, Results]) -> str:

@@ -15,6 +15,7 @@ ROWS = [
     "fine-tuned, pre-trained",
     "linear probe, pre-trained",
     "10-NN, pre-trained",
+    "10-NN, pixels",
     "pre-trained less from scratch, of one seed",
 ]
 
@@ -67,6 +68,11 @@ def test_a_run_that_fails_ends_the_story(
     with pytest.raises(SystemExit, match="2"):
         tell(monkeypatch, tmp_path, "--labels", "5")
     assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_neighbours_of_pixels_know_digits_from_few() -> None:
+    found = [few_labels.neighbours_of_pixels(count, 0) for count in (10, 100, 1000)]
+    assert 30 < found[0] < found[1] < found[2] < 100
 
 
 def test_spread_and_gain_are_those_of_the_seeds() -> None:
