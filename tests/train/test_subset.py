@@ -22,7 +22,10 @@ class Numbers:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        return np.full((1, 1, 1), index, np.uint8), self.labels[index], f"number {index}"
+        return np.full((1, 1, 1), index, np.uint8), self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        return f"number {index}"
 
 
 def drawn(source: Numbers | Digits, count: int, seed: int = 0) -> Subset:
@@ -40,6 +43,7 @@ def test_classes_have_as_many_labels_as_each_other(count: int) -> None:
     assert counts.max() - counts.min() <= 1 or count == len(source)
     assert [found[n][1] for n in range(count)] == found.labels
     np.testing.assert_array_equal(found[5][0], source[int(found.chosen[5])][0])
+    assert found[5][2] == found.name(5) == f"digit {found.chosen[5]}"
 
 
 def test_a_draw_without_turns_would_be_seen() -> None:

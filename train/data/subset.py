@@ -24,6 +24,10 @@ class Subset:
     def __getitem__(self, index: int) -> Item:
         return self.source[int(self.chosen[index])]
 
+    def name(self, index: int) -> str:
+        """The source's key of an image."""
+        return self.source.name(int(self.chosen[index]))
+
 
 def labelled(source: Source, count: int | None, seed: int) -> Source:
     """The source, or `count` of its images, of each class as many as can be; TrainError for a count that cannot be.
