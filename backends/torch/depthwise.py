@@ -1,11 +1,10 @@
 """The depthwise convolution on visible patches, through their halos.
 
-Forward and both gradients are gathers followed by dense work: nothing is scattered, and
-every convolution computes at visible sites only.
+Forward and both gradients are gathers followed by dense work: nothing is scattered.
 """
 
 import os
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -16,54 +15,70 @@ if os.environ.get("TWINNEXT_TRITON") == "1":
     from backends.torch.kernels import depthwise as kernels
 
 
-def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Tensor) -> Tensor:
+class Halo(NamedTuple):
+    """Where the convolution reads and what it keeps: T tiles, each a visible patch or a whole image with a border.
+
+    rows (T, R, Q): what lies under a tile, as rows of x.view(-1, C); the row past the end stands for nothing.
+    kept (N * K * P * P): where the visible sites lie in what all tiles give, None for in their order.
+    """
+
+    rows: Tensor
+    kept: Tensor | None = None
+
+
+def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Halo) -> Tensor:
     """Depthwise convolution of x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Layout.halo`."""
-    return HaloConv.apply(x, weight, bias, halo)
+    return HaloConv.apply(x, weight, bias, *halo)
 
 
 class HaloConv(torch.autograd.Function):
     """y = conv(halo of x); dx = conv(halo of dy) with the kernel turned by 180 degrees."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, halo: Tensor) -> Tensor:
-        ctx.save_for_backward(x, weight, halo)
-        return _conv(x, weight, bias, halo)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *halo: Any) -> Tensor:
+        ctx.save_for_backward(x, weight, *halo)
+        return _conv(x, weight, bias, Halo(*halo))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, halo = ctx.saved_tensors
-        grad = grad.contiguous()
+        x, weight, *saved = ctx.saved_tensors
+        halo, grad = Halo(*saved), grad.contiguous()
         dx = _conv(grad, weight.flip(2, 3), None, halo)
         dweight = _weight_gradient(x, grad, weight, halo)
-        return dx, dweight, grad.sum((0, 1, 2, 3)), None
+        return dx, dweight, grad.sum((0, 1, 2, 3)), None, None
 
 
-def _tiles(x: Tensor, halo: Tensor) -> Tensor:
-    """The halos of all patches: (N * K, C, Q, Q), channels last in memory."""
-    return _rows(x, halo).permute(0, 3, 1, 2)
-
-
-def _rows(x: Tensor, halo: Tensor) -> Tensor:
-    """The sites of x that entries of halo name, and zeros where they name none: (*halo.shape, C)."""
+def _rows(x: Tensor, index: Tensor) -> Tensor:
+    """The sites of x that entries of index name, and zeros where they name none: (*index.shape, C)."""
     channels = x.shape[-1]
     rows = torch.cat([x.reshape(-1, channels), x.new_zeros(1, channels)])
-    return rows.index_select(0, halo.flatten()).view(*halo.shape, channels)
+    return rows.index_select(0, index.flatten()).view(*index.shape, channels)
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo) -> Tensor:
     if x.is_cuda and kernels:
-        return kernels.conv(x, weight, bias, halo)
-    y = F.conv2d(_tiles(x, halo), weight, bias, groups=weight.shape[0])  # N*K C P P
-    return y.permute(0, 2, 3, 1).reshape(x.shape)
+        return kernels.conv(x, weight, bias, halo.rows)
+    tiles = _rows(x, halo.rows).permute(0, 3, 1, 2)  # T C R Q, channels last in memory
+    y = F.conv2d(tiles, weight, bias, groups=weight.shape[0]).permute(0, 2, 3, 1)
+    if halo.kept is not None:
+        y = y.reshape(-1, x.shape[-1]).index_select(0, halo.kept)
+    return y.reshape(x.shape)
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Tensor:
-    """dw (C, 1, k, k): each tile against the gradient of its own patch, summed over tiles."""
-    if grad.device.type == "cpu":
-        return _tile_gradient(x, grad, halo)
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Halo) -> Tensor:
+    """dw (C, 1, k, k): each tile against the gradient inside it, summed over tiles."""
     if grad.is_cuda and kernels:
-        return kernels.weight_gradient(x, grad, weight, halo)
-    return _library_gradient(_tiles(x, halo), grad.flatten(0, 1).permute(0, 3, 1, 2), weight)
+        return kernels.weight_gradient(x, grad, weight, halo.rows)
+    inside = grad.flatten(0, 1) if halo.kept is None else _rows(grad, _inside(halo.rows, weight))
+    if grad.device.type == "cpu":
+        return _tile_gradient(x, inside, halo.rows)
+    return _library_gradient(_rows(x, halo.rows).permute(0, 3, 1, 2), inside.permute(0, 3, 1, 2), weight)
+
+
+def _inside(index: Tensor, weight: Tensor) -> Tensor:
+    """The tiles without their borders."""
+    border = weight.shape[-1] // 2
+    return index[:, border : index.shape[1] - border, border : index.shape[2] - border]
 
 
 def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
@@ -71,13 +86,13 @@ def _library_gradient(tiles: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     return torch.ops.aten.convolution_backward(grad, tiles, weight, None, *options, [False, True, False])[1]
 
 
-def _tile_gradient(x: Tensor, grad: Tensor, halo: Tensor) -> Tensor:
-    """One image whose channels are those of all tiles, convolved with the gradients of their patches; then a sum.
+def _tile_gradient(x: Tensor, grad: Tensor, index: Tensor) -> Tensor:
+    """One image whose channels are those of all tiles, convolved with the gradients inside them; then a sum.
 
     A forward depthwise convolution, which oneDNN does two to seven times faster than its own weight gradient.
     """
-    (tiles, reach, _), (side, channels) = halo.shape, grad.shape[-2:]
-    image = _rows(x, halo.permute(1, 2, 0)).view(1, reach, reach, -1)  # 1 Q Q N*K*C
-    kernels = grad.flatten(0, 1).permute(0, 3, 1, 2).reshape(-1, 1, side, side)  # N*K*C 1 P P
+    tiles, height, width, channels = grad.shape
+    image = _rows(x, index.permute(1, 2, 0)).flatten(2)[None]  # 1 R Q T*C
+    kernels = grad.permute(0, 3, 1, 2).reshape(-1, 1, height, width)  # T*C 1 . .
     each = F.conv2d(image.permute(0, 3, 1, 2), kernels, groups=tiles * channels)
     return each.permute(0, 2, 3, 1).unflatten(-1, (tiles, channels)).sum(3).permute(3, 0, 1, 2)

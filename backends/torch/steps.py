@@ -9,6 +9,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import spec
 
@@ -19,18 +20,24 @@ def wide(x: Tensor) -> Tensor:
 
 
 class Call:
-    """What one forward pass carries beside the sites: a recorder of taps and the drop-path decisions."""
+    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, what it keeps."""
 
-    def __init__(self, record: Callable[[str, Any], None] | None = None, keep_paths: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        record: Callable[[str, Any], None] | None = None,
+        keep_paths: Tensor | None = None,
+        remat: bool = False,
+    ) -> None:
         self.record = record
         self.keep_paths = keep_paths  # N blocks, 1 = keep
+        self.remat = remat  # compute the insides of a block again in its backward pass, instead of keeping them
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
         record = self.record
         if record is None:
             return self
-        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths)
+        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat)
 
 
 class Step(nn.Module):
@@ -167,10 +174,15 @@ class Residual(Chain):
 
     def __init__(self, step: spec.Residual, make: Callable[[spec.Step], nn.Module | nn.Parameter]) -> None:
         super().__init__(step.body, make)
-        self.drop_path, self.index = step.drop_path, step.index
+        self.body, self.drop_path, self.index = step.body, step.drop_path, step.index
 
     def forward(self, sites: Any, call: Call) -> Any:
-        body = self.run(self.names, sites, call)
+        sites = sites.prepare(dict(self.body))
+        if call.remat and call.record is None:
+            x = checkpoint(lambda: self.run(self.names, sites, call).x, use_reentrant=False, preserve_rng_state=False)
+            body = sites.map(lambda _: x)
+        else:
+            body = self.run(self.names, sites, call)
         if call.keep_paths is None or not self.drop_path:
             return sites.plus(body)
         keep = call.keep_paths[:, self.index].to(sites.dtype)

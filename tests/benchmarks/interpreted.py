@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from backends.torch.depthwise import Halo
 from backends.torch.sites.visible import Layout
 
 SIDES = (8, 4, 2, 1)
@@ -24,7 +25,7 @@ class Case(NamedTuple):
     grad: torch.Tensor
     weight: torch.Tensor
     bias: torch.Tensor
-    halo: torch.Tensor
+    halo: Halo
 
 
 def case(side: int, channels: int, k: int) -> Case:
@@ -33,7 +34,7 @@ def case(side: int, channels: int, k: int) -> Case:
     layout = Layout((ranks >= 3).view(2, 2, 3), 3)
     shapes = (2, 3, side, side, channels), (2, 3, side, side, channels), (channels, 1, k, k), (channels,)
     drawn = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
-    return Case(*drawn, layout.halo(side, k // 2))
+    return Case(*drawn, layout._patch_halo(side, k // 2))
 
 
 def cases() -> Iterator[tuple[str, Case]]:
@@ -48,9 +49,9 @@ def main(path: str) -> None:
 
     found: dict[str, np.ndarray] = {}
     for name, (x, grad, weight, bias, halo) in cases():
-        found[f"{name}: forward"] = depthwise.conv(x, weight, bias, halo).numpy()
-        found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo).numpy()
-        found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo).numpy()
+        found[f"{name}: forward"] = depthwise.conv(x, weight, bias, halo.rows).numpy()
+        found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo.rows).numpy()
+        found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo.rows).numpy()
     np.savez(path, **found)
 
 

@@ -17,7 +17,7 @@ SPLITS = 64
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
-    """y (N, K, P, P, C) of x alike, weight (C, 1, k, k) and `Layout.halo`; accumulates in float32 at least."""
+    """y (N, K, P, P, C) of x alike, weight (C, 1, k, k) and `Layout._patch_halo`; accumulates in float32 at least."""
     channels, sites = x.shape[-1], x.numel() // x.shape[-1]
     y = torch.empty_like(x, memory_format=torch.contiguous_format)
     grid = triton.cdiv(sites, SITES), triton.cdiv(channels, CHANNELS)

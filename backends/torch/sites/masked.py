@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+import spec
 from backends.torch.norm import safe_norm
 from backends.torch.steps import wide
 
@@ -29,6 +30,10 @@ class Masked:
     @property
     def dtype(self) -> torch.dtype:
         return self.x.dtype
+
+    def prepare(self, body: dict[str, spec.Step]) -> "Masked":
+        """Self: these sites find all that a block needs on the way."""
+        return self
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Masked":
         return Masked(function(self.x), self.keep)

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.func import functional_call
 
+import spec
 from backends.protocol import BackendError
 from backends.torch.sites.masked import Masked
 from backends.torch.steps import wide
@@ -111,6 +112,10 @@ class Minkowski:
         """Image, row and column of each site, (M,) each, rows and columns in sites."""
         image, row, column = self.sparse.C.long().unbind(1)
         return image, row // self.stride, column // self.stride
+
+    def prepare(self, body: dict[str, spec.Step]) -> "Minkowski":
+        """Self: the engine keeps what it needs."""
+        return self
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Minkowski":
         return self._like(function(self.x))

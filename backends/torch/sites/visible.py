@@ -9,10 +9,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from backends.torch.depthwise import halo_conv
+import spec
+from backends.torch.depthwise import Halo, halo_conv
 from backends.torch.norm import safe_norm
 from backends.torch.sites.masked import Masked
 from backends.torch.steps import wide
+
+WHOLE = 3
+"""How many times the sites of whole images the halos may hold before a CPU does better on whole images: measured."""
 
 
 class Layout:
@@ -45,11 +49,35 @@ class Layout:
         grid = patches.view(images, self.rows, self.columns, side, side, channels).transpose(2, 3)
         return grid.reshape(images, self.rows * side, self.columns * side, channels)
 
-    def halo(self, side: int, border: int) -> Tensor:
-        """(N * K, side + 2 border, side + 2 border): each visible patch and its surroundings.
+    def halo(self, side: int, border: int) -> Halo:
+        """What a convolution of 2 border + 1 sites reads: each patch and its surroundings, or whole images.
 
-        Entries are rows of x.view(N * K * P * P, C); the row past the end stands for nothing.
+        Halos repeat their neighbours' sites: where patches are small, images are the cheaper tiles.
         """
+        halos = self.visible * (side + 2 * border) ** 2
+        images = (self.rows * side + 2 * border) * (self.columns * side + 2 * border)
+        if self.index.device.type == "cpu" and halos > WHOLE * images:
+            return self._image_halo(side, border)
+        return self._patch_halo(side, border)
+
+    def _patch_halo(self, side: int, border: int) -> Halo:
+        """A tile a visible patch: (N * K, side + 2 border, side + 2 border)."""
+        images, device = self.slot.shape[0], self.slot.device
+        reach = torch.arange(side + 2 * border, device=device)
+        y = (self.index // self.columns)[:, :, None] * side + reach  # N K Q
+        x = (self.index % self.columns)[:, :, None] * side + reach
+        image = torch.arange(images, device=device)[:, None, None, None]
+        return Halo(self._row(side, border)[image, y[:, :, :, None], x[:, :, None, :]].flatten(0, 1))
+
+    def _image_halo(self, side: int, border: int) -> Halo:
+        """A tile an image: (N, G_h * side + 2 border, G_w * side + 2 border)."""
+        index = self._row(side, border)
+        sites = self.slot.numel() * side**2
+        place = torch.arange(sites, device=index.device).view(len(index), self.rows * side, self.columns * side, 1)
+        return Halo(index, self.gather(place).flatten())
+
+    def _row(self, side: int, border: int) -> Tensor:
+        """The row of x.view(N * K * P * P, C) at each site of the images and of a border around them."""
         images, device = self.slot.shape[0], self.slot.device
         inside = torch.arange(side * side, device=device).view(side, side)
         first = torch.arange(images, device=device).view(-1, 1, 1) * self.visible + self.slot
@@ -57,18 +85,13 @@ class Layout:
         nothing = images * self.visible * side**2
         row = row.masked_fill((self.slot == self.visible)[:, :, None, :, None], nothing)
         row = row.view(images, self.rows * side, self.columns * side)
-        row = torch.nn.functional.pad(row, (border,) * 4, value=nothing)
-        reach = torch.arange(side + 2 * border, device=device)
-        y = (self.index // self.columns)[:, :, None] * side + reach  # N K Q
-        x = (self.index % self.columns)[:, :, None] * side + reach
-        image = torch.arange(images, device=device)[:, None, None, None]
-        return row[image, y[:, :, :, None], x[:, :, None, :]].flatten(0, 1)
+        return torch.nn.functional.pad(row, (border,) * 4, value=nothing)
 
 
 class Visible:
     """x (N, K, P, P, C), the visible sites only, in the patches that `layout` names."""
 
-    def __init__(self, x: Tensor, layout: Layout, halo: Tensor | None = None) -> None:
+    def __init__(self, x: Tensor, layout: Layout, halo: Halo | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
 
     @classmethod
@@ -82,6 +105,11 @@ class Visible:
     @property
     def dtype(self) -> torch.dtype:
         return self.x.dtype
+
+    def prepare(self, body: dict[str, spec.Step]) -> "Visible":
+        """The sites with their halo, so that the blocks of this body after it need not compute it."""
+        sizes = [step.size for step in body.values() if isinstance(step, spec.DepthwiseConv)]
+        return Visible(self.x, self.layout, self._halo(sizes[0])) if sizes else self
 
     def map(self, function: Callable[[Tensor], Tensor]) -> "Visible":
         return Visible(function(self.x), self.layout, self.halo)
@@ -104,10 +132,12 @@ class Visible:
         return Visible(x, self.layout)
 
     def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Visible":
-        side = self.x.shape[2]
-        if self.halo is None:  # once a stage
-            self.halo = self.layout.halo(side, weight.shape[-1] // 2)
-        return Visible(halo_conv(self.x, weight, bias, self.halo), self.layout, self.halo)
+        halo = self._halo(weight.shape[-1])
+        return Visible(halo_conv(self.x, weight, bias, halo), self.layout, halo)
+
+    def _halo(self, size: int) -> Halo:
+        """The halo for a kernel of this size, once a stage."""
+        return self.layout.halo(self.x.shape[2], size // 2) if self.halo is None else self.halo
 
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
