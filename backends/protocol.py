@@ -101,10 +101,14 @@ class Trainer(Protocol):
         device: str | None = None,
         cluster: Cluster | None = None,
         shard: bool = False,
+        remat: bool = False,
+        compile: bool = False,
     ) -> None:
         """mean and std normalise uint8 images, in units of 0..1, one a channel or one for all.
 
         shard: parameters, moments and average are split over the devices of the cluster.
+        remat: the insides of a block are computed again in its backward pass, not kept; the update is the same.
+        compile: torch runs the model through its compiler, which JAX always does.
         """
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:

@@ -39,6 +39,8 @@ class RunFlags:
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ...; the framework's best one by default")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "what the model computes in")
     engine: str | None = flag(None, "how the encoder skips removed patches; the best one by default")
+    compile: bool = flag(False, "torch: compile the model, which takes a minute and may pay; JAX always does")
+    grad_checkpointing: bool = flag(False, "compute a block again in its backward pass, to save memory")
     seed: int = flag(0, "decides every random draw of the run", at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
     output_dir: str = flag("", "run directory; by default runs/ and what the run is")

@@ -97,6 +97,8 @@ def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> 
         device=config.device,
         cluster=cluster,
         shard=config.shard,
+        remat=config.grad_checkpointing,
+        compile=config.compile,
     )
 
 

@@ -45,6 +45,8 @@ class Trainer:
         device: str | None = None,
         cluster: Cluster | None = None,
         shard: bool = False,
+        remat: bool = False,
+        compile: bool = False,  # always
     ) -> None:
         self.model, self.optimizer, self.engine, self.dtype = model, optimizer, engine, dtype
         net = door.build(model, seed=seed, dtype=dtype, device=device)

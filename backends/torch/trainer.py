@@ -10,7 +10,7 @@ from torch import Tensor
 import spec
 from backends import scales
 from backends.door import check_arrays, choose_engine, in_model_order, visible_patches
-from backends.protocol import Arrays, Batch, Cluster, Dtype, Engine, Optimizer, State
+from backends.protocol import Arrays, BackendError, Batch, Cluster, Dtype, Engine, Optimizer, State
 from backends.torch import door
 from backends.torch.fcmae import FCMAE
 from backends.torch.sites import ENGINES
@@ -32,10 +32,15 @@ class Trainer:
         device: str | None = None,
         cluster: Cluster | None = None,
         shard: bool = False,
+        remat: bool = False,
+        compile: bool = False,
     ) -> None:
-        self.model, self.optimizer, self.engine = model, optimizer, engine
+        self.model, self.optimizer, self.engine, self.remat = model, optimizer, engine, remat
         best = "cuda" if torch.cuda.is_available() else "cpu"
         self.net = door.build(model, seed=seed, dtype=dtype, device=device or best)
+        if compile and engine == "minkowski":
+            raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
+        self.call = torch.compile(self.net, fullgraph=True, dynamic=False) if compile else self.net
         self.named = dict(self.net.named_parameters())
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(mean), parameter.new_tensor(std)
@@ -99,7 +104,7 @@ class Trainer:
 
     def _loss(self, batch: Batch) -> Tensor:
         args, options = self._call(batch)
-        out = self.net(*args, **options)
+        out = self.call(*args, **options, remat=self.remat)
         if isinstance(self.net, FCMAE):
             return out["loss"]
         return F.cross_entropy(out["logits"].to(self.mean.dtype), self._tensor(batch["targets"]).to(self.mean.dtype))
