@@ -9,7 +9,7 @@ from typing import Any
 
 import backends
 import spec
-from benchmarks import curves, engines, guard, peaks, roofline, tables
+from benchmarks import curves, engines, guard, memory, peaks, roofline, tables
 from benchmarks.errors import BenchmarkError
 
 
@@ -75,6 +75,12 @@ def _roofline(args: argparse.Namespace) -> int:
     return 0
 
 
+def _memory(args: argparse.Namespace) -> int:
+    model = spec.fcmae(args.model, image_size=args.image_size, mask_ratio=args.mask_ratio)
+    print(memory.table(model, args.model, args.batch_size, args.dtype, ema=args.ema))
+    return 0
+
+
 def _guard(args: argparse.Namespace) -> int:
     """1 where a deterministic figure left its baseline; with --update, make what is found the baseline."""
     found = {row: figures for name in guard.measurable() for row, figures in guard.measure(name).items()}
@@ -93,6 +99,7 @@ COMMANDS = {
     "data": _data,
     "roofline": _roofline,
     "guard": _guard,
+    "memory": _memory,
 }
 
 
@@ -133,6 +140,14 @@ def _parser() -> argparse.ArgumentParser:
 
     held = commands.add_parser("guard", help="FLOPs, bytes, operations and registers against the committed baseline")
     held.add_argument("--update", action="store_true", help="the figures found become the baseline")
+
+    counted = commands.add_parser("memory", help="what a training step in torch holds, counted without a device")
+    counted.add_argument("model")
+    counted.add_argument("--batch_size", type=int, default=64)
+    counted.add_argument("--image_size", type=int, default=224)
+    counted.add_argument("--mask_ratio", type=float, default=0.6)
+    counted.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    counted.add_argument("--ema", action="store_true", help="keep a moving average of the parameters too")
     return parser
 
 

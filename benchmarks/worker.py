@@ -64,7 +64,8 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        trainer = backend.Trainer(model, Optimizer(), dtype=job["dtype"], engine=job["engine"], device=device)
+        options = {"dtype": job["dtype"], "engine": job["engine"], "compile": job["compiled"]}
+        trainer = backend.Trainer(model, Optimizer(), device=device, **options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
     images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
