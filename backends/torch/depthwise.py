@@ -3,15 +3,16 @@
 Forward and both gradients are gathers followed by dense work: nothing is scattered.
 """
 
-import os
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-kernels: Any = None  # the plain form serves CUDA too; the kernels, which no GPU has run yet, are for who asks
-if os.environ.get("TWINNEXT_TRITON") == "1":
+from backends.torch.kernels import asked_for
+
+kernels: Any = None
+if asked_for():
     from backends.torch.kernels import depthwise as kernels
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
+from backends.torch.norm import scale_shift
 
 
 def wide(x: Tensor) -> Tensor:
@@ -124,7 +125,7 @@ class GRN(Step):
         response = norm / (norm.mean(-1, keepdim=True) + self.eps)
         scale = (1 + self.gamma * response).to(sites.dtype)
         shift = self.beta.to(sites.dtype)
-        return sites.map(lambda x: torch.addcmul(shift, x, scale))
+        return sites.map(lambda x: scale_shift(x, scale, shift))
 
 
 class GlobalPool(Step):

@@ -17,6 +17,9 @@ from backends.torch.sites.visible import Layout
 SIDES = (8, 4, 2, 1)
 SHAPES = ((5, 7), (70, 3))  # channels and k: fewer than a block, and more
 
+SCOPES = {"image": (1, 2, 3), "batch": (0, 1, 2, 3)}
+FACTORS = ("x", "scale", "shift")
+
 
 class Case(NamedTuple):
     """Two images of 2 x 3 patches, three of them visible."""
@@ -45,13 +48,20 @@ def cases() -> Iterator[tuple[str, Case]]:
 
 def main(path: str) -> None:
     os.environ["TRITON_INTERPRET"] = "1"
-    from backends.torch.kernels import depthwise
+    from backends.torch import norm
+    from backends.torch.kernels import depthwise, grn
+
+    norm.kernels = grn
 
     found: dict[str, np.ndarray] = {}
     for name, (x, grad, weight, bias, halo) in cases():
         found[f"{name}: forward"] = depthwise.conv(x, weight, bias, halo.rows).numpy()
         found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo.rows).numpy()
         found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo.rows).numpy()
+        for scope, axes in SCOPES.items():
+            found[f"{name}: squares, {scope}"] = norm._squares_by_kernel(x, axes).numpy()
+            gradients = norm._gradients_by_kernel(x, grad, x.sum(axes, keepdim=True))
+            found |= {f"{name}: by {by}, {scope}": g.numpy() for by, g in zip(FACTORS, gradients, strict=True)}
     np.savez(path, **found)
 
 

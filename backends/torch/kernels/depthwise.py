@@ -24,7 +24,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor
     taps = weight.flatten(1).t().contiguous()  # k*k C: channels last, as in x
     start = weight.new_zeros(channels) if bias is None else bias
     shape = sites, channels, x.shape[2], halo.shape[1], weight.shape[-1]
-    conv_kernel[grid](x.contiguous(), taps, start, halo, y, *shape, **_blocks(x))
+    conv_kernel[grid](x.contiguous(), taps, start, halo, y, *shape, **meta(x))
     return y
 
 
@@ -33,18 +33,20 @@ def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Te
     (channels, _, k, _), sites = weight.shape, x.numel() // x.shape[-1]
     blocks = triton.cdiv(sites, SITES)
     splits = min(SPLITS, blocks)
-    parts = x.new_zeros(splits, k, triton.next_power_of_2(k), channels, dtype=_accumulator(x))
+    parts = x.new_zeros(splits, k, triton.next_power_of_2(k), channels, dtype=accumulator(x))
     grid = k, triton.cdiv(channels, CHANNELS), splits
     shape = sites, channels, x.shape[2], halo.shape[1], k, parts.shape[2], triton.cdiv(blocks, splits)
-    gradient_kernel[grid](x.contiguous(), grad.contiguous(), halo, parts, *shape, **_blocks(x))
+    gradient_kernel[grid](x.contiguous(), grad.contiguous(), halo, parts, *shape, **meta(x))
     return parts.sum(0)[:, :k].permute(2, 0, 1)[:, None].to(x.dtype)
 
 
-def _blocks(x: Tensor) -> dict[str, Any]:
+def meta(x: Tensor) -> dict[str, Any]:
+    """How the kernels cut sites and channels, and whether they add up in float64."""
     return {"SITES": SITES, "CHANNELS": CHANNELS, "DOUBLE": x.dtype == torch.float64, "num_warps": WARPS}
 
 
-def _accumulator(x: Tensor) -> torch.dtype:
+def accumulator(x: Tensor) -> torch.dtype:
+    """What sums over values of x are made in."""
     return torch.promote_types(x.dtype, torch.float32)
 
 
