@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test reliability lint format types bench minkowski clean
+.PHONY: demo test reliability lint format types bench gpu minkowski clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -37,6 +37,18 @@ types: $(READY)
 
 bench: $(READY)
 	$(RUN) -m benchmarks engines --part encoder
+
+# All that waits for a GPU: the tests on it, then whole training steps, eager and compiled, without and with
+# the Triton kernels. A table's rows hold their memory side by side: of base, 128 images fill an 80 GB device.
+# GPU changes that and the peaks, which are an H200's, e.g. make gpu GPU='--batch_size 256 --gbps 3350'.
+STEPS  := $(RUN) -m benchmarks engines --what step --engines masked visible --device cuda --dtype bfloat16 \
+          --model convnextv2_base --batch_size 128 --tflops 790 --gbps 4300
+gpu: $(READY)
+	TWINNEXT_TRITON=1 $(RUN) -m pytest -m gpu
+	mkdir -p runs
+	$(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch.json
+	TWINNEXT_TRITON=1 $(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch-triton.json
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(STEPS) $(GPU) --backends jax --json runs/gpu-jax.json
 
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)

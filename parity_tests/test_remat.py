@@ -38,8 +38,8 @@ def test_an_update_is_the_same(subject: Subject) -> None:
 
 
 @torch_only
-def test_dropped_paths_stay_dropped() -> None:
-    label = "finetune, all options"
+@LABELS
+def test_torch_gives_the_same_bits_whatever_paths_are_dropped(label: str) -> None:
     plain, again = (updated("torch", label, remat=remat) for remat in (False, True))
     for part in ("params", "mu", "nu", "ema"):
         tolerances.assert_same(getattr(again, part), getattr(plain, part), part)
