@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
-from backends.torch.norm import scale_shift
+from backends.torch.norm import respond
 
 
 def wide(x: Tensor) -> Tensor:
@@ -122,10 +122,12 @@ class GRN(Step):
 
     def forward(self, sites: Any) -> Any:
         norm = sites.spatial_norm(self.scope)  # N 1 .. 1 C
+        if sites.only_visible:
+            return sites.map(lambda x: respond(x, norm, self.gamma, self.beta, self.eps))
         response = norm / (norm.mean(-1, keepdim=True) + self.eps)
         scale = (1 + self.gamma * response).to(sites.dtype)
         shift = self.beta.to(sites.dtype)
-        return sites.map(lambda x: scale_shift(x, scale, shift))
+        return sites.map(lambda x: torch.addcmul(shift, x, scale))
 
 
 class GlobalPool(Step):

@@ -39,9 +39,7 @@ def sums(name: str, given: Case) -> dict[str, np.ndarray]:
     found: dict[str, torch.Tensor] = {}
     for scope, axes in SCOPES.items():
         found[f"{name}: squares, {scope}"] = norm._sum_of_squares(given.x, axes)
-        factors = [given.x.clone(), given.x.sum(axes, keepdim=True), given.bias.clone()]
-        y = norm.scale_shift(*(factor.requires_grad_() for factor in factors))
-        gradients = torch.autograd.grad(y, factors, given.grad)
+        gradients = norm._scaled_gradients(given.x, given.grad, given.x.sum(axes, keepdim=True))
         found |= {f"{name}: by {by}, {scope}": g for by, g in zip(FACTORS, gradients, strict=True)}
     return {key: value.numpy() for key, value in found.items()}
 

@@ -23,7 +23,7 @@ def sum_of_squares(x: Tensor) -> Tensor:
 
 
 def scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x * scale + shift by x, by scale (N, C) and by shift, image by image (N, C).
+    """The gradients of x * scale + shift: by x, by scale (N, C) and by shift, image by image (N, C).
 
     scale is (N, C) or (1, C); x and grad are read once.
     """

@@ -3,6 +3,7 @@
 A sites object holds the activations `x` and knows where they lie. Its verbs are
 `patch_conv`, `depthwise_conv`, `spatial_norm`, `fill` and `pool`; `map` applies a
 function of the last axis, `plus` adds other sites, `grid` shows all as (N, H, W, C).
+`only_visible` says that x (N, ..., C) holds visible sites and no other.
 """
 
 import importlib.util

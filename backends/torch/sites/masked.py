@@ -19,6 +19,7 @@ class Masked:
 
     def __init__(self, x: Tensor, keep: Tensor | None = None) -> None:
         self.x, self.keep = x, keep
+        self.only_visible = keep is None
 
     @classmethod
     def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> "Masked":

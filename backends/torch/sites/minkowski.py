@@ -84,6 +84,7 @@ class Minkowski:
 
     def __init__(self, sparse: Any, shape: torch.Size) -> None:
         self.sparse, self.shape = sparse, shape
+        self.only_visible = False  # they are, and yet not in an array whose first axis is the image
 
     @classmethod
     def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> Images:

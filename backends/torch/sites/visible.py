@@ -93,6 +93,7 @@ class Visible:
 
     def __init__(self, x: Tensor, layout: Layout, halo: Halo | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
+        self.only_visible = True
 
     @classmethod
     def enter(cls, images: Tensor, mask: Tensor | None, patch: int, visible: int) -> "Visible":
