@@ -24,7 +24,7 @@ def resources() -> dict[str, Resources]:
     from backends.torch.kernels import depthwise, grn
 
     by_side = {"conv": depthwise.conv_kernel, "weight gradient": depthwise.gradient_kernel}
-    others = {"sum of squares": grn.square_kernel, "scaled gradients": grn.scaled_kernel}
+    others = {"GELU and squares": grn.gelu_kernel, "scaled gradients": grn.scaled_kernel}
     found = {
         f"depthwise {name}, side {side}, {dtype}": compile_for(kernel, side, short)
         for name, kernel in by_side.items()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
-from backends.torch.norm import respond
+from backends.torch.norm import gelu, respond
 
 
 def wide(x: Tensor) -> Tensor:
@@ -107,7 +107,12 @@ class Gelu(Step):
     """Exact GELU."""
 
     def forward(self, sites: Any) -> Any:
-        return sites.map(F.gelu)
+        if not sites.only_visible:
+            return sites.map(F.gelu)
+        x, squares = gelu(sites.x)
+        sites = sites.map(lambda _: x)
+        sites.squares = squares
+        return sites
 
 
 class GRN(Step):

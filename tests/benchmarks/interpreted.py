@@ -11,8 +11,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+import backends
+import spec
 from backends.torch.depthwise import Halo
-from backends.torch.sites.visible import Layout
+from backends.torch.sites import visible
 
 SIDES = (8, 4, 2, 1)
 SHAPES = ((5, 7), (70, 3))  # channels and k: fewer than a block, and more
@@ -34,7 +36,7 @@ class Case(NamedTuple):
 def case(side: int, channels: int, k: int) -> Case:
     draw = torch.Generator().manual_seed(side)
     ranks = torch.rand(2, 6, generator=draw).argsort(1).argsort(1)
-    layout = Layout((ranks >= 3).view(2, 2, 3), 3)
+    layout = visible.Layout((ranks >= 3).view(2, 2, 3), 3)
     shapes = (2, 3, side, side, channels), (2, 3, side, side, channels), (channels, 1, k, k), (channels,)
     drawn = [torch.randn(shape, generator=draw, dtype=torch.float64) for shape in shapes]
     return Case(*drawn, layout._patch_halo(side, k // 2))
@@ -46,12 +48,29 @@ def cases() -> Iterator[tuple[str, Case]]:
             yield f"side {side}, {channels} channels, kernel {k}", case(side, channels, k)
 
 
+def whole(engine: str, device: str = "cpu", *, compiled: bool = False) -> dict[str, np.ndarray]:
+    """Loss and gradients of a small autoencoder."""
+    model = spec.fcmae(depths=(1, 1), dims=(8, 8), image_size=(16, 24), mask_ratio=0.5, decoder_dim=8)
+    net = backends.load("torch").build(model, dtype="float64", device=device)
+    call = torch.compile(net, fullgraph=True) if compiled else net
+    draw = torch.Generator().manual_seed(0)
+    images = torch.randn(2, 16, 24, 3, generator=draw, dtype=torch.float64)
+    mask = (torch.rand(2, 6, generator=draw).argsort(1).argsort(1) >= 3).view(2, 2, 3)
+    loss = call(images.to(device), mask.to(device), engine=engine)["loss"]
+    named = dict(net.named_parameters())
+    slopes = torch.autograd.grad(loss, list(named.values()))
+    found = dict(zip(named, slopes, strict=True)) | {"loss": loss.detach()}
+    return {f"whole, {engine}: {name}": value.cpu().numpy() for name, value in found.items()}
+
+
 def main(path: str) -> None:
+    """Each kernel alone, then models in which every tensor says that it is on a GPU."""
     os.environ["TRITON_INTERPRET"] = "1"
+    from backends.torch import depthwise as plain
     from backends.torch import norm
     from backends.torch.kernels import depthwise, grn
 
-    norm.kernels = grn
+    norm.kernels, plain.kernels = grn, depthwise
 
     found: dict[str, np.ndarray] = {}
     for name, (x, grad, weight, bias, halo) in cases():
@@ -59,9 +78,13 @@ def main(path: str) -> None:
         found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo.rows).numpy()
         found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo.rows).numpy()
         for scope, axes in SCOPES.items():
-            found[f"{name}: squares, {scope}"] = norm._squares_by_kernel(x, axes).numpy()
+            found[f"{name}: squares, {scope}"] = norm._over(norm.GeluSquares.apply(x)[1], axes, x).numpy()
             gradients = norm._gradients_by_kernel(x, grad, x.sum(axes, keepdim=True))
             found |= {f"{name}: by {by}, {scope}": g.numpy() for by, g in zip(FACTORS, gradients, strict=True)}
+    torch.Tensor.is_cuda = property(lambda self: True)  # type: ignore[assignment,method-assign]
+    visible.WHOLE = float("inf")
+    for engine in ("masked", "visible"):
+        found |= whole(engine)
     np.savez(path, **found)
 
 

@@ -14,10 +14,9 @@ pytest.importorskip("triton")
 
 from backends.torch import depthwise as plain  # noqa: E402
 from backends.torch import norm  # noqa: E402
-from backends.torch.kernels import depthwise as compiled  # noqa: E402
-from backends.torch.kernels import grn  # noqa: E402
+from backends.torch.kernels import depthwise, grn  # noqa: E402
 from benchmarks import kernels  # noqa: E402
-from tests.benchmarks.interpreted import FACTORS, SCOPES, SIDES, Case, case, cases  # noqa: E402
+from tests.benchmarks.interpreted import FACTORS, SCOPES, SIDES, Case, case, cases, whole  # noqa: E402
 
 REGISTERS = 80
 """A thread: 65,536 registers a multiprocessor then hold six blocks of 128 threads, enough to hide the loads."""
@@ -38,7 +37,7 @@ def sums(name: str, given: Case) -> dict[str, np.ndarray]:
     """What the plain form makes of GRN's sums."""
     found: dict[str, torch.Tensor] = {}
     for scope, axes in SCOPES.items():
-        found[f"{name}: squares, {scope}"] = norm._sum_of_squares(given.x, axes)
+        found[f"{name}: squares, {scope}"] = torch.nn.functional.gelu(given.x).square().sum(axes, keepdim=True)
         gradients = norm._scaled_gradients(given.x, given.grad, given.x.sum(axes, keepdim=True))
         found |= {f"{name}: by {by}, {scope}": g for by, g in zip(FACTORS, gradients, strict=True)}
     return {key: value.numpy() for key, value in found.items()}
@@ -56,6 +55,10 @@ def test_the_kernels_compute_what_the_plain_form_does(tmp_path: Path) -> None:
     for name, given in cases():
         truth = expected(name, given)
         tolerances.assert_all_close({key: found.pop(key) for key in truth}, truth, bound(given, "float64"), "triton")
+    for engine in ("masked", "visible"):
+        truth = whole(engine)
+        found_whole = {key: found.pop(key) for key in truth}
+        tolerances.assert_all_close(found_whole, truth, bound(case(8, 8, 7), "float64"), "triton, whole")
     assert not found
 
 
@@ -66,8 +69,8 @@ def test_no_kernel_spills_or_crowds_the_others_out() -> None:
 
 
 def test_a_kernel_that_asks_for_too_much_is_seen_to_spill(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "SITES", 512)
-    assert kernels.compile_for(compiled.conv_kernel, 8, "fp32").spill_bytes > 0
+    monkeypatch.setattr(depthwise, "SITES", 512)
+    assert kernels.compile_for(depthwise.conv_kernel, 8, "fp32").spill_bytes > 0
 
 
 @pytest.mark.gpu
@@ -82,12 +85,12 @@ def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str, monkeypatch: p
     index = halo.rows.cuda()
     truth = Case(*(value.double() for value in given), halo)
     found = {
-        ": forward": compiled.conv(x, weight, bias, index),
-        ": without a bias": compiled.conv(x, weight, None, index),
-        ": weights": compiled.weight_gradient(x, grad, weight, index),
+        ": forward": depthwise.conv(x, weight, bias, index),
+        ": without a bias": depthwise.conv(x, weight, None, index),
+        ": weights": depthwise.weight_gradient(x, grad, weight, index),
     }
     for scope, axes in SCOPES.items():
-        found[f": squares, {scope}"] = norm._sum_of_squares(x, axes)
+        found[f": squares, {scope}"] = norm._over(norm.GeluSquares.apply(x)[1], axes, x)
         gradients = norm._gradients_by_kernel(x, grad, given[0].sum(axes, keepdim=True).cuda())
         found |= {f": by {by}, {scope}": g for by, g in zip(FACTORS, gradients, strict=True)}
     on_host = {name: value.double().cpu().numpy() for name, value in found.items()}
@@ -102,3 +105,16 @@ def test_the_kernels_live_inside_a_compiled_whole() -> None:
     found = torch.compile(plain.halo_conv, fullgraph=True)(x, weight, bias, plain.Halo(given.halo.rows.cuda()))
     truth = plain._conv(given.x, given.weight, given.bias, given.halo)
     tolerances.assert_close(found.cpu().numpy(), truth.numpy(), bound(given, "float64"), "compiled")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("engine", ["masked", "visible"])
+def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = whole(engine)
+    monkeypatch.setattr(norm, "kernels", grn)
+    monkeypatch.setattr(plain, "kernels", depthwise)
+    torch.compiler.reset()
+    found = whole(engine, "cuda", compiled=compiled)
+    tolerances.assert_all_close(found, truth, bound(case(8, 8, 7), "float64"), f"triton, {engine}")

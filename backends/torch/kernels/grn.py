@@ -15,11 +15,12 @@ PROGRAMS = 2048
 """As many as fill a device several times over; sums are cut into more parts where there are fewer."""
 
 
-def sum_of_squares(x: Tensor) -> Tensor:
-    """(N, C): the sum of x^2 over the sites of each image, in one pass over x."""
+def gelu_and_squares(x: Tensor) -> tuple[Tensor, Tensor]:
+    """GELU of x, and the sum of its squares over the sites of each image (N, C), in one pass over x."""
     grid, parts, shape = _plan(x)
-    square_kernel[grid](x, parts, *shape, **meta(x))
-    return parts.sum(1)
+    y = torch.empty_like(x)
+    gelu_kernel[grid](x, y, parts, *shape, **meta(x))
+    return y, parts.sum(1)
 
 
 def scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -44,8 +45,9 @@ def _plan(x: Tensor) -> tuple[tuple[int, int, int], Tensor, tuple[int, int, int]
 
 
 @triton.jit
-def square_kernel(
+def gelu_kernel(
     x,  # images, sites, channels
+    y,  # images, sites, channels
     parts,  # images, splits, channels
     sites,
     channels,
@@ -54,15 +56,18 @@ def square_kernel(
     CHANNELS: tl.constexpr,
     DOUBLE: tl.constexpr,
 ):
-    """One image, a block of channels and every so-manieth block of sites: the sum of squares."""
+    """One image, a block of channels and every so-manieth block of sites: x Phi(x), and its squares as it is stored."""
     image, split, splits = tl.program_id(0).to(tl.int64), tl.program_id(2), tl.num_programs(2)
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     total = tl.zeros((CHANNELS,), tl.float64 if DOUBLE else tl.float32)
     for turn in range(turns):
         site = (turn * splits + split) * SITES + tl.arange(0, SITES)
         here = (site < sites)[:, None] & (channel < channels)[None, :]
-        value = tl.load(x + (image * sites + site[:, None]) * channels + channel[None, :], here, 0.0).to(total.dtype)
-        total += tl.sum(value * value, 0)
+        place = (image * sites + site[:, None]) * channels + channel[None, :]
+        value = tl.load(x + place, here, 0.0).to(total.dtype)
+        stored = (0.5 * value * (1 + tl.erf(value * 0.7071067811865476))).to(y.dtype.element_ty)
+        tl.store(y + place, stored, here)
+        total += tl.sum(stored.to(total.dtype) * stored.to(total.dtype), 0)
     tl.store(parts + (image * splits + split) * channels + channel, total, channel < channels)
 
 
