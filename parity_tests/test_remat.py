@@ -15,7 +15,7 @@ from parity_tests.test_training import RECIPES, assert_states, midway, warmup
 
 torch_only = pytest.mark.skipif("torch" not in backends.installed(), reason="torch is not installed")
 LABELS = pytest.mark.parametrize("label", ["pretrain, all options", "finetune, all options"])
-own_doing = pytest.mark.filterwarnings("ignore:.*should not be instantiated:DeprecationWarning")  # torch's compiler's
+own_doing = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 
 
 def updated(backend: str, label: str, **options: Any) -> State:

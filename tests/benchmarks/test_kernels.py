@@ -99,6 +99,7 @@ def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str, monkeypatch: p
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 def test_the_kernels_live_inside_a_compiled_whole() -> None:
     given = case(8, 64, 7)
     x, _, weight, bias = (value.cuda() for value in given[:4])
@@ -109,6 +110,7 @@ def test_the_kernels_live_inside_a_compiled_whole() -> None:
 
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("engine", ["masked", "visible"])
 def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
