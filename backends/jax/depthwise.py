@@ -1,70 +1,102 @@
-"""The depthwise convolution on visible patches, through their halos.
+"""The depthwise convolution on visible patches.
 
-Forward and both gradients are gathers followed by dense work: nothing is scattered, and
-every convolution computes at visible sites only.
+Accelerators convolve on the grid: the patches are laid out, convolved with one grouped convolution
+and picked up again. Halo tiles cost a TPU 20 to 40 times the bytes (`docs/tpu.md`). On CPU, where
+that convolution is slow, loops read the sites through their halos.
 """
+
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 
+class Neighbours(NamedTuple):
+    """Where the visible patches lie, for each form; a compiler drops what its own does not read."""
+
+    halo: Array  # N * K, Q, Q, as `Layout.halo`
+    kept: Array  # N K, as `Layout.index`
+    slot: Array  # N G_h G_w, as `Layout.slot`
+
+
+def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
+    """The visible patches (N, K, P, P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
+    images, height, _, channels = grid.shape
+    rows, columns = patches
+    side = height // rows
+    every = grid.reshape(images, rows, side, columns, side, channels).swapaxes(2, 3)
+    every = every.reshape(images, rows * columns, side, side, channels)
+    return jnp.take_along_axis(every, index[:, :, None, None, None], 1)
+
+
+def scatter(x: Array, slot: Array, empty: Array | int = 0) -> Array:
+    """Visible patches (N, K, P, P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
+    images, _, side, _, channels = x.shape
+    rows, columns = slot.shape[1:]
+    last = jnp.broadcast_to(jnp.asarray(empty, x.dtype), (images, 1, side, side, channels))
+    every = jnp.take_along_axis(jnp.concatenate([x, last], 1), slot.reshape(images, -1, 1, 1, 1), 1)
+    grid = every.reshape(images, rows, columns, side, side, channels).swapaxes(2, 3)
+    return grid.reshape(images, rows * side, columns * side, channels)
+
+
 @jax.custom_vjp
-def halo_conv(x: Array, weight: Array, halo: Array) -> Array:
-    """Depthwise convolution of x (N, K, P, P, C) with weight (k, k, 1, C); halo as `Layout.halo`."""
-    return _conv(x, weight, halo)
+def visible_conv(x: Array, weight: Array, where: Neighbours) -> Array:
+    """Depthwise convolution of x (N, K, P, P, C) with weight (k, k, 1, C)."""
+    return _conv(x, weight, where)
 
 
-def _forward(x: Array, weight: Array, halo: Array) -> tuple[Array, tuple[Array, ...]]:
-    return _conv(x, weight, halo), (x, weight, halo)
+def _forward(x: Array, weight: Array, where: Neighbours) -> tuple[Array, tuple[Array, Array, Neighbours]]:
+    return _conv(x, weight, where), (x, weight, where)
 
 
-def _backward(saved: tuple[Array, ...], grad: Array) -> tuple[Array, Array, None]:
-    """y = conv(halo of x); dx = conv(halo of dy) with the kernel turned by 180 degrees."""
-    x, weight, halo = saved
-    return _conv(grad, weight[::-1, ::-1], halo), _weight_gradient(x, grad, halo).astype(weight.dtype), None
+def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, None]:
+    """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy."""
+    x, weight, where = saved
+    return (
+        _conv(grad, weight[::-1, ::-1], where),
+        _weight_gradient(x, grad, where, len(weight)).astype(weight.dtype),
+        None,
+    )
 
 
-halo_conv.defvjp(_forward, _backward)
+visible_conv.defvjp(_forward, _backward)
 
 
-def _conv(x: Array, weight: Array, halo: Array) -> Array:
-    return lax.platform_dependent(x, weight, halo, cpu=_scanned_conv, default=_grouped_conv)
+def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
+    return lax.platform_dependent(x, weight, where, cpu=_scanned_conv, default=_grid_conv)
 
 
-def _weight_gradient(x: Array, grad: Array, halo: Array) -> Array:
-    """dw (k, k, 1, C) = sum over tiles of tile, convolved with its own patch's gradient."""
-    return lax.platform_dependent(x, grad, halo, cpu=_scanned_gradient, default=_grouped_gradient)
+def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
+    """dw (k, k, 1, C) in the dtype of x."""
+    grids = partial(_grid_gradient, size)
+    return lax.platform_dependent(x, grad, where, cpu=_scanned_gradient, default=grids)
 
 
-def _tiles(x: Array, halo: Array) -> Array:
-    """The halos of all patches: (N * K, Q, Q, C)."""
-    return x.reshape(-1, x.shape[-1]).at[halo].get(mode="fill", fill_value=0)
+def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:
+    return gather(_library_conv(scatter(x, where.slot), weight), where.kept, where.slot.shape[1:])
 
 
-def _grouped_conv(x: Array, weight: Array, halo: Array) -> Array:
-    return _library_conv(_tiles(x, halo), weight).reshape(x.shape)
+def _grid_gradient(size: int, x: Array, grad: Array, where: Neighbours) -> Array:
+    grid = scatter(x, where.slot)
+    start = jnp.zeros((size, size, 1, x.shape[-1]), x.dtype)
+    _, pullback = jax.vjp(lambda weight: _library_conv(grid, weight), start)
+    return pullback(scatter(grad, where.slot))[0]
 
 
-def _library_conv(tiles: Array, weight: Array) -> Array:
+def _library_conv(grid: Array, weight: Array) -> Array:
     dims = ("NHWC", "HWIO", "NHWC")
     groups = weight.shape[-1]
-    return lax.conv_general_dilated(tiles, weight, (1, 1), "VALID", dimension_numbers=dims, feature_group_count=groups)
+    return lax.conv_general_dilated(grid, weight, (1, 1), "SAME", dimension_numbers=dims, feature_group_count=groups)
 
 
-def _grouped_gradient(x: Array, grad: Array, halo: Array) -> Array:
-    tiles, channels = _tiles(x, halo), x.shape[-1]
-    k = tiles.shape[1] - grad.shape[2] + 1
-    _, pullback = jax.vjp(lambda weight: _library_conv(tiles, weight), jnp.zeros((k, k, 1, channels), tiles.dtype))
-    return pullback(grad.reshape(-1, *grad.shape[2:]))[0]
-
-
-def _scanned_conv(x: Array, weight: Array, halo: Array) -> Array:
+def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
     """One gather and multiply-add a kernel offset; XLA's grouped conv is 20 times slower on CPU.
 
     A loop, since XLA tears the unrolled sum apart when a norm follows: it wrote out every shifted tile.
     """
-    k, side = weight.shape[0], x.shape[2]
+    halo, k, side = where.halo, weight.shape[0], x.shape[2]
     shifts = jnp.stack([halo[:, i : i + side, j : j + side] for i in range(k) for j in range(k)])
     rows = _rows(x)
 
@@ -76,12 +108,12 @@ def _scanned_conv(x: Array, weight: Array, halo: Array) -> Array:
     return lax.scan(add, start, (shifts, weight.reshape(k * k, -1)))[0].reshape(x.shape)
 
 
-def _scanned_gradient(x: Array, grad: Array, halo: Array) -> Array:
+def _scanned_gradient(x: Array, grad: Array, where: Neighbours) -> Array:
     """A patch at a time, of all images at once: its tile, shifted to each site, times the gradient there.
 
     Patches of up to 2 x 2 sites go a site at a time: XLA leaves a sum of four products scalar.
     """
-    images, _, side, _, channels = grad.shape
+    halo, (images, _, side, _, channels) = where.halo, grad.shape
     k, step = halo.shape[1] - side + 1, side if side > 2 else 1
     reach = k + step - 1
     tiles = [halo[:, p : p + reach, q : q + reach] for p in range(0, side, step) for q in range(0, side, step)]

@@ -3,16 +3,21 @@
 A module never knows how space is stored: the sites object does (see `sites/`).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import groupby
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.lax import scan
 
 import spec
 from backends.jax.layout import permuted
+
+SCANNED = 4
+"""Blocks of one shape from which on they run as a scan: XLA compiles its body once."""
 
 
 def wide(x: Array) -> Array:
@@ -21,18 +26,26 @@ def wide(x: Array) -> Array:
 
 
 class Call:
-    """What one forward pass carries beside the sites: a recorder of taps and the drop-path decisions."""
+    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, what it keeps."""
 
-    def __init__(self, record: Callable[[str, Any], None] | None = None, keep_paths: Array | None = None) -> None:
+    def __init__(
+        self,
+        record: Callable[[str, Any], None] | None = None,
+        keep_paths: Array | None = None,
+        remat: bool = False,
+        unroll: int = 1,
+    ) -> None:
         self.record = record
         self.keep_paths = keep_paths  # N blocks, 1 = keep
+        self.remat = remat  # compute the insides of a block again in its backward pass, instead of keeping them
+        self.unroll = unroll  # blocks in the body of a scan
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
         record = self.record
         if record is None:
             return self
-        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths)
+        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat, self.unroll)
 
 
 class Step(nnx.Module):
@@ -149,19 +162,24 @@ class Chain(nnx.Module):
 
     def run(self, names: tuple[str, ...], sites: Any, call: Call) -> Any:
         """The sites after the named steps, each recorded under its name."""
-        for name in names:
-            step: Any = self
-            for part in name.split("."):
-                step = getattr(step, part)
-            if isinstance(step, nnx.Param):
-                sites = sites.fill(step[...].astype(sites.dtype))
-            elif isinstance(step, Chain):
-                sites = step(sites, call.inside(name))
+        for _, group in groupby(names, self._shape):
+            steps = {name: self._at(name) for name in group}
+            if call.record is None and all(isinstance(step, Residual) for step in steps.values()):
+                sites = _blocks(list(steps.values()), sites, call)
             else:
-                sites = step(sites)
-            if call.record is not None:
-                call.record(name, sites)
+                for name, step in steps.items():
+                    sites = _one(name, step, sites, call)
         return sites
+
+    def _at(self, name: str) -> Any:
+        step: Any = self
+        for part in name.split("."):
+            step = getattr(step, part)
+        return step
+
+    def _shape(self, name: str) -> spec.Named | str:
+        """What neighbours share that may run as one group: blocks their body, other steps nothing."""
+        return getattr(self._at(name), "body", name)
 
 
 class Residual(Chain):
@@ -169,11 +187,50 @@ class Residual(Chain):
 
     def __init__(self, step: spec.Residual, make: Callable[[spec.Step], nnx.Module | nnx.Param]) -> None:
         super().__init__(step.body, make)
-        self.drop_path, self.index = step.drop_path, step.index
+        self.body, self.drop_path, self.index = step.body, step.drop_path, step.index
 
-    def __call__(self, sites: Any, call: Call) -> Any:
-        body = self.run(self.names, sites, call)
-        if call.keep_paths is None or not self.drop_path:
-            return sites.plus(body)
-        keep = call.keep_paths[:, self.index].astype(sites.dtype)
-        return sites.plus(body, keep / (1 - self.drop_path))
+    def __call__(self, sites: Any, call: Call, scale: Array | None = None) -> Any:
+        return sites.plus(self.run(self.names, sites, call), scale)
+
+
+def _one(name: str, step: Any, sites: Any, call: Call) -> Any:
+    if isinstance(step, nnx.Param):
+        sites = sites.fill(step[...].astype(sites.dtype))
+    elif isinstance(step, Residual):
+        sites = step(sites.prepare(dict(step.body)), call.inside(name), _scales([step], sites, call)[0])
+    else:
+        sites = step(sites)
+    if call.record is not None:
+        call.record(name, sites)
+    return sites
+
+
+def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
+    """The sites after blocks of one shape; many run as a scan over their parameters, stacked."""
+    graph = nnx.graphdef(blocks[0])
+    sites = sites.prepare(dict(blocks[0].body))
+    layers = [(nnx.state(block), scale) for block, scale in zip(blocks, _scales(blocks, sites, call), strict=True)]
+    scans = len(blocks) >= SCANNED
+
+    def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
+        params, scale = layer
+        return nnx.merge(graph, params)(sites.map(lambda _: x), Call(), scale).x, None
+
+    if call.remat:
+        apply = jax.checkpoint(apply, prevent_cse=not scans)  # a scan keeps XLA from undoing it
+    if scans:
+        x, _ = scan(apply, sites.x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), unroll=call.unroll)
+    else:
+        x = sites.x
+        for layer in layers:
+            x, _ = apply(x, layer)
+    return sites.map(lambda _: x)
+
+
+def _scales(blocks: Sequence[Residual], sites: Any, call: Call) -> list[Array | None]:
+    """What each block's body is multiplied by (N,): keep / (1 - drop_path); None where no block drops."""
+    keep_paths = call.keep_paths
+    if keep_paths is None or not any(block.drop_path for block in blocks):
+        return [None] * len(blocks)
+    keep = [keep_paths[:, block.index] if block.drop_path else jnp.ones(len(keep_paths)) for block in blocks]
+    return [k.astype(sites.dtype) / (1 - block.drop_path) for k, block in zip(keep, blocks, strict=True)]

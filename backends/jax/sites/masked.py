@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array, lax
 
+import spec
 from backends.jax.norm import safe_norm
 from backends.jax.steps import wide
 
@@ -29,6 +30,10 @@ class Masked:
     @property
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
+
+    def prepare(self, body: dict[str, spec.Step]) -> "Masked":
+        """Self: these sites find all that a block needs on the way."""
+        return self
 
     def map(self, function: Callable[[Array], Array]) -> "Masked":
         return Masked(function(self.x), self.keep)

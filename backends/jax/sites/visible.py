@@ -9,7 +9,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jax import Array
 
-from backends.jax.depthwise import halo_conv
+import spec
+from backends.jax.depthwise import Neighbours, gather, scatter, visible_conv
 from backends.jax.norm import safe_norm
 from backends.jax.sites.masked import Masked
 from backends.jax.steps import wide
@@ -32,19 +33,11 @@ class Layout:
 
     def gather(self, grid: Array) -> Array:
         """(N, G_h * P, G_w * P, C) -> (N, K, P, P, C)."""
-        images, height, _, channels = grid.shape
-        side = height // self.rows
-        patches = grid.reshape(images, self.rows, side, self.columns, side, channels).swapaxes(2, 3)
-        patches = patches.reshape(images, self.rows * self.columns, side, side, channels)
-        return jnp.take_along_axis(patches, self.index[:, :, None, None, None], 1)
+        return gather(grid, self.index, (self.rows, self.columns))
 
     def scatter(self, x: Array, empty: Array) -> Array:
         """(N, K, P, P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-        images, _, side, _, channels = x.shape
-        padded = jnp.concatenate([x, jnp.broadcast_to(empty, (images, 1, side, side, channels))], 1)
-        patches = jnp.take_along_axis(padded, self.slot.reshape(images, -1, 1, 1, 1), 1)
-        grid = patches.reshape(images, self.rows, self.columns, side, side, channels).swapaxes(2, 3)
-        return grid.reshape(images, self.rows * side, self.columns * side, channels)
+        return scatter(x, self.slot, empty)
 
     def halo(self, side: int, border: int) -> Array:
         """(N * K, side + 2 border, side + 2 border): each visible patch and its surroundings.
@@ -85,6 +78,11 @@ class Visible:
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
 
+    def prepare(self, body: dict[str, spec.Step]) -> "Visible":
+        """The sites with their halo, so that a scan or a checkpoint over blocks of this body does not compute it."""
+        sizes = [step.size for step in body.values() if isinstance(step, spec.DepthwiseConv)]
+        return Visible(self.x, self.layout, self._halo(sizes[0])) if sizes else self
+
     def map(self, function: Callable[[Array], Array]) -> "Visible":
         return Visible(function(self.x), self.layout, self.halo)
 
@@ -105,10 +103,13 @@ class Visible:
         return Visible(windows.reshape(*windows.shape[:4], -1) @ matrix + bias, self.layout)
 
     def depthwise_conv(self, weight: Array, bias: Array) -> "Visible":
-        side = self.x.shape[2]
-        if self.halo is None:  # once a stage
-            self.halo = self.layout.halo(side, weight.shape[0] // 2)
-        return Visible(halo_conv(self.x, weight, self.halo) + bias, self.layout, self.halo)
+        halo = self._halo(weight.shape[0])
+        where = Neighbours(halo, self.layout.index, self.layout.slot)
+        return Visible(visible_conv(self.x, weight, where) + bias, self.layout, halo)
+
+    def _halo(self, size: int) -> Array:
+        """The halo for a kernel of this size, once a stage."""
+        return self.layout.halo(self.x.shape[2], size // 2) if self.halo is None else self.halo
 
     def spatial_norm(self, scope: str) -> Array:
         """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""

@@ -1,0 +1,34 @@
+"""The depthwise convolution of accelerators gives what the loops on CPU give; no CPU test reaches it otherwise."""
+
+import numpy as np
+import pytest
+
+import backends
+from parity_tests import tolerances
+from parity_tests.strategies import CASES
+
+if "jax" not in backends.installed():
+    pytest.skip("jax is not installed", allow_module_level=True)
+
+import jax
+
+from backends.jax import depthwise, door
+from backends.jax.sites.visible import Layout
+
+CASE = CASES["equal widths"]
+
+
+@pytest.mark.parametrize("side", [1, 2, 4])
+def test_both_forms_agree(side: int) -> None:
+    rng = np.random.default_rng(side)
+    with door.precision("float64"):
+        layout = Layout(jax.numpy.asarray(CASE.mask), CASE.visible)
+        where = depthwise.Neighbours(layout.halo(side, 3), layout.index, layout.slot)
+        x, dy = rng.normal(size=(2, CASE.count, CASE.visible, side, side, 3))
+        weight = rng.normal(size=(7, 7, 1, 3))
+        pairs = {
+            "convolution": (depthwise._grid_conv(x, weight, where), depthwise._scanned_conv(x, weight, where)),
+            "gradient": (depthwise._grid_gradient(7, x, dy, where), depthwise._scanned_gradient(x, dy, where)),
+        }
+    for name, (grid, loops) in pairs.items():
+        tolerances.assert_close(grid, loops, tolerances.gradient("float64", CASE), f"{name}, side {side}")
