@@ -1,9 +1,121 @@
 """The processes of a run, and how they find each other."""
 
-from backends.protocol import Cluster
+import os
+import re
+import socket
+from importlib.util import find_spec
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh
+
+from backends.jax import door
+from backends.protocol import BackendError, Cluster
 from backends.solo import Solo
+
+SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
+"""What srun sets in every process of a step; jax reads the same."""
+PORTS = range(61440, 65536)
+"""Where process 0 listens under SLURM, as jax chooses it."""
+
+
+class Processes:
+    """See `backends.protocol.Cluster`; a process drives all its devices."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        self.mesh = mesh  # every device of every process, in the order of the processes
+        self.rank, self.processes = jax.process_index(), jax.process_count()
+        self.devices = mesh.size // self.processes
+
+    def total(self, values: np.ndarray) -> np.ndarray:
+        """The sum of everybody's values, in float64, the same for everybody."""
+        bits = np.ascontiguousarray(values, np.float64).view(np.uint32)  # no accelerator rounds these
+        return np.asarray(multihost_utils.process_allgather(bits, tiled=False)).view(np.float64).sum(0)
+
+    def leave(self) -> None:
+        """Part from the others."""
+        if self.processes > 1:
+            jax.distributed.shutdown()
 
 
 def join(device: str | None = None) -> Cluster:
     """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
-    return Solo()
+    several = _meet(device)
+    kind, _, index = (device or "").partition(":")
+    first = door.place(device)
+    if index and several:
+        raise BackendError(
+            f"device: {device!r} is one device, but a process of several drives all it sees; give {kind}"
+        )
+    devices = [first] if index else jax.devices(first.platform)
+    return Processes(Mesh(np.array(devices), ("data",))) if len(devices) > 1 else Solo()
+
+
+def _meet(device: str | None) -> bool:
+    """Meet the other processes; whether there are any."""
+    if jax.distributed.is_initialized():
+        return jax.process_count() > 1
+    numbers, address = _numbers(), _address()
+    if numbers and numbers[0] > 1:
+        if not address:
+            raise BackendError(
+                f"JAX_NUM_PROCESSES {numbers[0]}: where is process 0? Set JAX_COORDINATOR_ADDRESS host:port"
+            )
+        _resolve(address)
+        _initialise(address, *numbers)
+    elif address and not numbers:
+        raise BackendError("JAX_COORDINATOR_ADDRESS: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too")
+    elif _is_tpu_host(device):
+        _initialise()
+    return jax.process_count() > 1
+
+
+def _numbers() -> tuple[int, int] | None:
+    """How many processes there are and which this is, as told by JAX_* or by SLURM."""
+    for names in (("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"), ("SLURM_NTASKS", "SLURM_PROCID")):
+        told = {name: os.environ[name] for name in names if name in os.environ}
+        if len(told) == len(names) and (names[0].startswith("JAX") or _in_step()):
+            count, rank = told.values()
+            if not (count.isdecimal() and rank.isdecimal() and int(rank) < int(count)):
+                raise BackendError(f"{names[0]} {count}, {names[1]} {rank}: expected a count and a number below it")
+            return int(count), int(rank)
+    return None
+
+
+def _address() -> str | None:
+    """Where process 0 listens: as told, or on the first node of the SLURM step, at a port made of the job's number."""
+    if "JAX_COORDINATOR_ADDRESS" in os.environ or not _in_step():
+        return os.environ.get("JAX_COORDINATOR_ADDRESS")
+    first = re.match(r"([^,\[]+)(?:\[(\d+))?", os.environ["SLURM_STEP_NODELIST"])  # n1,n2 or n[01-16,20]
+    port = os.environ.get("JAX_COORDINATOR_PORT") or PORTS.start + int(os.environ["SLURM_JOB_ID"]) % len(PORTS)
+    return f"{''.join(first.groups('')) if first else ''}:{port}"
+
+
+def _in_step() -> bool:
+    return all(name in os.environ for name in SLURM)
+
+
+def _resolve(address: str) -> None:
+    """BackendError unless the address has a port and its host a place; jax would end the process without a word."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.getaddrinfo(host.strip("[]"), int(port))
+    except (OSError, ValueError) as error:
+        raise BackendError(
+            f"JAX_COORDINATOR_ADDRESS {address}: {error}; set it to host:port of process 0, a host that all can reach"
+        ) from None
+
+
+def _is_tpu_host(device: str | None) -> bool:
+    """Whether libtpu and chips are here: its hosts find each other, and one alone finds itself."""
+    chips = any(Path(name).exists() for name in ("/dev/accel0", "/dev/vfio/0"))
+    return chips and find_spec("libtpu") is not None and (device or "tpu").startswith("tpu")
+
+
+def _initialise(address: str | None = None, processes: int | None = None, rank: int | None = None) -> None:
+    try:
+        jax.distributed.initialize(address, processes, rank)
+    except (RuntimeError, ValueError) as error:
+        raise BackendError(f"the processes of this run did not meet: {' '.join(str(error).split())}") from None

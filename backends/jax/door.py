@@ -32,18 +32,23 @@ def precision(dtype: str) -> Iterator[None]:
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A flax.nnx.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
     with precision(dtype), jax.default_device(place(device)):
-        m: Net = Classifier(model, dtype) if isinstance(model, spec.Classifier) else FCMAE(model, dtype)
+        m = empty(model, dtype)
         set_arrays(m, initial_arrays(model, seed))
     return m
+
+
+def empty(model: spec.Model, dtype: str) -> Net:
+    """The module of a model, its parameters not yet set."""
+    return Classifier(model, dtype) if isinstance(model, spec.Classifier) else FCMAE(model, dtype)
 
 
 def place(device: str | None) -> jax.Device:
     """The device of a name such as "cpu", "gpu" or "gpu:1", the best by default; BackendError where it is not."""
     kind, _, index = (device or "").partition(":")
     try:
-        return jax.devices(kind or None)[int(index or 0)]
+        return jax.local_devices(backend=kind or None)[int(index or 0)]
     except (RuntimeError, ValueError, IndexError):
-        there = ", ".join(str(known) for known in jax.devices())
+        there = ", ".join(str(known) for known in jax.local_devices())
         raise BackendError(f"device: jax cannot use {device!r} here; it sees {there}") from None
 
 
@@ -118,7 +123,7 @@ def like(old: dict[str, jax.Array], new: dict[str, jax.Array]) -> dict[str, jax.
     return {name: jax.device_put(value, old[name].sharding) for name, value in new.items()}
 
 
-def canonical(model: spec.Model, params: Mapping[str, jax.Array]) -> Arrays:
+def canonical(model: spec.Model, params: Mapping[str, jax.Array | np.ndarray]) -> Arrays:
     """Named values in flax's layout as canonical arrays on the host, in model order."""
     table = spec.parameters(model)
     return {name: to_canonical(table[name], np.array(params[name])) for name in table}

@@ -1,32 +1,27 @@
 """The training step in JAX: a pure function of (state, batch), compiled once per shape."""
 
 from collections.abc import Sequence
-from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
 from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 import spec
-from backends import scales
 from backends.door import check_arrays, choose_engine, visible_patches
+from backends.initial import initial_arrays
 from backends.jax import door
+from backends.jax.cluster import Processes
+from backends.jax.layout import to_flax
 from backends.jax.sites import ENGINES
+from backends.jax.update import DATA, Moments, Named, Update
 from backends.protocol import Arrays, Batch, Cluster, Dtype, Engine, Optimizer, State
 
-Named = dict[str, Array]
-
-
-class Moments(NamedTuple):
-    """What the optimizer carries from update to update."""
-
-    params: Named
-    adam: optax.ScaleByAdamState
-    ema: Named  # empty where no average is kept
+STATIC = ("engine", "visible")
 
 
 class Trainer:
@@ -49,111 +44,136 @@ class Trainer:
         compile: bool = False,  # always
     ) -> None:
         self.model, self.optimizer, self.engine, self.dtype = model, optimizer, engine, dtype
-        net = door.build(model, seed=seed, dtype=dtype, device=device)
-        self.graph = nnx.graphdef(net)
-        self.mean, self.std = tuple(mean), tuple(std)
-        with door.precision(dtype):
-            params = door.flat(net)
-            adam = optax.scale_by_adam(*optimizer.betas, optimizer.eps)
-            ema = {name: jnp.copy(p) for name, p in params.items()} if optimizer.ema_decay is not None else {}
-            self.state = Moments(params, adam.init(params), ema)
-        self._add_gradient = jax.jit(self._accumulate, static_argnames=("engine", "visible"), donate_argnums=(1, 2))
-        self._update = jax.jit(partial(_update, adam, *self._rules(), optimizer), donate_argnums=0)
-        self._evaluate = jax.jit(self._run, static_argnames=("engine", "visible"))
+        mesh = cluster.mesh if isinstance(cluster, Processes) else Mesh([door.place(device)], (DATA,))
+        own = Mesh(mesh.local_devices, (DATA,))
+        options: dict[str, Any] = {"mean": tuple(mean), "std": tuple(std), "remat": remat}
+        self.plan = Update(model, optimizer, mesh, dtype, shard=shard, **options)
+        self.viewer = Update(model, optimizer, own, dtype, **options)  # evaluates this process's rows
+        plan, where = self.plan, self.plan.shardings()
+        self._update = jax.jit(plan.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
+        self._accumulate = jax.jit(plan.accumulate, static_argnames=STATIC, donate_argnums=1)
+        self._apply = jax.jit(plan.apply, donate_argnums=0, out_shardings=(where, None))
+        self._outputs = jax.jit(self.viewer.outputs, static_argnames=STATIC)
+        self._loss = jax.jit(self.viewer.loss)
+        self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
+        self.state: Moments
+        params = initial_arrays(model, seed)
+        zeros = {name: np.zeros_like(array) for name, array in params.items()}
+        self._set(State(params, zeros, zeros, params))
 
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Array]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
         with door.precision(self.dtype):
-            params = self.state.params
-            gradient = jax.tree.map(jnp.zeros_like, params)
-            total = jnp.zeros((), next(iter(params.values())).dtype)
+            if len(batches) == 1:
+                arrays, options = self._inputs(batches[0])
+                self.state, loss, norm = self._update(self.state, arrays, lr, **options)
+                return {"loss": loss, "grad_norm": norm}
+            total: Any = None
             for batch in batches:
                 arrays, options = self._inputs(batch)
-                total, gradient = self._add_gradient(params, total, gradient, 1 / len(batches), arrays, **options)
-            self.state, norm = self._update(self.state, gradient, lr)
-        return {"loss": total, "grad_norm": norm}
+                total = self._accumulate(self.state.params, total, arrays, 1 / len(batches), **options)
+            loss, gradient = total
+            self.state, norm = self._apply(self.state, gradient, lr)
+        return {"loss": loss, "grad_norm": norm}
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The door's `forward` on a training batch, with the parameters or their average."""
         with door.precision(self.dtype):
-            arrays, options = self._inputs(batch)
-            out = self._evaluate(self.state.ema if ema else self.state.params, arrays, **options)
-            return {name: door.to_host(value) for name, value in out.items()}
+            arrays, options = self._rows(batch), self._options(batch)
+            rows, devices = len(batch["images"]), self.viewer.mesh.size
+            padded = {name: _padded(value, -rows % devices) for name, value in arrays.items()}
+            params = self._own(self.state.ema if ema else self.state.params)
+            out = self._outputs(params, _spread(padded, self.viewer.mesh), **options)
+            out = {name: door.to_host(value)[:rows] for name, value in out.items()}
+            if isinstance(self.model, spec.FCMAE):
+                with jax.default_device(self.viewer.mesh.local_devices[0]):
+                    out["loss"] = door.to_host(self._loss(out["prediction"], arrays))
+            return out
 
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere."""
         with door.precision(self.dtype):
             named, adam, ema = self.state
-            params, mu, nu = (door.canonical(self.model, values) for values in (named, adam.mu, adam.nu))
-            average = door.canonical(self.model, ema) if ema else {}
-            return State(params, mu, nu, average, int(adam.count))
+            parts = [self._fetched(values) for values in (named, adam.mu, adam.nu, ema)]
+            if jax.process_index():
+                return None
+            params, mu, nu, average = (door.canonical(self.model, part) if part else {} for part in parts)
+            return State(params, mu, nu, average, int(_first(adam.count)))
 
     def restore(self, state: State) -> None:
         """Take over a state, of either framework; strict about names and shapes."""
-        averaged = bool(self.state.ema)
         check_arrays(self.model, state.params)
         check_arrays(self.model, state.mu, "first moments")
         check_arrays(self.model, state.nu, "second moments")
-        if averaged:
+        if self.optimizer.ema_decay is not None:
             check_arrays(self.model, state.ema, "average")
+        self._set(state)
+
+    def _set(self, state: State) -> None:
+        """Put a state where it belongs: each device gets copies of its pieces, and of nothing else."""
+        where, table = self.plan.shardings(), spec.parameters(self.model)
+
+        def put(arrays: Arrays, places: dict[str, NamedSharding]) -> Named:
+            kept = {name: to_flax(table[name], arrays[name]) for name in places}
+            return {name: _put(value, places[name], self.plan.kind) for name, value in kept.items()}
+
         with door.precision(self.dtype):
-            named = (state.params, state.mu, state.nu, state.ema if averaged else {})
-            old = self.state.params
-            params, mu, nu, ema = (door.like(old, door.flax_arrays(self.model, a, self.dtype)) for a in named)
-            self.state = Moments(params, optax.ScaleByAdamState(jnp.asarray(state.t, jnp.int32), mu, nu), ema)
+            count = _put(np.array(state.t), where.adam.count, jnp.int32)
+            moments = (put(state.mu, where.adam.mu), put(state.nu, where.adam.nu))
+            adam = optax.ScaleByAdamState(count, *moments)
+            self.state = Moments(put(state.params, where.params), adam, put(state.ema, where.ema))
 
-    def _accumulate(
-        self, params: Named, total: Array, gradient: Named, weight: float, batch: dict[str, Array], **options: Any
-    ) -> tuple[Array, Named]:
-        """total and gradient, with `weight` times those of one batch added."""
-        loss, grads = jax.value_and_grad(lambda p: self._loss(p, batch, **options))(params)
-        return total + weight * loss, jax.tree.map(lambda a, g: a + weight * g, gradient, grads)
+    def _inputs(self, batch: Batch) -> tuple[Named, dict[str, Any]]:
+        """This process's rows among those of all devices, and what the compiled step depends on."""
+        return _spread(self._rows(batch), self.plan.mesh), self._options(batch)
 
-    def _loss(self, params: Named, batch: dict[str, Array], **options: Any) -> Array:
-        out = self._run(params, batch, **options)
-        if isinstance(self.model, spec.FCMAE):
-            return out["loss"]
-        targets = batch["targets"].astype(next(iter(params.values())).dtype)
-        return optax.softmax_cross_entropy(out["logits"].astype(targets.dtype), targets).mean()
+    def _rows(self, batch: Batch) -> Arrays:
+        return {name: np.asarray(value) for name, value in batch.items()}
 
-    def _run(self, params: Named, batch: dict[str, Array], **options: Any) -> dict[str, Array]:
-        kind = next(iter(params.values())).dtype
-        images = batch["images"]
-        pixels = images.astype(kind)
-        if images.dtype == jnp.uint8:
-            pixels = (pixels / 255 - jnp.asarray(self.mean, kind)) / jnp.asarray(self.std, kind)
-        net = door.bind(self.graph, params)
-        return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
-
-    def _inputs(self, batch: Batch) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    def _options(self, batch: Batch) -> dict[str, Any]:
         images, mask = batch["images"], batch.get("mask")
         visible = visible_patches(mask, images, self.model.encoder.patch_size)
-        options = {"engine": choose_engine(self.engine, ENGINES, mask, visible), "visible": visible}
-        return {name: np.asarray(value) for name, value in batch.items()}, options
+        return {"engine": choose_engine(self.engine, ENGINES, mask, visible), "visible": visible}
 
-    def _rules(self) -> tuple[dict[str, float], dict[str, float]]:
-        """Per parameter: the scale of its learning rate, and its weight decay."""
-        table = spec.parameters(self.model)
-        decay = {name: self.optimizer.weight_decay * param.decays for name, param in table.items()}
-        return scales.learning_rate_scales(self.model, self.optimizer), decay
+    def _own(self, params: Named) -> Named:
+        """The parameters whole on the devices of this process."""
+        where = NamedSharding(self.viewer.mesh, P())
+        return {name: _local(self._gathered(value), where) for name, value in params.items()}
+
+    def _gathered(self, value: Array) -> Array:
+        """The array whole on every device."""
+        return value if value.is_fully_replicated else self._copy(value)
+
+    def _fetched(self, values: Named) -> Arrays:
+        """The arrays whole on the host of process 0, gathered one after the other; nothing elsewhere."""
+        found = {}
+        for name, value in values.items():
+            whole = self._gathered(value)
+            if jax.process_index() == 0:
+                found[name] = np.array(_first(whole))
+        return found
 
 
-def _update(
-    adam: optax.GradientTransformation,
-    scale: dict[str, float],
-    decay: dict[str, float],
-    optimizer: Optimizer,
-    state: Moments,
-    gradient: Named,
-    lr: Array,
-) -> tuple[Moments, Array]:
-    """AdamW with decoupled decay, each parameter at its own learning rate, then the average."""
-    norm = optax.tree.norm(gradient)
-    if optimizer.clip_grad is not None:
-        factor = jnp.minimum(optimizer.clip_grad / (norm + 1e-6), 1)  # torch's epsilon
-        gradient = jax.tree.map(lambda g: g * factor, gradient)
-    direction, moments = adam.update(gradient, state.adam, state.params)
-    params = {name: p - lr * scale[name] * (direction[name] + decay[name] * p) for name, p in state.params.items()}
-    rate = 1 - (optimizer.ema_decay or 0)
-    ema = {name: e + rate * (params[name] - e) for name, e in state.ema.items()}
-    return Moments(params, moments, ema), norm
+def _put(value: np.ndarray, where: NamedSharding, dtype: Any) -> Array:
+    """The value on the devices, in memory of its own: a step may write its results there."""
+    return jax.make_array_from_callback(value.shape, where, lambda index: np.array(value[index], dtype))
+
+
+def _spread(arrays: Arrays, mesh: Mesh) -> Named:
+    where = NamedSharding(mesh, P(DATA))
+    return {name: jax.make_array_from_process_local_data(where, value) for name, value in arrays.items()}
+
+
+def _padded(value: np.ndarray, rows: int) -> np.ndarray:
+    """The value and its last row so many times more."""
+    return np.concatenate([value, np.repeat(value[-1:], rows, 0)]) if rows else value
+
+
+def _first(value: Array) -> Array:
+    return value.addressable_data(0)
+
+
+def _local(value: Array, where: NamedSharding) -> Array:
+    """A replicated array as one of this process alone; nothing is copied."""
+    pieces = [shard.data for shard in value.addressable_shards]
+    return jax.make_array_from_single_device_arrays(value.shape, where, pieces)

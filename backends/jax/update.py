@@ -1,0 +1,170 @@
+"""The training step without its arrays: what can be traced, compiled and priced before any exists.
+
+A mesh has one axis, "data". Losses and gradients are computed by each device on its own rows
+(`shard_map`) and then averaged: a visible batch is indexed across images, and XLA, left to
+split that by itself, would gather activations from everywhere. A batch is the same number of
+rows on every device, so the mean of the devices' means is the mean.
+"""
+
+import math
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+from jax import Array, lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import spec
+from backends import scales
+from backends.jax import door
+from backends.jax.fcmae import masked_loss
+from backends.jax.layout import permuted
+from backends.protocol import Dtype, Optimizer
+
+DATA = "data"
+SMALL = 2**14
+"""Values below which a parameter is not worth splitting."""
+
+Named = dict[str, Array]
+
+
+class Moments(NamedTuple):
+    """What the optimizer carries from update to update."""
+
+    params: Named
+    adam: optax.ScaleByAdamState
+    ema: Named  # empty where no average is kept
+
+
+class Update:
+    """One update of a model on a mesh of devices: pure functions of (state, batch), not yet compiled."""
+
+    def __init__(
+        self,
+        model: spec.Model,
+        optimizer: Optimizer,
+        mesh: Mesh,
+        dtype: Dtype,
+        mean: tuple[float, ...] = (0.0,),
+        std: tuple[float, ...] = (1.0,),
+        *,
+        shard: bool = False,
+        remat: bool = False,
+    ) -> None:
+        self.model, self.optimizer, self.mesh, self.dtype = model, optimizer, mesh, dtype
+        self.mean, self.std, self.remat = mean, std, remat
+        self.kind = jnp.float64 if dtype == "float64" else jnp.float32
+        self.graph = nnx.graphdef(nnx.eval_shape(partial(door.empty, model, dtype)))
+        self.shapes = {name: permuted(param).shape for name, param in spec.parameters(model).items()}
+        self.axes = {name: _split_axis(shape, mesh.size) if shard else None for name, shape in self.shapes.items()}
+        self.specs = {name: _spec(axis) for name, axis in self.axes.items()}
+        self.adam = optax.scale_by_adam(*optimizer.betas, optimizer.eps)
+
+    def shardings(self) -> Any:
+        """Where each array of `Moments` lies: whole on every device, or split along one axis."""
+        named: Any = {name: NamedSharding(self.mesh, spec) for name, spec in self.specs.items()}
+        count = NamedSharding(self.mesh, P())
+        average: Any = named if self.optimizer.ema_decay is not None else {}
+        return Moments(named, optax.ScaleByAdamState(count, named, named), average)
+
+    def update(self, state: Moments, batch: Named, lr: Array, **options: Any) -> tuple[Moments, Array, Array]:
+        """The state after one update from one batch, the loss and the norm of the gradient."""
+        loss, gradient = self._gradient(state.params, batch, **options)
+        state, norm = self.apply(state, gradient, lr)
+        return state, loss, norm
+
+    def accumulate(
+        self, params: Named, total: tuple[Array, Named] | None, batch: Named, weight: float, **options: Any
+    ) -> tuple[Array, Named]:
+        """The loss and gradient of one micro-batch times `weight`, added to those of the ones before."""
+        found = jax.tree.map(lambda value: weight * value, self._gradient(params, batch, **options))
+        return found if total is None else jax.tree.map(jnp.add, total, found)
+
+    def apply(self, state: Moments, gradient: Named, lr: Array) -> tuple[Moments, Array]:
+        """AdamW with decoupled decay, each parameter at its own learning rate, then the average; and the norm."""
+        norm = optax.tree.norm(gradient)
+        if self.optimizer.clip_grad is not None:
+            factor = jnp.minimum(self.optimizer.clip_grad / (norm + 1e-6), 1)  # torch's epsilon
+            gradient = jax.tree.map(lambda g: g * factor, gradient)
+        direction, moments = self.adam.update(gradient, state.adam, state.params)
+        scale, decay = self._rules()
+        params = {name: p - lr * scale[name] * (direction[name] + decay[name] * p) for name, p in state.params.items()}
+        rate = 1 - (self.optimizer.ema_decay or 0)
+        ema = {name: e + rate * (params[name] - e) for name, e in state.ema.items()}
+        return Moments(params, moments, ema), norm
+
+    def outputs(self, params: Named, batch: Named, **options: Any) -> Named:
+        """What the model says of each row of a batch; `params` whole on every device of the mesh."""
+
+        def local(params: Named, batch: Named) -> Named:
+            out = self._run(params, batch, **options)
+            return {name: value for name, value in out.items() if name != "loss"}
+
+        return self._mapped(local, (P(), P(DATA)), P(DATA))(params, batch)
+
+    def loss(self, prediction: Array, batch: Named) -> Array:
+        """The FCMAE loss of predictions already made."""
+        assert isinstance(self.model, spec.FCMAE)
+        return masked_loss(prediction, self._pixels(batch["images"]), batch.get("mask"), self.model)
+
+    def _gradient(self, params: Named, batch: Named, **options: Any) -> tuple[Array, Named]:
+        """The mean loss over all devices' rows and its gradient, split as the parameters are."""
+
+        def local(params: Named, batch: Named) -> tuple[Array, Named]:
+            loss, grads = jax.value_and_grad(lambda p: self._loss(self._whole(p), batch, **options))(params)
+            return lax.pmean(loss, DATA), {name: self._averaged(name, g) for name, g in grads.items()}
+
+        return self._mapped(local, (self.specs, P(DATA)), (P(), self.specs))(params, batch)
+
+    def _mapped(self, function: Any, inputs: Any, outputs: Any) -> Any:
+        return jax.shard_map(function, mesh=self.mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
+
+    def _whole(self, params: Named) -> Named:
+        """Each parameter gathered from its pieces; the gradient of this sums and splits again."""
+        return {
+            name: p if (axis := self.axes[name]) is None else lax.all_gather(p, DATA, axis=axis, tiled=True)
+            for name, p in params.items()
+        }
+
+    def _averaged(self, name: str, gradient: Array) -> Array:
+        return lax.pmean(gradient, DATA) if self.axes[name] is None else gradient / self.mesh.size
+
+    def _loss(self, params: Named, batch: Named, **options: Any) -> Array:
+        out = self._run(params, batch, **options)
+        if isinstance(self.model, spec.FCMAE):
+            return out["loss"]
+        targets = batch["targets"].astype(self.kind)
+        return optax.softmax_cross_entropy(out["logits"].astype(targets.dtype), targets).mean()
+
+    def _run(self, params: Named, batch: Named, **options: Any) -> Named:
+        net, pixels = door.bind(self.graph, params), self._pixels(batch["images"])
+        return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), remat=self.remat, **options)
+
+    def _pixels(self, images: Array) -> Array:
+        pixels = images.astype(self.kind)
+        if images.dtype != jnp.uint8:
+            return pixels
+        return (pixels / 255 - jnp.asarray(self.mean, self.kind)) / jnp.asarray(self.std, self.kind)
+
+    def _rules(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
+        """Per parameter: the scale of its learning rate, and its weight decay."""
+        table = spec.parameters(self.model)
+        decay = {name: self.optimizer.weight_decay * param.decays for name, param in table.items()}
+        return scales.learning_rate_scales(self.model, self.optimizer), decay
+
+
+def _split_axis(shape: tuple[int, ...], devices: int) -> int | None:
+    """The longest axis that the devices divide; None where there is none, or little to split."""
+    if math.prod(shape) < SMALL:
+        return None
+    fitting = [axis for axis, size in enumerate(shape) if size % devices == 0]
+    return max(fitting, key=lambda axis: shape[axis], default=None)
+
+
+def _spec(axis: int | None) -> P:
+    return P() if axis is None else P(*[None] * axis, DATA)

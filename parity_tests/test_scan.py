@@ -1,0 +1,89 @@
+"""Blocks that JAX runs as a scan over their stacked parameters are the blocks of the spec, in its order."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+import backends
+import spec
+from backends.protocol import State
+from parity_tests import tolerances
+from parity_tests.strategies import CASES
+from parity_tests.test_training import COLOUR, DROPPING, ONCE, RECIPES, Optimizer, Recipe, truth, warmup
+
+if "jax" not in backends.installed():
+    pytest.skip("jax is not installed", allow_module_level=True)
+
+from backends.jax import Trainer, steps
+
+DEPTH = steps.SCANNED
+SMALL = {"depths": (1, DEPTH), "dims": (8, 8), "stem_stride": 2}
+AUTOENCODER = replace(
+    CASES["batch of three"], model=spec.fcmae(**SMALL, decoder_dim=8, patch_size=4, image_size=8, mask_ratio=0.75)
+)
+CLASSIFIER = replace(DROPPING, model=spec.classifier(**SMALL, num_classes=3, drop_path=0.4))
+DEEP = {
+    "autoencoder": Recipe(AUTOENCODER, Optimizer()),
+    "classifier with dropped paths": Recipe(CLASSIFIER, Optimizer(ema_decay=0.9, layer_decay=0.7), **COLOUR),
+}
+
+
+@pytest.fixture(autouse=True)
+def deep_recipes(monkeypatch: pytest.MonkeyPatch) -> None:
+    for label, recipe in DEEP.items():
+        monkeypatch.setitem(RECIPES, label, recipe)
+
+
+def state(label: str) -> State:
+    """A state in the middle of a run."""
+    recipe = DEEP[label]
+    draws = [replace(recipe.case, seed=seed).arrays for seed in range(4)]
+    nu = {name: array**2 + 0.01 for name, array in draws[2].items()}
+    return State(draws[0], draws[1], nu, draws[3] if recipe.optimizer.ema_decay else {}, t=3)
+
+
+def gap(label: str, **options: Any) -> float:
+    """How far one update lies from the oracle's."""
+    recipe = DEEP[label]
+    trainer = Trainer(recipe.case.model, recipe.optimizer, dtype="float64", mean=recipe.mean, std=recipe.std, **options)
+    trainer.restore(state(label))
+    trainer.step(recipe.batches(0), warmup(0))
+    found, (expected, _) = trainer.export(), truth(label, state(label), ONCE, warmup)
+    assert found is not None
+    return max(
+        tolerances.gap(getattr(found, part)[name], array)
+        for part in ("params", "mu", "nu", "ema")
+        for name, array in getattr(expected, part).items()
+    )
+
+
+def bound(label: str) -> float:
+    return tolerances.gradient("float64", DEEP[label].case)
+
+
+@pytest.mark.parametrize(("label", "remat"), [*((label, False) for label in DEEP), ("autoencoder", True)])
+def test_a_scanned_stage_is_updated_as_the_oracle_does(label: str, remat: bool) -> None:
+    assert gap(label, remat=remat) <= bound(label)
+
+
+def _backwards(scan: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(scan, reverse=True)
+
+
+def _last_twice(scan: Callable[..., Any]) -> Callable[..., Any]:
+    import jax
+
+    def wrong(body: Any, x: Any, layers: Any, **options: Any) -> Any:
+        return scan(body, x, jax.tree.map(lambda a: a.at[0].set(a[-1]), layers), **options)
+
+    return wrong
+
+
+@pytest.mark.parametrize("plant", [_backwards, _last_twice])
+def test_a_wrong_order_would_be_seen(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    label = "autoencoder"
+    monkeypatch.setattr(steps, "scan", plant(steps.scan))
+    assert gap(label) > bound(label)
