@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test reliability lint format types bench gpu minkowski clean
+.PHONY: demo test reliability lint format types bench gpu minkowski aot clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -53,6 +53,12 @@ gpu: $(READY)
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)
 	$(RUN) tools/minkowski.py
+
+# Compile a training step for a TPU that is not here. Its compiler lies apart, since jax, where it finds it, looks for
+# TPUs whatever it is asked to do.
+aot: $(READY)
+	test -d .cache/libtpu || $(RUN) -m pip install --quiet --no-deps --target .cache/libtpu libtpu
+	$(TESTS) JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot tests/jax
 
 # timm judges our exports in the tests. It asks for torchvision, which it does not need for that.
 $(READY): pyproject.toml

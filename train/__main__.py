@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import analyse, cli, evaluate, loop, probe, reconstruct
+from train import analyse, aot, cli, evaluate, loop, probe, reconstruct
 from train.errors import TrainError
 
 COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
@@ -19,7 +19,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, or look into a checkpoint; returns the exit status, which docs/reliability.md explains."""
     try:
         config = cli.parse(sys.argv[1:] if argv is None else argv)
-        if config.task in COMMANDS:
+        if config.aot:
+            aot.run(config)
+        elif config.task in COMMANDS:
             COMMANDS[config.task](config)
         elif stopped := loop.run(config):
             print(f"train: {stopped}", file=sys.stderr)

@@ -1,0 +1,174 @@
+"""Compile ahead of time: what one update costs on devices that are not here.
+
+libtpu compiles for a TPU on any Linux machine. Its FLOPs, bytes and memory are XLA's own; its
+guess of the time is not shown, since it came out negative on convolutions.
+"""
+
+import os
+import re
+import time
+from collections.abc import Sequence
+from functools import partial
+from importlib.util import find_spec
+from itertools import groupby
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.experimental import topologies
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import spec
+from backends.door import choose_engine, visible_patches
+from backends.jax import door
+from backends.jax.sites import ENGINES
+from backends.jax.steps import SCANNED
+from backends.jax.update import DATA, Moments, Named, Update
+from backends.protocol import BackendError, Batch, Dtype, Engine, Optimizer
+
+QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
+"""Keeps libtpu from looking for the machine it is on."""
+
+
+class Cost(NamedTuple):
+    """What one update costs each device."""
+
+    flops: float
+    bytes: float  # read and written
+    held: int  # parameters, moments, average and batch, in bytes
+    temporary: int  # beside them
+    seconds: float  # that compiling the step took
+
+    def __str__(self) -> str:
+        memory = f"{self.held / 1e9:.2f} GB held + {self.temporary / 1e9:.2f} GB temporary"
+        return (
+            f"each device, an update: {self.flops / 1e12:.3f} TFLOP, {self.bytes / 1e9:.2f} GB read and written;"
+            f" fits: {memory}; compiled in {self.seconds:.0f} s"
+        )
+
+
+def devices(topology: str) -> list[Any]:
+    """The devices of a name such as v5e:4x4, or cpu:8 for those that are here; BackendError for an unknown one."""
+    kind, _, count = topology.partition(":")
+    if kind == "cpu":
+        there = jax.devices("cpu")
+        if not count.isdecimal() or not 0 < int(count) <= len(there):
+            raise BackendError(f"aot: {topology!r}: this process sees {len(there)} CPU devices")
+        return there[: int(count)]
+    if find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
+        raise BackendError("aot: needs libtpu, which compiles for TPUs and needs none; pip install 'twinnext[aot]'")
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return list(topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
+    except Exception as error:  # whatever libtpu raises, it is about the name
+        raise BackendError(f"aot: {topology!r}: {_line(error)}; name one such as v5e:4x4, v4:2x2x1, v6e:2x2") from None
+
+
+def update(
+    model: spec.Model,
+    optimizer: Optimizer,
+    devices: Sequence[Any],
+    dtype: Dtype,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    *,
+    shard: bool,
+    remat: bool,
+) -> Update:
+    """The update of a trainer on these devices."""
+    return Update(model, optimizer, Mesh(np.array(devices), (DATA,)), dtype, mean, std, shard=shard, remat=remat)
+
+
+def cost(update: Update, row: Batch, rows: int, many: int, engine: Engine | None) -> Cost:
+    """Compile an update of `many` micro-batches of `rows` rows a device; BackendError where it does not fit.
+
+    row: one row of a batch, (1, ...) each. XLA counts the body of a loop once, so a model with a
+    scan over n blocks is compiled a second time, with k of them in a body: the difference of the
+    two is k - 1 blocks, and n - 1 are missing. Scans of several lengths are counted without a loop.
+    """
+    visible = visible_patches(row.get("mask"), row["images"], update.model.encoder.patch_size)
+    options = {"engine": choose_engine(engine, ENGINES, row.get("mask"), visible), "visible": visible}
+    count = rows * update.mesh.size
+    with door.precision(update.dtype):
+        batch = {name: _rows(update, count, np.asarray(value)) for name, value in row.items()}
+        started = time.perf_counter()
+        once = _Count(update, batch, many, {**options, "unroll": 1})
+        seconds = time.perf_counter() - started
+        flops, moved = once.flops, once.bytes
+        lengths = {n for n in _groups(update.model) if n >= SCANNED}
+        if lengths:
+            n = max(lengths)
+            k = next(k for k in range(2, n + 1) if n % k == 0) if len(lengths) == 1 else n
+            more = _Count(update, batch, many, {**options, "unroll": k})
+            flops += (more.flops - flops) * (n - 1) / (k - 1)
+            moved += (more.bytes - moved) * (n - 1) / (k - 1)
+    return Cost(flops, moved, once.held, once.temporary, seconds)
+
+
+class _Count:
+    """XLA's figures for one update."""
+
+    def __init__(self, update: Update, batch: Named, many: int, options: dict[str, Any]) -> None:
+        state, lr = _state(update), jax.ShapeDtypeStruct((), update.kind)
+        if many == 1:
+            step = jax.jit(partial(update.update, **options), donate_argnums=0)
+            programs = [(1, step.lower(state, batch, lr))]
+        else:
+            total = (lr, state.params)
+
+            def add(state: Moments, total: Any, batch: Named) -> Any:
+                return update.accumulate(state.params, total, batch, 1 / many, **options)
+
+            adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and average wait beside it
+            applying = jax.jit(update.apply, donate_argnums=0)
+            programs = [(many, adding.lower(state, total, batch)), (1, applying.lower(state, state.params, lr))]
+        self.flops = self.bytes = 0.0
+        self.held = self.temporary = 0
+        for times, lowered in programs:
+            compiled = _compile(lowered)
+            costs, sizes = compiled.cost_analysis(), compiled.memory_analysis()
+            self.flops += times * costs["flops"]
+            self.bytes += times * costs["bytes accessed"]
+            own = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+            if sizes.argument_size_in_bytes + own > self.held + self.temporary:
+                self.held, self.temporary = sizes.argument_size_in_bytes, own
+
+
+def _compile(lowered: Any) -> Any:
+    try:
+        return lowered.compile()
+    except jax.errors.JaxRuntimeError as error:
+        used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+        if not used:
+            raise
+        raise BackendError(f"aot: does not fit: it would use {used[1]} of {used[2]} on each device") from None
+
+
+def _groups(model: spec.Model) -> list[int]:
+    """How many blocks of one shape follow each other, a group at a time."""
+    blocks = [step.body if isinstance(step, spec.Residual) else name for name, step in model.steps]
+    return [len(list(group)) for _, group in groupby(blocks)]
+
+
+def _state(update: Update) -> Moments:
+    """The shapes of a state, and where its arrays would lie."""
+    where = update.shardings()
+    named = {name: _shape(update.shapes[name], update.kind, place) for name, place in where.params.items()}
+    adam = optax.ScaleByAdamState(_shape((), jnp.int32, where.adam.count), named, named)
+    return Moments(named, adam, named if where.ema else {})
+
+
+def _rows(update: Update, count: int, row: np.ndarray) -> Any:
+    return _shape((count, *row.shape[1:]), row.dtype, NamedSharding(update.mesh, P(DATA)))
+
+
+def _shape(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> Any:
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=where)
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
