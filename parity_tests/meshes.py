@@ -11,7 +11,7 @@ import numpy as np
 import spec
 from backends.protocol import Batch, Optimizer
 
-WAYS = {"8 x 1": (8, False), "2 x 4": (2, False), "8 x 1, split": (8, True), "2 x 4, split": (2, True)}
+WAYS = {"8 x 1": (8, False), "2 x 4": (2, False), "8 x 1, split": (8, True)}
 """Devices x micro-batches -> devices, and whether the state is split over them."""
 
 ALONE = "1 x 8"

@@ -1,6 +1,5 @@
 """Blocks that JAX runs as a scan over their stacked parameters are the blocks of the spec, in its order."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -69,21 +68,7 @@ def test_a_scanned_stage_is_updated_as_the_oracle_does(label: str, remat: bool) 
     assert gap(label, remat=remat) <= bound(label)
 
 
-def _backwards(scan: Callable[..., Any]) -> Callable[..., Any]:
-    return partial(scan, reverse=True)
-
-
-def _last_twice(scan: Callable[..., Any]) -> Callable[..., Any]:
-    import jax
-
-    def wrong(body: Any, x: Any, layers: Any, **options: Any) -> Any:
-        return scan(body, x, jax.tree.map(lambda a: a.at[0].set(a[-1]), layers), **options)
-
-    return wrong
-
-
-@pytest.mark.parametrize("plant", [_backwards, _last_twice])
-def test_a_wrong_order_would_be_seen(plant: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_order_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     label = "autoencoder"
-    monkeypatch.setattr(steps, "scan", plant(steps.scan))
+    monkeypatch.setattr(steps, "scan", partial(steps.scan, reverse=True))
     assert gap(label) > bound(label)
