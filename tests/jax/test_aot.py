@@ -27,7 +27,7 @@ def test_a_loop_counts_as_often_as_it_runs() -> None:
     options = {"engine": "masked", "visible": 1}
     once, unrolled = (aot._Count(update, batch, 1, {**options, "unroll": unroll}) for unroll in (1, 6))
     found = aot.cost(update, row, 2, 1, "masked")
-    assert once.flops < 0.6 * unrolled.flops  # so that there is something to correct
+    assert once.flops < 0.8 * unrolled.flops  # so that there is something to correct
     assert abs(found.flops - unrolled.flops) < 0.05 * (unrolled.flops - once.flops)
 
 
