@@ -1,11 +1,12 @@
 """`python -m train`: a run from the command line."""
 
+import os
 import sys
 from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import analyse, aot, cli, evaluate, loop, probe, reconstruct
+from train import analyse, aot, cli, evaluate, loop, probe, reconstruct, slurm
 from train.errors import TrainError
 
 COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
@@ -18,13 +19,17 @@ EX_TEMPFAIL = 75
 def main(argv: Sequence[str] | None = None) -> int:
     """Train, or look into a checkpoint; returns the exit status, which docs/reliability.md explains."""
     try:
-        config = cli.parse(sys.argv[1:] if argv is None else argv)
-        if config.aot:
+        words = sys.argv[1:] if argv is None else argv
+        config = cli.parse(words)
+        if config.slurm:
+            print(slurm.submit(config, words))
+        elif config.aot:
             aot.run(config)
         elif config.task in COMMANDS:
             COMMANDS[config.task](config)
         elif stopped := loop.run(config):
-            print(f"train: {stopped}", file=sys.stderr)
+            queued = slurm.requeue(os.environ) if stopped.saved else None
+            print(f"train: {stopped}{f'; {queued}' if queued else ''}", file=sys.stderr)
             return EX_TEMPFAIL
     except (TrainError, SpecError, BackendError) as error:
         print(f"train: {error}", file=sys.stderr)

@@ -37,8 +37,12 @@ ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
     "use_amp": {True: {"precision": "bfloat16"}, False: {"precision": "float32"}},
     "eval": {True: {"task": "eval"}, False: {}},
     "imagenet_default_mean_and_std": {True: IMAGENET, False: INCEPTION},
+    "use_volta32": {True: {"constraint": "volta32gb"}, False: {}},
 }
 """Published switches that say in other words what a flag of ours does."""
+
+SPELLINGS = {"output_dir": ("--job_dir",)}
+"""Other published names of a flag."""
 
 PROJECT = "convnext"
 """The published --project, which --enable_wandb True means where there is none."""
@@ -154,7 +158,7 @@ def _unknown(word: str) -> str:
     name = word.split("=")[0]
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
-    known = [*(member.name for member in fields(Config)), *ALIASES, "enable_wandb", "project", "show_recipe"]
+    known = [*(member.name for member in fields(Config)), *ALIASES, "job_dir", "show_recipe"]
     near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 
@@ -178,7 +182,8 @@ def _parser(task: str) -> argparse.ArgumentParser:
         for member in members:
             default = TASKS[task].values.get(member.name, member.default)
             told = _argument(member, hints[member.name], default)
-            group.add_argument(f"--{member.name}", **told if shown else told | {"help": argparse.SUPPRESS})
+            spellings = (f"--{member.name}", *SPELLINGS.get(member.name, ()))
+            group.add_argument(*spellings, **told if shown else told | {"help": argparse.SUPPRESS})
     parser.add_argument("--project", help=argparse.SUPPRESS)
     for alias in (*ALIASES, "enable_wandb"):
         switch: dict[str, Any] = {"type": lambda word: _read(word, bool, (), False), "help": argparse.SUPPRESS}

@@ -153,6 +153,15 @@ class ClusterFlags:
 
     shard: bool = flag(False, "split parameters, moments and average over the devices, instead of a copy on each")
     aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and leave")
+    slurm: bool = flag(False, "submit the run to SLURM, which starts a process for each GPU (docs/clusters.md)")
+    nodes: int = flag(2, "machines to ask for", at_least=1)
+    ngpus: int = flag(8, "GPUs of each; with --device cpu, processes on each", at_least=1)
+    timeout: int = flag(4320, "minutes after which the run saves and queues again", at_least=5)
+    partition: str | None = flag(None, "part of the cluster; SLURM's default one")
+    constraint: str | None = flag(None, "what the machines must have, as in sbatch")
+    comment: str | None = flag(None, "a note for the scheduler, as in sbatch")
+    cpus_per_task: int = flag(10, "cores for each process", at_least=1)
+    mem_gb: int | None = flag(None, "memory of each machine; SLURM's default", at_least=1)
 
 
 @dataclass(frozen=True)

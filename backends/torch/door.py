@@ -44,6 +44,11 @@ def place(device: str | None) -> torch.device:
         raise BackendError(f"device: torch cannot use {device!r} here; it sees {there}") from None
 
 
+def best() -> str:
+    """The device to train on unless another is named."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def get_arrays(m: Net) -> Arrays:
     """The parameters in canonical names, layouts and order, as copies on the host."""
     arrays = {name: p.detach().cpu().numpy().copy() for name, p in m.named_parameters()}

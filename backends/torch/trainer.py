@@ -5,13 +5,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import spec
 from backends import scales
 from backends.door import check_arrays, choose_engine, in_model_order, visible_patches
 from backends.protocol import Arrays, BackendError, Batch, Cluster, Dtype, Engine, Optimizer, State
-from backends.torch import door
+from backends.torch import door, parallel
+from backends.torch.cluster import company
 from backends.torch.fcmae import FCMAE
 from backends.torch.sites import ENGINES
 
@@ -19,6 +20,7 @@ from backends.torch.sites import ENGINES
 class Trainer:
     """See `backends.protocol.Trainer`."""
 
+    @company()
     def __init__(
         self,
         model: spec.Model,
@@ -36,45 +38,47 @@ class Trainer:
         compile: bool = False,
     ) -> None:
         self.model, self.optimizer, self.engine, self.remat = model, optimizer, engine, remat
-        best = "cuda" if torch.cuda.is_available() else "cpu"
-        self.net = door.build(model, seed=seed, dtype=dtype, device=device or best)
-        if compile and engine == "minkowski":
-            raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
-        self.call = torch.compile(self.net, fullgraph=True, dynamic=False) if compile else self.net
-        self.named = dict(self.net.named_parameters())
+        self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
+        self.net = door.build(model, seed=seed, dtype=dtype, device=device or door.best())
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(mean), parameter.new_tensor(std)
+        self.trained = parallel.spread(self._compiled(shard) if compile else self.net, self.processes, shard)
+        self.named = dict(self.net.named_parameters())
         self.scales = scales.learning_rate_scales(model, optimizer)
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
         averaged = optimizer.ema_decay is not None
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
         self.t = 0
 
+    @company()
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Tensor]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
         total = torch.zeros_like(self.mean[0])
         with door.precision(self.net.dtype):
-            for batch in batches:
-                loss = self._loss(batch) / len(batches)
-                loss.backward()
+            for number, batch in enumerate(batches, 1):
+                with parallel.accumulating(self.trained, last=number == len(batches)):
+                    loss = self._loss(batch) / len(batches)
+                    loss.backward()
                 total += loss.detach()
         norm = self._clip()
         for group in self.adamw.param_groups:
             group["lr"] = lr * group["scale"]
         self.adamw.step()
-        self.adamw.zero_grad()
+        self.adamw.zero_grad(set_to_none=self.trained is self.net)  # buckets stay
         self.t += 1
         self._average()
-        return {"loss": total, "grad_norm": norm}
+        return {"loss": parallel.mean(total, self.processes), "grad_norm": norm}
 
+    @company()
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The door's `forward` on a training batch, with the parameters or their average."""
-        parameters = self.ema if ema else self.named
-        with door.precision(self.net.dtype):
-            out = torch.func.functional_call(self.net, dict(parameters), *self._call(batch))
+        args, options = self._call(batch)
+        with door.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
+            out = self.net(*args, **options)
         return {name: door.to_host(value) for name, value in out.items()}
 
+    @company()
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere."""
         moments = self.adamw.state
@@ -84,27 +88,37 @@ class Trainer:
             return self._arrays({name: moments[p].get(key, zeros[name]) for name, p in self.named.items()})
 
         params = self._arrays(self.named)
-        return State(params, moment("exp_avg"), moment("exp_avg_sq"), self._arrays(self.ema), self.t)
+        state = State(params, moment("exp_avg"), moment("exp_avg_sq"), self._arrays(self.ema), self.t)
+        return None if self.rank else state
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
         """Take over a state, of either framework; strict about names and shapes."""
+        check_arrays(self.model, state.params)
         check_arrays(self.model, state.mu, "first moments")
         check_arrays(self.model, state.nu, "second moments")
-        door.set_arrays(self.net, state.params)
         for name, p in self.named.items():
-            mu, nu = (door.from_host(a[name]).to(p.device, p.dtype, copy=True) for a in (state.mu, state.nu))
-            step = torch.tensor(float(state.t), dtype=torch.float32)
+            parallel.fill(p, state.params[name])
+            mu, nu = (parallel.fill(torch.empty_like(p), arrays[name]) for arrays in (state.mu, state.nu))
+            step = torch.tensor(float(state.t), dtype=torch.float32, device=p.device)
             self.adamw.state[p] = {"step": step, "exp_avg": mu, "exp_avg_sq": nu}
         if self.ema:
             check_arrays(self.model, state.ema, "average")
             for name, average in self.ema.items():
-                average.copy_(door.from_host(state.ema[name]))
+                parallel.fill(average, state.ema[name])
         self.t = state.t
+
+    def _compiled(self, shard: bool) -> nn.Module:
+        """The net as one graph; BackendError where it cannot be."""
+        if self.engine == "minkowski":
+            raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
+        if shard and self.processes > 1:
+            raise BackendError("compile: the parts of a sharded model are not one graph; leave --shard or it away")
+        return torch.compile(self.net, fullgraph=True, dynamic=False)
 
     def _loss(self, batch: Batch) -> Tensor:
         args, options = self._call(batch)
-        out = self.call(*args, **options, remat=self.remat)
+        out = self.trained(*args, **options, remat=self.remat)
         if isinstance(self.net, FCMAE):
             return out["loss"]
         return F.cross_entropy(out["logits"].to(self.mean.dtype), self._tensor(batch["targets"]).to(self.mean.dtype))
@@ -142,16 +156,19 @@ class Trainer:
         """The norm of the whole gradient, which is scaled down to `clip_grad` where that is set."""
         clip = self.optimizer.clip_grad
         if clip is None:
-            return torch.nn.utils.get_total_norm([p.grad for p in self.net.parameters() if p.grad is not None])
-        return torch.nn.utils.clip_grad_norm_(self.net.parameters(), clip)
+            gradients = [p.grad for p in self.net.parameters() if p.grad is not None]
+            return parallel.whole(torch.nn.utils.get_total_norm(gradients))
+        return parallel.whole(torch.nn.utils.clip_grad_norm_(self.net.parameters(), clip))
 
     @torch.no_grad()
     def _average(self) -> None:
         decay = self.optimizer.ema_decay
         if decay is not None:
             for name, average in self.ema.items():
-                average.lerp_(self.named[name], 1 - decay)
+                parallel.part(average).lerp_(parallel.part(self.named[name]), 1 - decay)
 
     def _arrays(self, tensors: Mapping[str, Tensor]) -> Arrays:
-        arrays = {name: door.to_host(tensor) for name, tensor in tensors.items()}
+        """Whole arrays on the host of process 0; elsewhere this helps to gather them."""
+        gathered = ((name, parallel.whole(tensor)) for name, tensor in tensors.items())
+        arrays = {name: door.to_host(tensor) for name, tensor in gathered if not self.rank}
         return in_model_order(self.model, arrays) if arrays else {}

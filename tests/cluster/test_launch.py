@@ -1,0 +1,133 @@
+"""What the environment tells of the other processes, and what is said where it tells half of it."""
+
+import os
+import subprocess
+import sys
+from datetime import timedelta
+
+import pytest
+
+from backends import launch
+from backends.protocol import BackendError
+from backends.solo import Solo
+from tests.cluster.runs import ROOT, free_port
+
+TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
+SRUN = {
+    "SLURM_JOB_ID": "4711",
+    "SLURM_NTASKS": "16",
+    "SLURM_PROCID": "9",
+    "SLURM_LOCALID": "1",
+    "SLURM_STEP_NUM_TASKS": "16",
+    "SLURM_STEP_NODELIST": "gpu[07-08]",
+    "SLURM_JOB_NODELIST": "gpu[05-08]",
+}
+BATCH = {name: value for name, value in SRUN.items() if "STEP" not in name} | {"SLURM_PROCID": "0"}
+
+
+def test_torchrun_is_understood() -> None:
+    assert launch.place(TORCHRUN) == launch.Place(3, 8, 1, "node7", 29500)
+
+
+def test_srun_is_understood() -> None:
+    assert launch.place(SRUN) == launch.Place(9, 16, 1, "gpu07", 24711)
+    told = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
+    assert launch.place(told) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
+    assert launch.place(SRUN | TORCHRUN) == launch.place(TORCHRUN)
+
+
+@pytest.mark.parametrize("alone", [{}, TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}, BATCH])
+def test_one_process_is_alone(alone: dict[str, str]) -> None:
+    """So is a batch script, though SLURM tells it of the tasks that srun would start."""
+    assert launch.place(alone) is None
+
+
+def test_what_is_announced_is_understood() -> None:
+    place = launch.Place(1, 2, 0, "here", launch.port("12345"))
+    told = launch.announced(place)
+    assert launch.place(told) == place
+    assert (told["JAX_PROCESS_ID"], told["JAX_NUM_PROCESSES"]) == ("1", "2")
+    assert told["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
+
+
+@pytest.mark.parametrize(
+    ("nodes", "first"),
+    [
+        ("n1", "n1"),
+        ("n1,n2", "n1"),
+        ("gpu[07-09,12],cpu1", "gpu07"),
+        ("gpu[3,5]-ib", "gpu3-ib"),
+        ("rack[02-03]node[1-4]", "rack02node1"),
+    ],
+)
+def test_the_first_of_a_list_of_hosts(nodes: str, first: str) -> None:
+    assert launch.first_host(nodes) == first
+
+
+def test_jobs_have_ports_of_their_own() -> None:
+    found = {launch.port(str(job)) for job in range(1000)}
+    assert len(found) == 1000
+    assert found < set(launch.PORTS)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"RANK": None}, "RANK: not in the environment beside WORLD_SIZE, LOCAL_RANK"),
+        ({"MASTER_ADDR": None, "MASTER_PORT": None}, "MASTER_ADDR, MASTER_PORT: not in the environment"),
+        ({"WORLD_SIZE": "many"}, "environment: RANK=3, WORLD_SIZE=many"),
+        ({"WORLD_SIZE": "3"}, "environment: RANK=3 is not below WORLD_SIZE=3"),
+    ],
+)
+def test_half_a_description_is_one_line(change: dict[str, str | None], line: str) -> None:
+    told = {name: value for name, value in (TORCHRUN | change).items() if value is not None}
+    with pytest.raises(BackendError) as error:
+        launch.place(told)
+    assert str(error.value).startswith(line)
+    assert "\n" not in str(error.value)
+
+
+class TestJoin:
+    """torch's side of it."""
+
+    @pytest.fixture(autouse=True)
+    def torch(self) -> None:
+        pytest.importorskip("torch")
+
+    def test_alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from backends.torch import cluster
+
+        for name in {*launch.NAMES, *SRUN} & os.environ.keys():
+            monkeypatch.delenv(name)
+        assert cluster.join() == Solo()
+
+    @pytest.mark.parametrize("address", ["127.0.0.1", "no-such-host.invalid"])
+    def test_where_nobody_is_there_is_one_line(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        from backends.torch import cluster
+
+        there = launch.Place(1, 2, 0, address, free_port())
+        for name, value in launch.announced(there).items():
+            monkeypatch.setenv(name, value)
+        monkeypatch.setattr(cluster, "MEETING", timedelta(seconds=0.5))
+        with pytest.raises(BackendError) as error:
+            cluster.join("cpu")
+        assert str(error.value).startswith(f"process 1 of 2 did not meet the others at {address}:{there.port} (")
+        assert "set MASTER_ADDR and MASTER_PORT" in str(error.value)
+        assert "\n" not in str(error.value)
+
+    def test_what_is_no_loss_of_a_process_is_not_called_one(self) -> None:
+        from backends.torch.cluster import company
+
+        with pytest.raises(RuntimeError, match="shapes"), company():
+            raise RuntimeError("shapes cannot be multiplied")
+        with pytest.raises(BackendError, match="another process is gone"), company():
+            raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")
+
+
+def test_half_a_description_ends_the_run() -> None:
+    words = [sys.executable, "-m", "train", "--backend", "torch", "--device", "cpu"]
+    environment = {name: value for name, value in os.environ.items() if name not in launch.NAMES}
+    done = subprocess.run(words, cwd=ROOT, env=environment | {"RANK": "0"}, capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr.startswith("train: WORLD_SIZE, LOCAL_RANK, MASTER_ADDR, MASTER_PORT: not in the environment")
+    assert done.stderr.count("\n") == 1

@@ -1,0 +1,97 @@
+"""However many processes share an update, in torch: the same weights, moments, average and scores."""
+
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import runs
+from tests.cluster.several import SCENARIOS
+from tests.train.images import tree
+
+pytest.importorskip("torch")
+
+STOPPED = f"--batch_size 8 --stop_at_step 7 {runs.FINETUNE}"
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """40 images to train on, and 10 to judge by: three batches of four, the last of which is short."""
+    root = tmp_path_factory.mktemp("images")
+    tree(root / "train", classes=2, each=20)
+    tree(root / "val", classes=2, each=5)
+    return root
+
+
+@pytest.fixture(scope="module")
+def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Each task's run in one process, eight images at once."""
+    place = tmp_path_factory.mktemp("alone")
+    return {task: runs.alone(images, place / task, f"--batch_size 8 {flags}") for task, flags in runs.TASKS.items()}
+
+
+@pytest.fixture(scope="module")
+def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the runs of two processes are; one of them goes on from a run of one process."""
+    place = tmp_path_factory.mktemp("together")
+    runs.alone(images, place / "from one process", STOPPED)
+    ports = [str(runs.free_port()) for _ in SCENARIOS]
+    words = ["-m", "tests.cluster.several", str(images), str(place), *ports]
+    for status, said in runs.ended(runs.start_all(words, 2)):
+        assert status == 0, said
+    return place
+
+
+@pytest.mark.parametrize("name", [name for name in SCENARIOS if "," in name])
+def test_two_processes_are_one(name: str, together: Path, alone: dict[str, Path]) -> None:
+    runs.assert_same_run(together / name, alone[name.split(",")[0]])
+
+
+def test_two_processes_go_on_from_one(together: Path, alone: dict[str, Path]) -> None:
+    runs.assert_same_run(together / "from one process", alone["finetune"])
+
+
+def test_one_process_goes_on_from_two(together: Path, alone: dict[str, Path], images: Path) -> None:
+    run_dir = together / "to one process"
+    assert runs.last(run_dir).step == 7
+    runs.assert_same_run(runs.alone(images, run_dir, f"--batch_size 8 {runs.FINETUNE}"), alone["finetune"])
+
+
+def test_a_wrong_share_would_be_seen(together: Path, alone: dict[str, Path]) -> None:
+    with pytest.raises(AssertionError):
+        runs.assert_same_run(together / "pretrain, copies", alone["finetune"])
+
+
+def torchrun(images: Path, run_dir: Path, flags: str, processes: int = 2) -> list[str]:
+    launcher = f"-m torch.distributed.run --standalone --nproc_per_node={processes} -m train"
+    return [*launcher.split(), *runs.command(images, run_dir, flags)]
+
+
+def test_a_lost_process_ends_the_run_which_goes_on_from_its_newest_checkpoint(images: Path, tmp_path: Path) -> None:
+    whole = runs.alone(images, tmp_path / "whole", "--batch_size 8 --epochs 32")
+    flags = "--batch_size 4 --epochs 32"
+    words = runs.command(images, tmp_path / "run", flags)
+    processes = runs.start_all(["-m", "train", *words], 2)
+    deadline = time.monotonic() + 120
+    while not list(tmp_path.glob("run/checkpoints/step-*")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    os.kill(processes[1].pid, signal.SIGKILL)
+    (status, said), _ = runs.ended(processes, timeout=60)
+    assert status == 2
+    assert re.search(r"^train: another process is gone \(.*The same command goes on", said, re.MULTILINE), said
+    assert runs.last(tmp_path / "run").step < 160
+    ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", flags))])
+    assert status == 0, said
+    assert "going on from" in said
+    runs.assert_same_run(tmp_path / "run", whole)
+
+
+@pytest.mark.slow
+def test_eight_processes_are_one(images: Path, tmp_path: Path, alone: dict[str, Path]) -> None:
+    ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", "--batch_size 1", processes=8))])
+    assert status == 0, said
+    runs.assert_same_run(tmp_path / "run", alone["pretrain"])
