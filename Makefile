@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test reliability lint format types bench gpu minkowski aot clean
+.PHONY: demo test reliability lint format types bench gpu minkowski aot slurm clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -59,6 +59,10 @@ minkowski: $(READY)
 aot: $(READY)
 	test -d .cache/libtpu || $(RUN) -m pip install --quiet --no-deps --target .cache/libtpu libtpu
 	$(TESTS) JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot tests/jax
+
+# A real SLURM, all of it on this machine; needs root and Debian's slurm-wlm and munge.
+slurm: $(READY)
+	$(TESTS) $(RUN) -m pytest -m slurm tests/cluster
 
 # timm judges our exports in the tests. It asks for torchvision, which it does not need for that.
 $(READY): pyproject.toml

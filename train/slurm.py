@@ -122,8 +122,7 @@ def _shared(run_dir: Path) -> Path:
     return run_dir.absolute()
 
 
-def _in_memory(folder: Path) -> bool:
-    mounts = Path("/proc/mounts")
+def _in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     lines = mounts.read_text().splitlines() if mounts.exists() else []
     kinds = {Path(line.split()[1]): line.split()[2] for line in lines}
     at = next((place for place in (folder.resolve(), *folder.resolve().parents) if place in kinds), None)

@@ -13,6 +13,7 @@ from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_close
 from train import checkpoint
 from train.__main__ import main
 
+Process = subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]
 TINY = (
     "--backend torch --device cpu --precision float64 --parity_check False --picture_freq 4 --model none --depths 1 1"
@@ -39,7 +40,7 @@ def alone(images: Path, run_dir: Path, flags: str) -> Path:
     return run_dir
 
 
-def start(words: list[str], **environment: str) -> "subprocess.Popen[str]":
+def start(words: list[str], **environment: str) -> Process:
     """A Python with these words, in the repository's root, on one core."""
     return subprocess.Popen(
         [sys.executable, *words],
@@ -51,13 +52,13 @@ def start(words: list[str], **environment: str) -> "subprocess.Popen[str]":
     )
 
 
-def start_all(words: list[str], processes: int) -> list["subprocess.Popen[str]"]:
+def start_all(words: list[str], processes: int) -> list[Process]:
     """So many, as torchrun would start them."""
     told = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [start(words, RANK=str(rank), LOCAL_RANK=str(rank), **told) for rank in range(processes)]
 
 
-def ended(processes: list["subprocess.Popen[str]"], timeout: float = 240) -> list[tuple[int, str]]:
+def ended(processes: list[Process], timeout: float = 240) -> list[tuple[int, str]]:
     """Exit status and words of each."""
     try:
         said = [process.communicate(timeout=timeout)[0] for process in processes]

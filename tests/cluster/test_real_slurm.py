@@ -1,0 +1,127 @@
+"""A real SLURM, all of it on this machine: submission, preemption, the way back, and cancelling (`make slurm`)."""
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import backends
+from tests.cluster import daemons, runs
+from tests.train.images import tree
+
+OBSTACLE = daemons.obstacle()
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE)),
+]
+EPOCHS = {"torch": 80, "jax": 80}
+"""Five updates each; long enough to be interrupted."""
+
+
+class Slurm:
+    """Its commands."""
+
+    def __init__(self, environment: dict[str, str]) -> None:
+        alone = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}  # n1 and n2 are no names
+        self.environment = environment | alone
+
+    def __call__(self, *words: str) -> str:
+        done = subprocess.run(words, env=self.environment, cwd=runs.ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def submit(self, words: list[str]) -> str:
+        """The number of the job of a run, on two nodes."""
+        asked = ["--slurm", "True", "--nodes", "2", "--ngpus", "1", "--cpus_per_task", "1", "--timeout", "60"]
+        return re.match(r"job (\d+):", self(sys.executable, "-m", "train", *words, *asked))[1]
+
+    def job(self, job: str) -> dict[str, str]:
+        """What SLURM says of a job."""
+        return dict(re.findall(r"(\w+)=(\S+)", self("scontrol", "show", "job", job)))
+
+    def ended(self, job: str, patience: float = 400) -> dict[str, str]:
+        """The same, once it is over; a job that waits for its second turn gets it."""
+        deadline = time.monotonic() + patience
+        while (told := self.job(job))["JobState"] in ("PENDING", "RUNNING", "COMPLETING"):
+            assert time.monotonic() < deadline, told
+            if told["JobState"] == "PENDING" and told["Reason"] == "BeginTime":
+                self("scontrol", "update", f"jobid={job}", "StartTime=now")
+            time.sleep(1)
+        return told
+
+
+@pytest.fixture(scope="module")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with daemons.slurm(tmp_path_factory.mktemp("slurm")) as environment:
+        yield Slurm(environment)
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tree(tmp_path_factory.mktemp("images"), classes=2, each=20)
+
+
+def words(backend: str, images: Path, run_dir: Path, batch: int) -> list[str]:
+    flags = f"--batch_size {batch} --epochs {EPOCHS[backend]} --picture_freq 0 --backend {backend}"
+    return runs.command(images, run_dir, flags)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of one process, without SLURM."""
+    place = tmp_path_factory.mktemp("undisturbed")
+
+    def run_dir(backend: str) -> Path:
+        if not (place / backend).exists():
+            command = [sys.executable, "-m", "train", *words(backend, images, place / backend, 8)]
+            subprocess.run(command, cwd=runs.ROOT, env=os.environ | {"OMP_NUM_THREADS": "1"}, check=True)
+        return place / backend
+
+    return run_dir
+
+
+def started(slurm: Slurm, backend: str, images: Path, run_dir: Path) -> str:
+    """The number of a job that has saved something."""
+    job = slurm.submit(words(backend, images, run_dir, 4))
+    deadline = time.monotonic() + 240
+    while not list(run_dir.glob("checkpoints/step-*")):
+        assert time.monotonic() < deadline, log(run_dir, job)
+        assert slurm.job(job)["JobState"] in ("PENDING", "RUNNING"), log(run_dir, job)
+        time.sleep(0.05)
+    return job
+
+
+def log(run_dir: Path, job: str) -> str:
+    """What the processes of a job have said."""
+    return "\n".join(file.read_text() for file in sorted(run_dir.glob(f"slurm/{job}_*_log.out")))
+
+
+@pytest.mark.parametrize("backend", backends.installed())
+@pytest.mark.parametrize("preempt", [("scancel", "--signal=USR1"), ("scontrol", "requeue")], ids=["warned", "requeued"])
+def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_run(
+    backend: str, preempt: tuple[str, ...], slurm: Slurm, images: Path, tmp_path: Path, undisturbed: Callable[..., Path]
+) -> None:
+    run_dir = tmp_path / "run"
+    job = started(slurm, backend, images, run_dir)
+    slurm(*preempt, job)
+    told = slurm.ended(job)
+    said = log(run_dir, job)
+    assert (told["JobState"], told["Restarts"]) == ("COMPLETED", "1"), said
+    assert re.search(r"stopped by SIG(USR1|TERM) after step", said), said
+    assert "going on from" in said
+    runs.assert_same_run(run_dir, undisturbed(backend))
+
+
+@pytest.mark.parametrize("backend", backends.installed())
+def test_a_cancelled_job_does_not_come_back(backend: str, slurm: Slurm, images: Path, tmp_path: Path) -> None:
+    job = started(slurm, backend, images, tmp_path)
+    slurm("scancel", job)
+    told = slurm.ended(job)
+    assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "0")
+    assert "stopped by SIGTERM after step" in log(tmp_path, job)
