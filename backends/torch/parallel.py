@@ -3,14 +3,12 @@
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from backends.torch import door
@@ -27,16 +25,23 @@ def spread(net: nn.Module, processes: int, shard: bool) -> nn.Module:
         return net
     if not shard:
         return DistributedDataParallel(net, gradient_as_bucket_view=True)
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody changes in place
+    _shard(net, processes)
+    return net
+
+
+def _shard(net: door.Net, processes: int) -> None:
+    from torch.distributed.device_mesh import init_device_mesh  # a second for all of this
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
     device = next(net.parameters()).device.type
     mesh = init_device_mesh(device, (processes,))
     for block in [module for module in net.modules() if isinstance(module, Residual)]:
         fully_shard(block, mesh=mesh)
         _show_tensors(block)
-    sharded = fully_shard(net, mesh=mesh, reshard_after_forward=True)
-    assert isinstance(sharded, FSDPModule)
-    sharded.set_force_sum_reduction_for_comms(device == "cpu")  # gloo has no mean
-    return net
+    fully_shard(net, mesh=mesh, reshard_after_forward=True)  # or an evaluation would leave the net gathered
+    assert isinstance(net, FSDPModule)
+    net.set_force_sum_reduction_for_comms(device == "cpu")  # gloo has no mean
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody changes in place
 
 
 def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
@@ -54,19 +59,26 @@ def mean(value: Tensor, processes: int) -> Tensor:
 
 def whole(tensor: Tensor) -> Tensor:
     """The tensor of which this may be a part: for all processes to call."""
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+    return tensor.full_tensor() if _is_part(tensor) else tensor
 
 
 def part(tensor: Tensor) -> Tensor:
     """What of a tensor lies on this device."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+    return tensor.to_local() if _is_part(tensor) else tensor
+
+
+def _is_part(tensor: Any) -> TypeGuard[Any]:
+    """Whether this is a DTensor, without importing that."""
+    return hasattr(tensor, "to_local")
 
 
 @torch.no_grad()
 def fill(tensor: Tensor, array: np.ndarray) -> Tensor:
     """The tensor, or this device's part of it, overwritten from a whole array on the host."""
     value = door.from_host(array)
-    if isinstance(tensor, DTensor):
+    if _is_part(tensor):
+        from torch.distributed.tensor import distribute_tensor
+
         value = value.to(tensor.device, tensor.dtype)
         value = part(distribute_tensor(value, tensor.device_mesh, tensor.placements, src_data_rank=None))
     part(tensor).copy_(value)
