@@ -19,12 +19,9 @@ from parity_tests.strategies import CASES
 from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
-OWN = {"torch": ("sites/minkowski.py", "kernels/"), "jax": ("layout.py", "update.py", "aot.py")}
-"""What has no twin: an engine of torch alone, its Triton kernels; the axes that flax keeps elsewhere, and a step
-that is compiled before it has arrays."""
-
-COMPILED = {"prepare"}
-"""What is there for JAX's loops alone: a scan over blocks must not compute inside what they share."""
+OWN = {"torch": ("sites/minkowski.py", "kernels/", "parallel.py"), "jax": ("layout.py", "update.py", "aot.py")}
+"""What has no twin: an engine of torch alone, its Triton kernels, what XLA does by itself for several devices; the axes
+that flax keeps elsewhere, and a step that is compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
 """Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""

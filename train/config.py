@@ -89,7 +89,9 @@ class ModelFlags:
     dims: tuple[int, ...] | None = flag(None, "channels a stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the patches that are removed, in pixels", at_least=1)
-    grn_scope: Literal["image", "batch"] = flag("image", "GRN's sum; 'batch' repeats the released sparse code")
+    grn_scope: Literal["image", "batch"] = flag(
+        "image", "GRN's sum; 'batch', over a device's, repeats the released sparse code"
+    )
     mask_ratio: float = flag(0.6, "share of the patches removed")
     decoder_depth: int = flag(1, "blocks of the decoder", at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", at_least=1)

@@ -42,7 +42,7 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
     else:
         found = _newest(config.run_dir / "checkpoints", cluster, say) if config.auto_resume else None
     if found is not None:
-        _refuse_another(found, own)
+        _refuse_another(found, own, config)
         _report_changes(found, config, say)
     return found
 
@@ -54,12 +54,14 @@ def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpo
     return found if cluster.rank == 0 or not told else checkpoint.read(checkpoint.place(root, told - 1))
 
 
-def _refuse_another(found: Checkpoint, own: Mapping[str, Any]) -> None:
+def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -> None:
     theirs = found.meta.get("identity", {})
+    devices = f" x {config.devices} devices" if config.devices > 1 else ""
     lines = {
         "task": "--task {own}: the run began with {theirs}",
         "seed": "--seed {own}: the run began with {theirs}",
-        "effective_batch": "--batch_size x --update_freq: {own} images an update, the run began with {theirs}",
+        "effective_batch": f"--batch_size x --update_freq{devices}: {{own}} images an update, the run began with"
+        f" {{theirs}}, {_fitting(theirs.get('effective_batch'), config)}",
         "images": "--data_path: the data has {own} images now, the run began with {theirs}",
         "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
     }
@@ -70,6 +72,15 @@ def _refuse_another(found: Checkpoint, own: Mapping[str, Any]) -> None:
         if theirs.get(key) != own[key]:
             reason = line.format(own=own[key], theirs=theirs.get(key))
             raise TrainError(f"{reason}; give the same again, or another --output_dir ({found.path})")
+
+
+def _fitting(images: Any, config: Config) -> str:
+    """The flags that make an update of so many images on the devices that are here, in no larger a micro-batch."""
+    if not isinstance(images, int) or images % config.devices:
+        return f"which {config.devices} devices cannot share"
+    share = images // config.devices
+    batch = max(size for size in range(1, min(share, config.batch_size) + 1) if share % size == 0)
+    return f"as --batch_size {batch} --update_freq {share // batch} would be"
 
 
 def _difference(theirs: Any, own: Mapping[str, Any], at: str = "") -> str:

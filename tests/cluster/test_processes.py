@@ -4,13 +4,18 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from backends.protocol import State
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
+from train import cli, resume
+from train.checkpoint import Checkpoint
+from train.errors import TrainError
 
 pytest.importorskip("torch")
 
@@ -95,3 +100,22 @@ def test_eight_processes_are_one(images: Path, tmp_path: Path, alone: dict[str, 
     ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", "--batch_size 1", processes=8))])
     assert status == 0, said
     runs.assert_same_run(tmp_path / "run", alone["pretrain"])
+
+
+@pytest.mark.parametrize(
+    ("own", "theirs", "devices", "line"),
+    [
+        ("--batch_size 8 --update_freq 1", 16, 4, "32 images an update, the run began with 16, as --batch_size 4 --up"),
+        ("--batch_size 8 --update_freq 1", 96, 3, "24 images an update, the run began with 96, as --batch_size 8 --up"),
+        ("--batch_size 8 --update_freq 1", 16, 3, "24 images an update, the run began with 16, which 3 devices cannot"),
+    ],
+)
+def test_another_batch_is_refused_with_numbers_that_fit(own: str, theirs: int, devices: int, line: str) -> None:
+    config = replace(cli.parse(own.split()), devices=devices)
+    identity = {"effective_batch": config.effective_batch, "model": {}}
+    found = Checkpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
+    with pytest.raises(TrainError) as error:
+        resume._refuse_another(found, {"task": None, "seed": None, **identity}, config)
+    assert str(error.value).startswith(f"--batch_size x --update_freq x {devices} devices: {line}")
+    fits = re.search(r"--batch_size (\d+) --update_freq (\d+)", str(error.value))
+    assert fits is None or int(fits[1]) * int(fits[2]) * devices == theirs

@@ -92,7 +92,11 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
     ("flags", "line"),
     [
         ("--seed 1", "--seed 1: the run began with 0"),
-        ("--batch_size 14", "--batch_size x --update_freq: 14 images an update, the run began with 12"),
+        (
+            "--batch_size 14",
+            "--batch_size x --update_freq: 14 images an update, the run began with 12, as --batch_size 12"
+            " --update_freq 1 would be",
+        ),
         ("--dims 8", "another model (encoder.dims [4] there, [8] here)"),
         ("--mask_ratio 0.5", "another model (mask_ratio 0.6 there, 0.5 here)"),
     ],
