@@ -27,9 +27,10 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     flag = "eval_data_path" if config.eval_data_path else "data_path"
     source = open_judged(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
-    print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     backend = load(config.backend)
     cluster = backend.join(config.device)
+    if cluster.rank == 0:
+        print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
     averaged = (False, True) if config.model_ema_eval else (False,)
     scores, broken = judge(trainer, cluster, batches, config.num_workers, averaged)

@@ -1,6 +1,7 @@
 """The processes of a run, and how they find each other."""
 
 import os
+import re
 import socket
 import time
 from collections.abc import Iterator
@@ -82,12 +83,13 @@ def company() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        reason = str(error).partition("\n")[0]
-        if not isinstance(error, dist.DistError) and "gloo" not in reason:
+        line = str(error).partition("\n")[0]
+        if not isinstance(error, dist.DistError) and "gloo" not in line:
             raise
+        reason = re.sub(r"^\[\S*\] ", "", line).partition(". ")[0]  # without the place in C++
         raise BackendError(
-            f"another process is gone ({reason}); look for its own last words. The same command goes on from the"
-            " newest checkpoint"
+            f"another process is gone ({reason}); see what it said itself. The same command goes on from the newest"
+            " checkpoint"
         ) from None
 
 
@@ -104,17 +106,15 @@ def _look_for_first(place: launch.Place) -> None:
 
 
 def _device(asked: str | None, place: launch.Place) -> torch.device:
-    """The device of a process; for CUDA the current one from here on."""
-    own = door.place(asked or door.best())
-    if own.type != "cuda":
-        return own
-    if ":" in (asked or ""):
-        raise BackendError(
-            f"--device {asked}: one device, and {place.processes} processes want one each; give --device cuda"
-        )
+    """The device of a process; for CUDA the current one from here on, before anything is put on another."""
+    kind, _, index = (asked or door.best()).partition(":")
+    if kind != "cuda":
+        return door.place(kind)
+    if index:
+        raise BackendError(f"device: {asked!r} is one, and {place.processes} processes want one each; give 'cuda'")
     there = torch.cuda.device_count()
-    index = place.local_rank if there > 1 else 0  # where there is one, the launcher shows each process its own
-    if index >= there:
-        raise BackendError(f"process {place.rank} is number {index} on its machine, which has {there} GPUs")
-    torch.cuda.set_device(index)
-    return torch.device("cuda", index)
+    own = place.local_rank if there > 1 else 0  # where there is one, the launcher shows each process its own
+    if own >= there:
+        raise BackendError(f"device: process {place.rank} wants GPU {own} of its machine, where torch sees {there}")
+    torch.cuda.set_device(own)
+    return door.place(kind)

@@ -14,12 +14,17 @@ SCENARIOS = {
     "finetune, shards": f"--batch_size 2 --update_freq 2 --shard True {runs.FINETUNE}",
     "to one process": f"--batch_size 4 --stop_at_step 7 --shard True {runs.FINETUNE}",
     "from one process": f"--batch_size 4 {runs.FINETUNE}",
+    "evaluation": "--batch_size 4 --shard True --task eval --model_ema_eval True --finetune",
 }
-"""Runs of two processes, with eight images in an update."""
+"""Runs of two processes, with eight images in an update, and an evaluation of one of them."""
 
 if __name__ == "__main__":
     images, place, *ports = sys.argv[1:]
     for (name, flags), port in zip(SCENARIOS.items(), ports, strict=True):
         os.environ["MASTER_PORT"] = port
-        if status := main(runs.command(Path(images), Path(place) / name, flags)):
+        words = runs.command(Path(images), Path(place) / name, flags)
+        if name == "evaluation":
+            print("evaluation:")
+            words.append(str(Path(place) / "finetune, copies"))
+        if status := main(words):
             sys.exit(status)

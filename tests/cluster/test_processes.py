@@ -16,6 +16,7 @@ from tests.train.images import tree
 from train import cli, resume
 from train.checkpoint import Checkpoint
 from train.errors import TrainError
+from train.judge import told
 
 pytest.importorskip("torch")
 
@@ -45,8 +46,9 @@ def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     runs.alone(images, place / "from one process", STOPPED)
     ports = [str(runs.free_port()) for _ in SCENARIOS]
     words = ["-m", "tests.cluster.several", str(images), str(place), *ports]
-    for status, said in runs.ended(runs.start_all(words, 2)):
+    for rank, (status, said) in enumerate(runs.ended(runs.start_all(words, 2))):
         assert status == 0, said
+        (place / f"said by {rank}").write_text(said)
     return place
 
 
@@ -63,6 +65,13 @@ def test_one_process_goes_on_from_two(together: Path, alone: dict[str, Path], im
     run_dir = together / "to one process"
     assert runs.last(run_dir).step == 7
     runs.assert_same_run(runs.alone(images, run_dir, f"--batch_size 8 {runs.FINETUNE}"), alone["finetune"])
+
+
+def test_an_evaluation_is_that_of_one_process_and_told_once(together: Path) -> None:
+    first, second = ((together / f"said by {rank}").read_text().split("evaluation:\n")[1] for rank in range(2))
+    judged = runs.metrics(together / "finetune, copies")[20, False]
+    assert told({name: value for name, value in judged.items() if name not in ("step", "epoch")}) in first
+    assert second == ""
 
 
 def test_a_wrong_share_would_be_seen(together: Path, alone: dict[str, Path]) -> None:
