@@ -71,18 +71,18 @@ def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
 
 
 def requeue(environ: Mapping[str, str]) -> str | None:
-    """Have process 0 put its own job back into the queue, where SLURM allows it; a line if it did.
+    """Have process 0 put its own job back into the queue, where SLURM allows it; a line about that.
 
     Not a job that is ending anyway: one that the user cancels gets the same signal as one that is preempted.
     """
     job = environ.get("SLURM_JOB_ID")
     if job is None or environ.get("SLURM_PROCID") != "0" or "SLURM_STEP_ID" not in environ:
         return None
-    told = _scontrol("show", "job", job)
+    told = _scontrol("show", "job", job) or ""
     if not {"JobState=RUNNING", "Requeue=1", "BatchFlag=1"} <= set(told.split()):
         return None
-    _scontrol("requeue", job)
-    return f"job {job} is queued again, and goes on from there"
+    queued = _scontrol("requeue", job) is not None
+    return f"job {job} is queued again" if queued else f"SLURM has refused to queue job {job} again"
 
 
 def _asked(config: Config) -> dict[str, Any]:
@@ -129,9 +129,10 @@ def _in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
     return at is not None and kinds[at] in ("tmpfs", "ramfs")
 
 
-def _scontrol(*words: str) -> str:
-    """What scontrol answers; nothing where it fails."""
+def _scontrol(*words: str) -> str | None:
+    """What scontrol answers; None where it fails."""
     try:
-        return subprocess.run(("scontrol", *words), capture_output=True, text=True, timeout=60).stdout
+        done = subprocess.run(("scontrol", *words), capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):
-        return ""
+        return None
+    return None if done.returncode else done.stdout

@@ -138,12 +138,14 @@ def test_only_a_running_batch_job_is_queued_again(
 ) -> None:
     asked = programs / "asked"
     program(programs, "scontrol", f"echo $@ >> {shlex.quote(str(asked))}\necho {told}")
-    assert slurm.requeue(environment) == ("job 12 is queued again, and goes on from there" if queued else None)
+    assert slurm.requeue(environment) == ("job 12 is queued again" if queued else None)
     assert (asked.exists() and "requeue 12" in asked.read_text()) is queued
 
 
-def test_without_scontrol_nothing_is_queued(programs: Path) -> None:
+def test_what_scontrol_refuses_is_told(programs: Path) -> None:
     assert slurm.requeue(STEP) is None
+    program(programs, "scontrol", f"echo {RUNNING}; test $1 = show")
+    assert slurm.requeue(STEP) == "SLURM has refused to queue job 12 again"
 
 
 def submit_here(images: Path, run_dir: Path, flags: str) -> runs.Process:
