@@ -82,8 +82,8 @@ def slurm(folder: Path) -> Iterator[dict[str, str]]:
     daemons = []
     try:
         for words in (["munged", "--foreground", "--force", *munge], ["slurmctld", "-D"], *_nodes()):
-            log = (folder / f"{'-'.join(words[:1] + words[2:3])}.out").open("w")
-            daemons.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+            with (folder / f"{'-'.join(words[:1] + words[2:3])}.out").open("w") as log:
+                daemons.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
             time.sleep(1)
         _wait_for_nodes(environment)
         yield environment

@@ -27,7 +27,8 @@ FINETUNE = (
     " --mixup 0.8 --cutmix 1 --mix_group 4 --eval_freq 2"
 )
 CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
-TASKS = {"pretrain": "", "finetune": FINETUNE}
+TASKS = {"pretrain": "--batch_size 1 --update_freq 8", "finetune": f"--batch_size 8 {FINETUNE}"}
+"""Each in one process."""
 
 
 def command(images: Path, run_dir: Path, flags: str) -> list[str]:

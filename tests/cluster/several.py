@@ -8,7 +8,7 @@ from tests.cluster import runs
 from train.__main__ import main
 
 SCENARIOS = {
-    "pretrain, copies": "--batch_size 2 --update_freq 2",
+    "pretrain, copies": "--batch_size 1 --update_freq 4",
     "pretrain, shards": "--batch_size 4 --shard True",
     "finetune, copies": f"--batch_size 2 --update_freq 2 {runs.FINETUNE}",
     "finetune, shards": f"--batch_size 2 --update_freq 2 --shard True {runs.FINETUNE}",

@@ -34,9 +34,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Each task's run in one process, eight images at once."""
+    """Each task's run in one process."""
     place = tmp_path_factory.mktemp("alone")
-    return {task: runs.alone(images, place / task, f"--batch_size 8 {flags}") for task, flags in runs.TASKS.items()}
+    return {task: runs.alone(images, place / task, flags) for task, flags in runs.TASKS.items()}
 
 
 @pytest.fixture(scope="module")
