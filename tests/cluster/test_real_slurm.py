@@ -46,9 +46,11 @@ class Slurm:
         return dict(re.findall(r"(\w+)=(\S+)", self("scontrol", "show", "job", job)))
 
     def ended(self, job: str, patience: float = 400) -> dict[str, str]:
-        """The same, once it is over; a job that waits for its second turn gets it."""
-        deadline = time.monotonic() + patience
-        while (told := self.job(job))["JobState"] in ("PENDING", "RUNNING", "COMPLETING"):
+        """The same, once it is over for some seconds; a job that waits for its second turn gets it."""
+        deadline, over = time.monotonic() + patience, 0
+        while over < 8:  # on its way back into the queue a job has failed for a moment
+            told = self.job(job)
+            over = 0 if told["JobState"] in ("PENDING", "RUNNING", "COMPLETING") else over + 1
             assert time.monotonic() < deadline, told
             if told["JobState"] == "PENDING" and told["Reason"] == "BeginTime":
                 self("scontrol", "update", f"jobid={job}", "StartTime=now")
