@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -88,9 +89,8 @@ def undisturbed(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Calla
     return run_dir
 
 
-def started(slurm: Slurm, backend: str, images: Path, run_dir: Path) -> str:
-    """The number of a job that has saved something."""
-    job = slurm.submit(words(backend, images, run_dir, 4))
+def started(slurm: Slurm, job: str, run_dir: Path) -> str:
+    """The number of a job, once it has saved something."""
     deadline = time.monotonic() + 240
     while not list(run_dir.glob("checkpoints/step-*")):
         assert time.monotonic() < deadline, log(run_dir, job)
@@ -110,7 +110,7 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_run(
     backend: str, preempt: tuple[str, ...], slurm: Slurm, images: Path, tmp_path: Path, undisturbed: Callable[..., Path]
 ) -> None:
     run_dir = tmp_path / "run"
-    job = started(slurm, backend, images, run_dir)
+    job = started(slurm, slurm.submit(words(backend, images, run_dir, 4)), run_dir)
     slurm(*preempt, job)
     told = slurm.ended(job)
     said = log(run_dir, job)
@@ -121,8 +121,28 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_run(
 
 
 @pytest.mark.parametrize("backend", backends.installed())
+def test_a_script_of_ones_own_is_as_good(
+    backend: str, slurm: Slurm, images: Path, tmp_path: Path, undisturbed: Callable[..., Path]
+) -> None:
+    run_dir, script = tmp_path / "run", tmp_path / "script.sh"
+    command = [sys.executable, "-m", "train", *words(backend, images, run_dir, 4)]
+    (run_dir / "slurm").mkdir(parents=True)
+    script.write_text(
+        "#!/bin/bash\n#SBATCH --nodes=2 --ntasks-per-node=1 --requeue --open-mode=append\n"
+        f"#SBATCH --output={run_dir}/slurm/%j_0_log.out\n"
+        f"export JAX_COORDINATOR_ADDRESS=127.0.0.1:{runs.free_port()}\n"
+        f"srun --wait=60 {shlex.join(command)}\n"
+    )
+    job = re.match(r"Submitted batch job (\d+)", slurm("sbatch", str(script)))[1]
+    slurm("scancel", "--signal=USR1", started(slurm, job, run_dir))
+    told = slurm.ended(job)
+    assert (told["JobState"], told["Restarts"]) == ("COMPLETED", "1"), log(run_dir, job)
+    runs.assert_same_run(run_dir, undisturbed(backend))
+
+
+@pytest.mark.parametrize("backend", backends.installed())
 def test_a_cancelled_job_does_not_come_back(backend: str, slurm: Slurm, images: Path, tmp_path: Path) -> None:
-    job = started(slurm, backend, images, tmp_path)
+    job = started(slurm, slurm.submit(words(backend, images, tmp_path, 4)), tmp_path)
     slurm("scancel", job)
     told = slurm.ended(job)
     assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "0")
