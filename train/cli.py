@@ -16,7 +16,17 @@ from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from train import published
-from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, LookFlags, ModelFlags, ProbeFlags, groups
+from train.config import (
+    AugmentFlags,
+    Config,
+    DataFlags,
+    FinetuneFlags,
+    LookFlags,
+    ModelFlags,
+    ProbeFlags,
+    SlurmFlags,
+    groups,
+)
 from train.errors import TrainError
 from train.recipes import TASKS, Layer
 from train.resolve import Resolved, resolve
@@ -62,6 +72,7 @@ HIDDEN: dict[str | None, tuple[str, ...]] = {
     AugmentFlags.__doc__: ("finetune",),
     LookFlags.__doc__: ("reconstruct", "analyse"),
     ProbeFlags.__doc__: ("probe",),
+    SlurmFlags.__doc__: (),  # shown beside --slurm
 }
 """Groups of flags that --help leaves out, but for some tasks."""
 
@@ -94,7 +105,7 @@ def read(argv: Sequence[str]) -> Resolved:
 
 def _given(argv: Sequence[str], source: str) -> list[Layer]:
     """The values of the file that --config names, then those of the flags."""
-    namespace, unknown = _parser(_task(argv)).parse_known_args(argv)
+    namespace, unknown = _parser(_task(argv), any(word.startswith("--slurm") for word in argv)).parse_known_args(argv)
     _tell_apart(unknown)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
@@ -163,7 +174,7 @@ def _unknown(word: str) -> str:
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 
 
-def _parser(task: str) -> argparse.ArgumentParser:
+def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m train",
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
@@ -177,7 +188,7 @@ def _parser(task: str) -> argparse.ArgumentParser:
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
     hints = get_type_hints(Config)
     for title, members in groups():
-        shown = title not in HIDDEN or task in HIDDEN[title]
+        shown = title not in HIDDEN or task in HIDDEN[title] or (submits and title == SlurmFlags.__doc__)
         group = parser.add_argument_group(title if shown else None)
         for member in members:
             default = TASKS[task].values.get(member.name, member.default)

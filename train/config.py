@@ -155,7 +155,13 @@ class ClusterFlags:
 
     shard: bool = flag(False, "split parameters, moments and average over the devices, instead of a copy on each")
     aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and leave")
-    slurm: bool = flag(False, "submit the run to SLURM, which starts a process for each GPU (docs/clusters.md)")
+    slurm: bool = flag(False, "submit the run to SLURM; --slurm True --help lists the flags for it")
+
+
+@dataclass(frozen=True)
+class SlurmFlags:
+    """SLURM"""
+
     nodes: int = flag(2, "machines to ask for", at_least=1)
     ngpus: int = flag(8, "GPUs of each; with --device cpu, processes on each", at_least=1)
     timeout: int = flag(4320, "minutes after which the run saves and queues again", at_least=5)
@@ -195,6 +201,7 @@ class Config(
     OptimizerFlags,
     ModelFlags,
     DataFlags,
+    SlurmFlags,
     ClusterFlags,
     CheckpointFlags,
     RunFlags,

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.runs import ROOT
 from tests.train.test_recipes import LONG
 from train import cli
-from train.config import ClusterFlags
+from train.config import ClusterFlags, SlurmFlags
 
 DOCUMENT = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -62,6 +62,7 @@ def test_it_is_the_run_of_one_device(command: Found) -> None:
     assert several.effective_batch == single.effective_batch
     assert several.peak_lr == single.peak_lr
     free = {"batch_size", "update_freq", "devices", "backend", *ClusterFlags.__dataclass_fields__}
+    free |= SlurmFlags.__dataclass_fields__.keys()
     assert _without(several.as_dict(), free) == _without(single.as_dict(), free)
     assert several.backend == ("jax" if command.form == "TPU" else "torch")
     assert several.slurm == (command.form == "slurm")

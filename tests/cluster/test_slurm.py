@@ -77,6 +77,13 @@ def test_what_is_not_given_is_left_to_slurm(programs: Path, tmp_path: Path) -> N
         assert f"--{name}=" not in found.read_text()
 
 
+def test_help_lists_the_flags_of_slurm_beside_it(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, shown in ([], False), (["--slurm", "True"], True), (["--slurm=1"], True):
+        with pytest.raises(SystemExit):
+            main([*words, "--help"])
+        assert ("--partition NAME" in capsys.readouterr().out) is shown
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [

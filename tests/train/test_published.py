@@ -15,8 +15,10 @@ opt_eps opt_betas momentum weight_decay_end color_jitter aa smoothing train_inte
 resplit mixup cutmix cutmix_minmax mixup_prob mixup_switch_prob mixup_mode finetune head_init_scale model_key
 model_prefix nb_classes eval_data_path imagenet_default_mean_and_std data_set eval dist_eval disable_eval use_amp
 enable_wandb project wandb_ckpt layer_scale_init_value distributed
+ngpus nodes timeout job_dir partition use_volta32 comment
 """
-"""Every flag of the released scripts for pre-training and fine-tuning, and of V1's, from which commands are copied."""
+"""Every flag of the released scripts for pre-training, fine-tuning and submitting, and of V1's, from which commands
+are copied."""
 
 OWN = {option.removeprefix("--") for option in cli._parser("finetune")._option_string_actions}
 
