@@ -169,7 +169,7 @@ def _unknown(word: str) -> str:
     name = word.split("=")[0]
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
-    known = [*(member.name for member in fields(Config)), *ALIASES, "job_dir", "show_recipe"]
+    known = [*(member.name for member in fields(Config)), *ALIASES, "enable_wandb", "job_dir", "project", "show_recipe"]
     near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_close
+from tests.train.fake import CLOCK
 from train import checkpoint
 from train.__main__ import main
 
@@ -26,7 +27,6 @@ FINETUNE = (
     "--task finetune --model_ema True --model_ema_eval True --model_ema_decay 0.9 --drop_path 0.2 --clip_grad 0.5"
     " --mixup 0.8 --cutmix 1 --mix_group 4 --eval_freq 2"
 )
-CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
 TASKS = {"pretrain": "--batch_size 1 --update_freq 8", "finetune": f"--batch_size 8 {FINETUNE}"}
 """Each in one process."""
 

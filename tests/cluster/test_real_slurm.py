@@ -15,7 +15,6 @@ import backends
 from tests.cluster import daemons, runs
 from tests.train.images import tree
 
-pytest.importorskip("train.signals")  # what makes a run save when it is told to end
 OBSTACLE = daemons.obstacle()
 pytestmark = [
     pytest.mark.slurm,

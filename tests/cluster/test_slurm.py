@@ -163,7 +163,6 @@ def submit_here(images: Path, run_dir: Path, flags: str) -> runs.Process:
 
 def test_a_job_is_a_run_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
     pytest.importorskip("torch")
-    pytest.importorskip("train.signals")  # what makes a run save when it is told to end
     images = tree(tmp_path / "images", classes=2, each=20)
     whole = runs.alone(images, tmp_path / "whole", "--batch_size 8 --epochs 32")
     run_dir, flags = tmp_path / "run", "--batch_size 4 --epochs 32"
