@@ -29,7 +29,7 @@ def spread(net: nn.Module, processes: int, shard: bool) -> nn.Module:
     return net
 
 
-def _shard(net: door.Net, processes: int) -> None:
+def _shard(net: nn.Module, processes: int) -> None:
     from torch.distributed.device_mesh import init_device_mesh  # a second for all of this
     from torch.distributed.fsdp import FSDPModule, fully_shard
 

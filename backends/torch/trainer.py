@@ -1,6 +1,7 @@
 """The training step in torch: a pure function of (state, batch)."""
 
 from collections.abc import Mapping, Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -114,7 +115,7 @@ class Trainer:
             raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
         if shard and self.processes > 1:
             raise BackendError("compile: the parts of a sharded model are not one graph; leave --shard or it away")
-        return torch.compile(self.net, fullgraph=True, dynamic=False)
+        return cast(nn.Module, torch.compile(self.net, fullgraph=True, dynamic=False))
 
     def _loss(self, batch: Batch) -> Tensor:
         args, options = self._call(batch)
