@@ -67,6 +67,10 @@ def _meet(device: str | None) -> bool:
         _initialise(address, *numbers)
     elif address and not numbers:
         raise BackendError("JAX_COORDINATOR_ADDRESS: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too")
+    elif not numbers and os.environ.get("WORLD_SIZE", "1") != "1":
+        raise BackendError(
+            "WORLD_SIZE: torchrun's processes, whose port torch keeps; start JAX by srun or JAX_* variables"
+        )
     elif _is_tpu_host(device):
         _initialise()
     return jax.process_count() > 1

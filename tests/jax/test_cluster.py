@@ -34,7 +34,7 @@ JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_CO
 def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[tuple[object, ...]]:
     """What jax is told when this is the environment; nobody is met."""
     calls: list[tuple[object, ...]] = []
-    for name in (*SLURM, *JAX):
+    for name in (*SLURM, *JAX, "WORLD_SIZE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -82,6 +82,7 @@ def test_process_0_is_on_the_first_node(nodes: str, first: str, monkeypatch: pyt
         ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES two"),
         ({**SLURM, "SLURM_STEP_NODELIST": "nowhere.invalid"}, "nowhere.invalid:61441"),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "localhost"}, "host:port"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE: torchrun's processes"),
     ],
 )
 def test_half_a_description_is_refused_in_one_line(
