@@ -8,8 +8,8 @@ from tests.project.tree import ROOT, SHIPPED, imports, pyproject, sources
 
 EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "docs", "tools")
 
-# Asked for by name and never imported: tools of the tests, and this distribution's own extras.
-UNIMPORTED = {"mypy", "ruff", "pytest-xdist", "twinnext"}
+# Asked for by name and never imported: the TPU's compiler, tools of the tests, and this distribution's own extras.
+UNIMPORTED = {"libtpu", "mypy", "ruff", "pytest-xdist", "twinnext"}
 
 
 def _name(requirement: str) -> str:
@@ -40,7 +40,7 @@ def test_what_is_declared_is_imported() -> None:
 
 
 def test_all_brings_every_extra_that_a_machine_by_itself_can_use() -> None:
-    elsewhere = {"jax-cuda", "tpu", "wandb"}  # an accelerator, an account
+    elsewhere = {"jax-cuda", "tpu", "aot", "wandb"}  # an accelerator, its compiler, an account
     extras = pyproject()["project"]["optional-dependencies"]
     (everything,) = extras["all"]
     named = set(re.search(r"\[(.*)\]", everything)[1].split(","))  # type: ignore[index]
