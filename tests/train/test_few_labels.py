@@ -51,7 +51,7 @@ def test_the_table_is_that_of_the_runs_and_none_is_repeated(
 def test_learning_rates_are_searched_away_from_what_is_reported(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(few_labels, "RATES", ("1e-3",))
+    monkeypatch.setattr(few_labels, "TRIED", {"from scratch": ("--blr 1e-3",), "pre-trained": ("--blr 1e-3",)})
     monkeypatch.setattr(few_labels, "SEARCHED", range(100, 101))
     tell(monkeypatch, tmp_path, "--search")
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
