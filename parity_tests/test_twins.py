@@ -19,7 +19,10 @@ from parity_tests.strategies import CASES
 from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
-OWN = {"torch": ("sites/minkowski.py", "kernels/", "parallel.py"), "jax": ("layout.py", "update.py", "aot.py")}
+OWN = {
+    "torch": ("sites/minkowski.py", "kernels/", "parallel.py"),
+    "jax": ("layout.py", "update.py", "aot.py", "flops.py"),
+}
 """What has no twin: an engine of torch alone, its Triton kernels, what XLA does by itself for several devices; the axes
 that flax keeps elsewhere, and a step that is compiled before it has arrays."""
 

@@ -24,6 +24,7 @@ from jax.sharding import PartitionSpec as P
 import spec
 from backends.door import choose_engine, visible_patches
 from backends.jax import door
+from backends.jax.flops import repeats
 from backends.jax.sites import ENGINES
 from backends.jax.steps import SCANNED
 from backends.jax.update import DATA, Moments, Named, Update
@@ -41,11 +42,13 @@ class Cost(NamedTuple):
     held: int  # parameters, moments, average and batch, in bytes
     temporary: int  # beside them
     seconds: float  # that compiling the step took
+    loops: bool  # whether blocks run as loops, whose bodies `bytes` counts once
 
     def __str__(self) -> str:
+        least = "at least " if self.loops else ""
         memory = f"{self.held / 1e9:.2f} GB held + {self.temporary / 1e9:.2f} GB temporary"
         return (
-            f"each device, an update: {self.flops / 1e12:.3f} TFLOP, {self.bytes / 1e9:.2f} GB read and written;"
+            f"each device, an update: {self.flops / 1e12:.3f} TFLOP, {least}{self.bytes / 1e9:.2f} GB read and written;"
             f" fits: {memory}; compiled in {self.seconds:.0f} s"
         )
 
@@ -86,61 +89,50 @@ def update(
 def cost(update: Update, row: Batch, rows: int, many: int, engine: Engine | None) -> Cost:
     """Compile an update of `many` micro-batches of `rows` rows a device; BackendError where it does not fit.
 
-    row: one row of a batch, (1, ...) each. XLA counts the body of a loop once, so a model with a
-    scan over n blocks is compiled a second time, with k of them in a body: the difference of the
-    two is k - 1 blocks, and n - 1 are missing. Scans of several lengths are counted without a loop.
+    row: one row of a batch, (1, ...) each.
     """
     visible = visible_patches(row.get("mask"), row["images"], update.model.encoder.patch_size)
     options = {"engine": choose_engine(engine, ENGINES, row.get("mask"), visible), "visible": visible}
-    count = rows * update.mesh.size
     with door.precision(update.dtype):
-        batch = {name: _rows(update, count, np.asarray(value)) for name, value in row.items()}
-        started = time.perf_counter()
-        once = _Count(update, batch, many, {**options, "unroll": 1})
-        seconds = time.perf_counter() - started
-        flops, moved = once.flops, once.bytes
-        lengths = {n for n in _groups(update.model) if n >= SCANNED}
-        if lengths:
-            n = max(lengths)
-            k = next(k for k in range(2, n + 1) if n % k == 0) if len(lengths) == 1 else n
-            more = _Count(update, batch, many, {**options, "unroll": k})
-            flops += (more.flops - flops) * (n - 1) / (k - 1)
-            moved += (more.bytes - moved) * (n - 1) / (k - 1)
-    return Cost(flops, moved, once.held, once.temporary, seconds)
+        batch = {name: _rows(update, rows * update.mesh.size, np.asarray(value)) for name, value in row.items()}
+        programs = [  # times, traced, (compiled, seconds)
+            (times, traced, _compile(traced.lower())) for times, traced in _programs(update, batch, many, options)
+        ]
+    flops = moved = seconds = 0.0
+    held = temporary = 0
+    platform = update.mesh.devices.flat[0].platform
+    for times, traced, (compiled, took) in programs:
+        costs, sizes = compiled.cost_analysis(), compiled.memory_analysis()
+        flops += times * (costs["flops"] + repeats(traced.jaxpr.jaxpr, platform))
+        moved += times * costs["bytes accessed"]
+        seconds += took
+        own = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+        if sizes.argument_size_in_bytes + own > held + temporary:
+            held, temporary = sizes.argument_size_in_bytes, own
+    return Cost(flops, moved, held, temporary, seconds, max(_groups(update.model)) >= SCANNED)
 
 
-class _Count:
-    """XLA's figures for one update."""
+def _programs(update: Update, batch: Named, many: int, options: dict[str, Any]) -> list[tuple[int, Any]]:
+    """What an update runs, traced, and how often."""
+    state, lr = _state(update), jax.ShapeDtypeStruct((), update.kind)
+    if many == 1:
+        step = jax.jit(partial(update.update, **options), donate_argnums=0)
+        return [(1, step.trace(state, batch, lr))]
+    total = (lr, state.params)
 
-    def __init__(self, update: Update, batch: Named, many: int, options: dict[str, Any]) -> None:
-        state, lr = _state(update), jax.ShapeDtypeStruct((), update.kind)
-        if many == 1:
-            step = jax.jit(partial(update.update, **options), donate_argnums=0)
-            programs = [(1, step.lower(state, batch, lr))]
-        else:
-            total = (lr, state.params)
+    def add(state: Moments, total: Any, batch: Named) -> Any:
+        return update.accumulate(state.params, total, batch, 1 / many, **options)
 
-            def add(state: Moments, total: Any, batch: Named) -> Any:
-                return update.accumulate(state.params, total, batch, 1 / many, **options)
-
-            adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and average wait beside it
-            applying = jax.jit(update.apply, donate_argnums=0)
-            programs = [(many, adding.lower(state, total, batch)), (1, applying.lower(state, state.params, lr))]
-        self.flops = self.bytes = 0.0
-        self.held = self.temporary = 0
-        for times, lowered in programs:
-            compiled = _compile(lowered)
-            costs, sizes = compiled.cost_analysis(), compiled.memory_analysis()
-            self.flops += times * costs["flops"]
-            self.bytes += times * costs["bytes accessed"]
-            own = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
-            if sizes.argument_size_in_bytes + own > self.held + self.temporary:
-                self.held, self.temporary = sizes.argument_size_in_bytes, own
+    adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and average wait beside it
+    applying = jax.jit(update.apply, donate_argnums=0)
+    return [(many, adding.trace(state, total, batch)), (1, applying.trace(state, state.params, lr))]
 
 
-def _compile(lowered: Any) -> Any:
+def _compile(lowered: Any) -> tuple[Any, float]:
+    """The program and the seconds that compiling took."""
+    started = time.perf_counter()
     try:
-        return lowered.compile()
+        return lowered.compile(), time.perf_counter() - started
     except jax.errors.JaxRuntimeError as error:
         used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
         if not used:

@@ -33,19 +33,17 @@ class Call:
         record: Callable[[str, Any], None] | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
-        unroll: int = 1,
     ) -> None:
         self.record = record
         self.keep_paths = keep_paths  # N blocks, 1 = keep
         self.remat = remat  # compute the insides of a block again in its backward pass, instead of keeping them
-        self.unroll = unroll  # blocks in the body of a scan
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
         record = self.record
         if record is None:
             return self
-        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat, self.unroll)
+        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat)
 
 
 class Step(nnx.Module):
@@ -219,7 +217,7 @@ def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
     if call.remat:
         apply = jax.checkpoint(apply, prevent_cse=not scans)  # a scan keeps XLA from undoing it
     if scans:
-        x, _ = scan(apply, sites.x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers), unroll=call.unroll)
+        x, _ = scan(apply, sites.x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers))
     else:
         x = sites.x
         for layer in layers:
