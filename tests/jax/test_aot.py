@@ -36,6 +36,21 @@ def test_a_loop_counts_as_often_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> N
     assert abs(loops.flops / unrolled.flops - 1) < FLOPS
 
 
+@pytest.mark.aot
+@pytest.mark.skipif(not find_spec("libtpu"), reason="libtpu is not installed (make aot)")
+def test_visible_costs_a_tpu_less_than_masked() -> None:
+    """The whole step of atto, decoder and optimizer included, 64 images of which 19 of 49 patches are seen."""
+    model = spec.fcmae("convnextv2_atto")
+    devices = aot.devices("v5e:2x2")[:1]
+    update = aot.update(model, Optimizer(), devices, "bfloat16", (0.5,) * 3, (0.2,) * 3, shard=False, remat=False)
+    mask = (np.arange(49) >= spec.visible_patches(model)).reshape(1, 7, 7).astype(np.uint8)
+    row = Batch(images=np.zeros((1, 224, 224, 3), np.uint8), mask=mask)
+    masked, visible = (aot.cost(update, row, 64, 1, engine) for engine in ("masked", "visible"))
+    print("", f"masked: {masked}", f"visible: {visible}", sep="\n")
+    assert visible.flops < masked.flops
+    assert visible.temporary < masked.temporary
+
+
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
