@@ -33,6 +33,8 @@ from backends.protocol import BackendError, Batch, Dtype, Engine, Optimizer
 QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
 """Keeps libtpu from looking for the machine it is on."""
 
+OUT_OF_MEMORY = r"total memory required for HLO temporaries \((\S+)\) exceeds available HBM \((\S+)\)"
+
 
 class Cost(NamedTuple):
     """What one update costs each device."""
@@ -134,7 +136,8 @@ def _compile(lowered: Any) -> tuple[Any, float]:
     try:
         return lowered.compile(), time.perf_counter() - started
     except jax.errors.JaxRuntimeError as error:
-        used = re.search(r"Used (\S+) of (\S+) hbm", str(error))
+        # libtpu says it in two ways; the second counts temporaries alone
+        used = re.search(r"Used (\S+) of (\S+) hbm", str(error)) or re.search(OUT_OF_MEMORY, str(error))
         if not used:
             raise
         raise BackendError(f"aot: does not fit: it would use {used[1]} of {used[2]} on each device") from None
