@@ -17,7 +17,7 @@ def repeats(jaxpr: Jaxpr, platform: str) -> float:
         inner = sum(repeats(body, platform) for body in _bodies(equation, platform))
         if equation.primitive.name == "scan":
             once = sum(flops(body, platform) for body in _bodies(equation, platform))
-            inner += (equation.params["length"] - 1) * once
+            inner += (equation.params["length"] - equation.params["unroll"]) * once  # those laid out are counted
         total += inner
     return total
 

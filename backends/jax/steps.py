@@ -215,9 +215,10 @@ def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
         return nnx.merge(graph, params)(sites.map(lambda _: x), Call(), scale).x, None
 
     if call.remat:
-        apply = jax.checkpoint(apply, prevent_cse=not scans)  # a scan keeps XLA from undoing it
+        apply = jax.checkpoint(apply, prevent_cse=not (scans and sites.loops))  # a loop keeps XLA from undoing it
     if scans:
-        x, _ = scan(apply, sites.x, jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers))
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        x, _ = scan(apply, sites.x, stacked, unroll=1 if sites.loops else len(blocks))
     else:
         x = sites.x
         for layer in layers:

@@ -65,6 +65,7 @@ class Visible:
 
     def __init__(self, x: Array, layout: Layout, halo: Array | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
+        self.loops = True
 
     @classmethod
     def enter(cls, images: Array, mask: Array | None, patch: int, visible: int) -> "Visible":
