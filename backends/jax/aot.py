@@ -10,7 +10,6 @@ import time
 from collections.abc import Sequence
 from functools import partial
 from importlib.util import find_spec
-from itertools import groupby
 from typing import Any, NamedTuple
 
 import jax
@@ -26,7 +25,6 @@ from backends.door import choose_engine, visible_patches
 from backends.jax import door
 from backends.jax.flops import repeats
 from backends.jax.sites import ENGINES
-from backends.jax.steps import SCANNED
 from backends.jax.update import DATA, Moments, Named, Update
 from backends.protocol import BackendError, Batch, Dtype, Engine, Optimizer
 
@@ -44,7 +42,7 @@ class Cost(NamedTuple):
     held: int  # parameters, moments, average and batch, in bytes
     temporary: int  # beside them
     seconds: float  # that compiling the step took
-    loops: bool  # whether blocks run as loops, whose bodies `bytes` counts once
+    loops: bool  # whether there are loops, whose bodies `bytes` counts once
 
     def __str__(self) -> str:
         least = "at least " if self.loops else ""
@@ -100,18 +98,19 @@ def cost(update: Update, row: Batch, rows: int, many: int, engine: Engine | None
         programs = [  # times, traced, (compiled, seconds)
             (times, traced, _compile(traced.lower())) for times, traced in _programs(update, batch, many, options)
         ]
-    flops = moved = seconds = 0.0
+    flops = moved = seconds = repeated = 0.0
     held = temporary = 0
-    platform = update.mesh.devices.flat[0].platform
     for times, traced, (compiled, took) in programs:
         costs, sizes = compiled.cost_analysis(), compiled.memory_analysis()
-        flops += times * (costs["flops"] + repeats(traced.jaxpr.jaxpr, platform))
+        again = repeats(traced.jaxpr.jaxpr, update.platform)
+        flops += times * (costs["flops"] + again)
+        repeated += again
         moved += times * costs["bytes accessed"]
         seconds += took
         own = sizes.temp_size_in_bytes + sizes.output_size_in_bytes - sizes.alias_size_in_bytes
         if sizes.argument_size_in_bytes + own > held + temporary:
             held, temporary = sizes.argument_size_in_bytes, own
-    return Cost(flops, moved, held, temporary, seconds, max(_groups(update.model)) >= SCANNED)
+    return Cost(flops, moved, held, temporary, seconds, repeated > 0)
 
 
 def _programs(update: Update, batch: Named, many: int, options: dict[str, Any]) -> list[tuple[int, Any]]:
@@ -141,12 +140,6 @@ def _compile(lowered: Any) -> tuple[Any, float]:
         if not used:
             raise
         raise BackendError(f"aot: does not fit: it would use {used[1]} of {used[2]} on each device") from None
-
-
-def _groups(model: spec.Model) -> list[int]:
-    """How many blocks of one shape follow each other, a group at a time."""
-    blocks = [step.body if isinstance(step, spec.Residual) else name for name, step in model.steps]
-    return [len(list(group)) for _, group in groupby(blocks)]
 
 
 def _state(update: Update) -> Moments:

@@ -31,14 +31,16 @@ class Classifier(Chain):
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
+        platform: str | None = None,
     ) -> dict[str, Array]:
         """features (N, C3) and logits (N, classes) of images (N, H, W, C).
 
         mask (N, G_h, G_w), 1 = removed, keeps `visible` patches of every image. keep_paths
         (N, blocks) holds drop-path decisions in training. record(path, sites) sees every step.
         remat computes blocks again in the backward pass instead of keeping what they hold.
+        platform is what the pass is compiled for, by default the one that jax prefers.
         """
-        call = Call(record, keep_paths, remat)
+        call = Call(record, keep_paths, remat, platform)
         sites = enter(engine, images.astype(self.dtype), mask, self.model.encoder.patch_size, visible)
         features = self.run(self.names[:-1], sites, call)
         logits = self.run(self.names[-1:], features, call)
@@ -63,13 +65,14 @@ class FCMAE(Chain):
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
+        platform: str | None = None,
     ) -> dict[str, Array]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         images (N, H, W, C); mask (N, G_h, G_w), 1 = removed, keeps `visible` patches of
-        every image (by default as many as the spec's mask ratio does). remat as in `Classifier`.
+        every image (by default as many as the spec's mask ratio does). remat and platform as in `Classifier`.
         """
-        call = Call(record, keep_paths, remat)
+        call = Call(record, keep_paths, remat, platform)
         sites = self.encode(images, mask, call, engine=engine, visible=visible)
         encoded = sites.grid()
         prediction = self.run(self.names[len(self.encoder_names) :], sites, call).x

@@ -26,24 +26,26 @@ def wide(x: Array) -> Array:
 
 
 class Call:
-    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, what it keeps."""
+    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, how it is run."""
 
     def __init__(
         self,
         record: Callable[[str, Any], None] | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
+        platform: str | None = None,
     ) -> None:
         self.record = record
         self.keep_paths = keep_paths  # N blocks, 1 = keep
         self.remat = remat  # compute the insides of a block again in its backward pass, instead of keeping them
+        self.platform = platform or jax.default_backend()  # that the pass is compiled for
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
         record = self.record
         if record is None:
             return self
-        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat)
+        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat, self.platform)
 
 
 class Step(nnx.Module):
@@ -208,17 +210,17 @@ def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
     graph = nnx.graphdef(blocks[0])
     sites = sites.prepare(dict(blocks[0].body))
     layers = [(nnx.state(block), scale) for block, scale in zip(blocks, _scales(blocks, sites, call), strict=True)]
-    scans = len(blocks) >= SCANNED
+    scans, loops = len(blocks) >= SCANNED, sites.loops(call.platform)
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
         params, scale = layer
         return nnx.merge(graph, params)(sites.map(lambda _: x), Call(), scale).x, None
 
     if call.remat:
-        apply = jax.checkpoint(apply, prevent_cse=not (scans and sites.loops))  # a loop keeps XLA from undoing it
+        apply = jax.checkpoint(apply, prevent_cse=not (scans and loops))  # a loop keeps XLA from undoing it
     if scans:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
-        x, _ = scan(apply, sites.x, stacked, unroll=1 if sites.loops else len(blocks))
+        x, _ = scan(apply, sites.x, stacked, unroll=1 if loops else len(blocks))
     else:
         x = sites.x
         for layer in layers:

@@ -58,6 +58,7 @@ class Update:
     ) -> None:
         self.model, self.optimizer, self.mesh, self.dtype = model, optimizer, mesh, dtype
         self.mean, self.std, self.remat = mean, std, remat
+        self.platform = mesh.devices.flat[0].platform
         self.kind = jnp.float64 if dtype == "float64" else jnp.float32
         self.graph = nnx.graphdef(nnx.eval_shape(partial(door.empty, model, dtype)))
         self.shapes = {name: permuted(param).shape for name, param in spec.parameters(model).items()}
@@ -143,7 +144,8 @@ class Update:
 
     def _run(self, params: Named, batch: Named, **options: Any) -> Named:
         net, pixels = door.bind(self.graph, params), self._pixels(batch["images"])
-        return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), remat=self.remat, **options)
+        options |= {"remat": self.remat, "platform": self.platform}
+        return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
 
     def _pixels(self, images: Array) -> Array:
         pixels = images.astype(self.kind)

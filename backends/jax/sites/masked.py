@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -20,7 +19,6 @@ class Masked:
 
     def __init__(self, x: Array, keep: Array | None = None) -> None:
         self.x, self.keep = x, keep
-        self.loops = jax.default_backend() != "cpu"  # where XLA's convolution is five times slower in a loop
 
     @classmethod
     def enter(cls, images: Array, mask: Array | None, patch: int) -> "Masked":
@@ -32,6 +30,10 @@ class Masked:
     @property
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
+
+    def loops(self, platform: str) -> bool:
+        """Whether blocks may run as a loop: on CPU, XLA's convolution is five times slower in one."""
+        return platform != "cpu"
 
     def prepare(self, body: dict[str, spec.Step]) -> "Masked":
         """Self: these sites find all that a block needs on the way."""

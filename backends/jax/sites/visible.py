@@ -65,7 +65,6 @@ class Visible:
 
     def __init__(self, x: Array, layout: Layout, halo: Array | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
-        self.loops = True
 
     @classmethod
     def enter(cls, images: Array, mask: Array | None, patch: int, visible: int) -> "Visible":
@@ -78,6 +77,10 @@ class Visible:
     @property
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
+
+    def loops(self, platform: str) -> bool:
+        """Whether blocks may run as a loop: on every platform."""
+        return True
 
     def prepare(self, body: dict[str, spec.Step]) -> "Visible":
         """The sites with their halo, so that a scan or a checkpoint over blocks of this body does not compute it."""
