@@ -1,8 +1,8 @@
 """The processes of a run, and how they find each other."""
 
 import os
-import re
 import socket
+from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -11,14 +11,13 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from backends import launch
 from backends.jax import door
 from backends.protocol import BackendError, Cluster
 from backends.solo import Solo
 
-SLURM = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_NTASKS", "SLURM_PROCID", "SLURM_LOCALID")
-"""What srun sets in every process of a step; jax reads the same."""
-PORTS = range(61440, 65536)
-"""Where process 0 listens under SLURM, as jax chooses it."""
+NAMES = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
+"""What jax reads of a process of several, beside JAX_COORDINATOR_ADDRESS."""
 
 
 class Processes:
@@ -57,48 +56,36 @@ def _meet(device: str | None) -> bool:
     """Meet the other processes; whether there are any."""
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
-    numbers, address = _numbers(), _address()
-    if numbers and numbers[0] > 1:
-        if not address:
-            raise BackendError(
-                f"JAX_NUM_PROCESSES {numbers[0]}: where is process 0? Set JAX_COORDINATOR_ADDRESS host:port"
-            )
-        _resolve(address)
-        _initialise(address, *numbers)
-    elif address and not numbers:
-        raise BackendError("JAX_COORDINATOR_ADDRESS: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too")
-    elif not numbers and os.environ.get("WORLD_SIZE", "1") != "1":
-        raise BackendError(
-            "WORLD_SIZE: torchrun's processes, whose port torch keeps; start JAX by srun or JAX_* variables"
-        )
-    elif _is_tpu_host(device):
+    told = _told(os.environ)
+    if told and told[1] > 1:
+        _resolve(told[0])
+        _initialise(*told)
+    elif not told and _is_tpu_host(device):
         _initialise()
     return jax.process_count() > 1
 
 
-def _numbers() -> tuple[int, int] | None:
-    """How many processes there are and which this is, as told by JAX_* or by SLURM."""
-    for names in (("JAX_NUM_PROCESSES", "JAX_PROCESS_ID"), ("SLURM_NTASKS", "SLURM_PROCID")):
-        told = {name: os.environ[name] for name in names if name in os.environ}
-        if len(told) == len(names) and (names[0].startswith("JAX") or _in_step()):
-            count, rank = told.values()
-            if not (count.isdecimal() and rank.isdecimal() and int(rank) < int(count)):
-                raise BackendError(f"{names[0]} {count}, {names[1]} {rank}: expected a count and a number below it")
-            return int(count), int(rank)
+def _told(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
+    """Where process 0 listens, how many processes there are and which this is: as JAX_* or SLURM's srun say it."""
+    address = environ.get("JAX_COORDINATOR_ADDRESS", "")
+    told = [environ[name] for name in NAMES if name in environ]
+    if len(told) == len(NAMES):
+        count, rank = told
+        if not (count.isdecimal() and rank.isdecimal() and int(rank) < int(count)):
+            raise BackendError(f"{NAMES[0]} {count}, {NAMES[1]} {rank}: expected a count and a number below it")
+        if int(count) > 1 and not address:
+            raise BackendError(f"{NAMES[0]} {count}: where is process 0? Set JAX_COORDINATOR_ADDRESS host:port")
+        return address, int(count), int(rank)
+    place = None if {"RANK", "WORLD_SIZE"} & environ.keys() else launch.place(environ)
+    if place:
+        return address or f"{place.address}:{place.port}", place.processes, place.rank
+    if address:
+        raise BackendError("JAX_COORDINATOR_ADDRESS: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too")
+    if environ.get("WORLD_SIZE", "1") != "1":
+        raise BackendError(
+            "WORLD_SIZE: torchrun's processes, whose port torch keeps; start JAX by srun or JAX_* variables"
+        )
     return None
-
-
-def _address() -> str | None:
-    """Where process 0 listens: as told, or on the first node of the SLURM step, at a port made of the job's number."""
-    if "JAX_COORDINATOR_ADDRESS" in os.environ or not _in_step():
-        return os.environ.get("JAX_COORDINATOR_ADDRESS")
-    first = re.match(r"([^,\[]+)(?:\[(\d+))?", os.environ["SLURM_STEP_NODELIST"])  # n1,n2 or n[01-16,20]
-    port = os.environ.get("JAX_COORDINATOR_PORT") or PORTS.start + int(os.environ["SLURM_JOB_ID"]) % len(PORTS)
-    return f"{''.join(first.groups('')) if first else ''}:{port}"
-
-
-def _in_step() -> bool:
-    return all(name in os.environ for name in SLURM)
 
 
 def _resolve(address: str) -> None:

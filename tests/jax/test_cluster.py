@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import backends
+from backends import launch
 from backends.protocol import BackendError
 from parity_tests import tolerances
 from tests.project.tree import ROOT
@@ -24,17 +25,17 @@ from backends.jax import cluster
 SLURM = {
     "SLURM_JOB_ID": "4097",
     "SLURM_STEP_NODELIST": "localhost",
-    "SLURM_NTASKS": "4",
+    "SLURM_STEP_NUM_TASKS": "4",
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
 }
-JAX = ("JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID", "JAX_COORDINATOR_PORT")
+OTHERS = ("JAX_COORDINATOR_ADDRESS", *cluster.NAMES, *launch.NAMES)
 
 
 def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[tuple[object, ...]]:
     """What jax is told when this is the environment; nobody is met."""
     calls: list[tuple[object, ...]] = []
-    for name in (*SLURM, *JAX, "WORLD_SIZE"):
+    for name in (*SLURM, *OTHERS):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -52,25 +53,16 @@ def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[t
             {"JAX_COORDINATOR_ADDRESS": "localhost:1234", "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "1"},
             [("localhost:1234", 2, 1)],
         ),
-        (SLURM, [("localhost:61441", 4, 3)]),
-        ({**SLURM, "JAX_COORDINATOR_PORT": "7"}, [("localhost:7", 4, 3)]),
+        (SLURM, [("localhost:24097", 4, 3)]),
+        ({**SLURM, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "7"}, [("127.0.0.1:7", 4, 3)]),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9"}, [("127.0.0.1:9", 4, 3)]),
-        ({name: SLURM[name] for name in SLURM if name != "SLURM_STEP_NODELIST"}, []),  # a script, not a step
+        ({name: SLURM[name] for name in SLURM if "STEP" not in name}, []),  # a script, not a step
     ],
 )
 def test_the_environment_is_read(
     environment: dict[str, str], expected: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert told(monkeypatch, environment) == expected
-
-
-@pytest.mark.parametrize(("nodes", "first"), [("n1", "n1"), ("n1,n2", "n1"), ("gpu[07-09,12],c", "gpu07")])
-def test_process_0_is_on_the_first_node(nodes: str, first: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in JAX:
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {**SLURM, "SLURM_STEP_NODELIST": nodes}.items():
-        monkeypatch.setenv(name, value)
-    assert cluster._address() == f"{first}:61441"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +72,7 @@ def test_process_0_is_on_the_first_node(nodes: str, first: str, monkeypatch: pyt
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too"),
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "a number below it"),
         ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES two"),
-        ({**SLURM, "SLURM_STEP_NODELIST": "nowhere.invalid"}, "nowhere.invalid:61441"),
+        ({**SLURM, "SLURM_STEP_NODELIST": "nowhere.invalid"}, "nowhere.invalid:24097"),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "localhost"}, "host:port"),
         ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE: torchrun's processes"),
     ],
