@@ -19,13 +19,13 @@ from benchmarks import roofline
 from benchmarks.peaks import PUBLISHED
 from benchmarks.photographs import CLASSES, Photographs
 from train.data.feed import Feed, permutation
+from train.data.masks import random_masks
 from train.data.mixing import Mix, blend_targets, soft_targets
 from train.data.pipeline import prefetch
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
 from train.data.supervised import CropAndAugment, SupervisedFeed
 from train.data.transforms import CropAndFlip, Draws, crop_box
-from train.masks import random_masks
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = (224, 224)

@@ -25,11 +25,11 @@ import numpy as np
 
 from backends import NAMES
 from train.__main__ import main as train
-from train.config import Config
+from train.command.config import Config
 from train.data.sources import Digits
 from train.data.subset import labelled
-from train.features import Features
-from train.probe import votes
+from train.tasks.features import Features
+from train.tasks.probe import votes
 
 STARTS = {"from scratch": "--blr 8e-3", "pre-trained": "--blr 2e-3 --head_init_scale 0.01"}
 """Each start, and what --search found best for it; a large random head would undo what was learnt before."""

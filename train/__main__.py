@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import analyse, aot, cli, evaluate, loop, probe, reconstruct, slurm
+from train import aot, loop
+from train.command import cli, slurm
 from train.errors import TrainError
+from train.tasks import analyse, evaluate, probe, reconstruct
 
 COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
 """What does a task that trains nothing."""

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from train.config import Config
+from train.command.config import Config
 from train.errors import TrainError
 from train.loop import TASKS
 

@@ -15,8 +15,8 @@ import numpy as np
 import spec
 from backends.protocol import Arrays, Backend, Dtype, Engine
 from backends.streams import Stream, normal, words
+from train.data.masks import random_masks
 from train.errors import TrainError
-from train.masks import random_masks
 
 IMAGES, SIDE = 2, 3  # the batch, and the most patches a side
 EPS: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8}

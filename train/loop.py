@@ -11,16 +11,17 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, State, Trainer
-from train import machine, report, resume
+from train import report
 from train.check import check_engine
-from train.config import Config
+from train.command.config import Config
 from train.errors import TrainError
-from train.finetune import Finetuning
-from train.pretrain import Pretraining
+from train.record import machine, resume
 from train.run import Run, Stopped
 from train.schedule import Schedule
 from train.signals import Signals
-from train.task import Task
+from train.tasks.finetune import Finetuning
+from train.tasks.pretrain import Pretraining
+from train.tasks.task import Task
 
 TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
 Say = Callable[[str], None]

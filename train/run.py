@@ -9,17 +9,17 @@ from typing import Any
 import numpy as np
 
 from backends.protocol import Batch, Cluster, Trainer
-from train import checkpoint, evidence
-from train.best import Best
-from train.config import Config
+from train.command.config import Config
 from train.errors import TrainError
-from train.logs import RunLog, Silent
-from train.meter import Meter, Update
-from train.saver import Saver
+from train.record import checkpoint, evidence
+from train.record.best import Best
+from train.record.logs import RunLog, Silent
+from train.record.meter import Meter, Update
+from train.record.saver import Saver
+from train.record.tracking import Tracker
 from train.schedule import Schedule
 from train.signals import Signals
-from train.task import Task
-from train.tracking import Tracker
+from train.tasks.task import Task
 from train.updates import Updates
 
 AGREE = 8

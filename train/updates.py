@@ -6,11 +6,11 @@ from itertools import islice
 from typing import Any
 
 from backends.protocol import Batch, Cluster
-from train.config import Config
+from train.command.config import Config
 from train.data.feed import Share
 from train.data.pipeline import Watch, prefetch
-from train.meter import Meter
-from train.task import Task
+from train.record.meter import Meter
+from train.tasks.task import Task
 
 
 class Updates:

@@ -11,8 +11,8 @@ import numpy as np
 
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_close
 from tests.train.fake import CLOCK
-from train import checkpoint
 from train.__main__ import main
+from train.record import checkpoint
 
 Process = subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]

@@ -13,10 +13,11 @@ from backends.protocol import State
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
-from train import cli, resume
-from train.checkpoint import Checkpoint
+from train.command import cli
 from train.errors import TrainError
-from train.judge import told
+from train.record import resume
+from train.record.checkpoint import Checkpoint
+from train.record.logs import told
 
 pytest.importorskip("torch")
 

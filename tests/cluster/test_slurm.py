@@ -12,8 +12,8 @@ import pytest
 
 from tests.cluster import runs
 from tests.train.images import tree
-from train import slurm
 from train.__main__ import main
+from train.command import slurm
 
 pytest.importorskip("submitit")
 

@@ -15,7 +15,7 @@ from backends.protocol import BackendError
 from parity_tests import tolerances
 from tests.project.tree import ROOT
 from tests.train.images import tree
-from train import checkpoint
+from train.record import checkpoint
 
 if "jax" not in backends.installed():
     pytest.skip("jax is not installed", allow_module_level=True)

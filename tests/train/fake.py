@@ -16,7 +16,9 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, Batch, Optimizer, State
 from backends.solo import Solo
-from train import __main__, checkpoint, cli, loop
+from train import __main__, loop
+from train.command import cli
+from train.record import checkpoint
 from train.run import Stopped
 
 QUICK = (

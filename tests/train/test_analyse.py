@@ -13,12 +13,12 @@ from convert.surgery import encoder_only
 from parity_tests.tolerances import EPS, FORWARD, GRADIENT, assert_close
 from tests.convert.samples import checkpoint
 from tests.train.images import tree
-from train import plots
 from train.__main__ import main
-from train.analyse import cosine_distance
 from train.data.decode import decode
 from train.data.pixels import normalise
 from train.data.supervised import view
+from train.record import plots
+from train.tasks.analyse import cosine_distance
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from backends.protocol import State
-from train import checkpoint
-from train.checkpoint import MANIFEST, Damaged
 from train.errors import TrainError
+from train.record import checkpoint
+from train.record.checkpoint import MANIFEST, Damaged
 
 
 def state(seed: int = 0, dtype: type = np.float32) -> State:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from train import cli
 from train.__main__ import main
-from train.config import Config
+from train.command import cli
+from train.command.config import Config
+from train.command.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
 from train.errors import TrainError
-from train.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
 
 
 def test_a_released_command_means_what_it_meant() -> None:

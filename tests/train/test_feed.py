@@ -17,7 +17,7 @@ from train.data.shared import ALIGNED, receive, send
 from train.data.sources import Digits
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.pretrain import Masks
+from train.tasks.pretrain import Masks
 
 BROKEN = {"c0/0.jpg": b"", "c1/2.jpg": encoded(pixels(3))[:400], "c2/1.jpg": b"not an image"}
 

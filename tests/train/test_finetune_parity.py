@@ -11,9 +11,9 @@ from backends.protocol import Batch, Dtype, Optimizer, State, Trainer
 from parity_tests import tolerances
 from parity_tests.oracle.training import train_step
 from parity_tests.strategies import Case
-from train import cli
-from train.finetune import Finetuning
+from train.command import cli
 from train.schedule import Schedule
+from train.tasks.finetune import Finetuning
 
 RECIPE = (
     "--task finetune --model none --depths 1 2 --dims 8 12 --patch_size 8 --batch_size 4 --update_freq 2 --lr 3e-3"

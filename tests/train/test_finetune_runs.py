@@ -16,8 +16,10 @@ from backends.protocol import Batch
 from parity_tests.tolerances import assert_same
 from tests.train import fake
 from tests.train.images import tree
-from train import checkpoint, cli, loop
+from train import loop
 from train.__main__ import main
+from train.command import cli
+from train.record import checkpoint
 
 WORDS = (
     "--task finetune --model none --depths 1 1 --dims 8 12 --patch_size 8 --input_size 16 --batch_size 8 --epochs 3"

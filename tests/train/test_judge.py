@@ -13,11 +13,13 @@ from backends.protocol import Arrays, Batch, State
 from backends.solo import Solo
 from tests.train import fake
 from tests.train.images import tree
-from train import checkpoint, cli, loop
+from train import loop
 from train.__main__ import main
-from train.best import Best
+from train.command import cli
 from train.data.pixels import normalise
-from train.judge import Score
+from train.record import checkpoint
+from train.record.best import Best
+from train.tasks.judge import Score
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden" / "official_classifier.pth"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -12,8 +12,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tests.train import fake
 from tests.train.fake import assert_same_run, last
 from tests.train.images import tree
-from train import cli
 from train.__main__ import main
+from train.command import cli
 from train.errors import TrainError
 
 FOUR_EPOCHS = ("--batch_size", "206", "--epochs", "4", "--save_ckpt_freq", "1", "--print_freq", "3")  # 7 updates each

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.masks import random_masks
+from train.data.masks import random_masks
 
 GRIDS = st.tuples(st.integers(1, 8), st.integers(2, 8))
 

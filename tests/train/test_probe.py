@@ -15,13 +15,15 @@ from backends.initial import initial_arrays
 from backends.protocol import State
 from parity_tests import tolerances
 from parity_tests.strategies import Case
-from train import checkpoint, cli, probe
 from train.__main__ import main
-from train.config import Config
+from train.command import cli
+from train.command.config import Config
 from train.data.pixels import normalise
 from train.data.sources import open_source
-from train.evaluate import untrained
-from train.features import Features, encoder, extract
+from train.record import checkpoint
+from train.tasks import probe
+from train.tasks.evaluate import untrained
+from train.tasks.features import Features, encoder, extract
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"

@@ -2,9 +2,9 @@
 
 import pytest
 
-from train import cli
+from train.command import cli
+from train.command.published import PUBLISHED
 from train.errors import TrainError
-from train.published import PUBLISHED
 
 SCRIPTS = """
 batch_size epochs warmup_epochs update_freq model input_size mask_ratio norm_pix_loss decoder_depth decoder_embed_dim

@@ -8,8 +8,8 @@ import pytest
 import backends
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_same
 from tests.train.images import tree
-from train import checkpoint
 from train.__main__ import main
+from train.record import checkpoint
 
 TINY = (
     "--parity_check False --picture_freq 4 --model none --depths 1 1 --dims 8 16 --decoder_embed_dim 8 --patch_size 4"

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 import spec
-from train import cli
 from train.__main__ import main
-from train.config import Config
+from train.command import cli
+from train.command.config import Config
+from train.command.recipes import FINETUNE, RECIPES
 from train.errors import TrainError
-from train.recipes import FINETUNE, RECIPES
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
 COMMANDS = re.findall(r"\| `python -m train ([^`]*)` \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)

@@ -12,9 +12,10 @@ from backends.initial import initial_arrays
 from backends.protocol import State
 from convert.models import describe
 from tests.train.images import encoded, pixels, tree
-from train import checkpoint, cli
 from train.__main__ import main
-from train.pictures import GAP, LABEL, MARGIN, REMOVED
+from train.command import cli
+from train.record import checkpoint
+from train.record.pictures import GAP, LABEL, MARGIN, REMOVED
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"

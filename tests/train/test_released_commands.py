@@ -10,8 +10,8 @@ import pytest
 import backends
 from tests.train.images import tree
 from tests.train.test_recipes import LONG
-from train import checkpoint
 from train.__main__ import main
+from train.record import checkpoint
 
 SMALL = (
     "--depths 1 1 1 1 --dims 8 8 8 8 --decoder_embed_dim 8 --input_size 64 --batch_size 4 --update_freq 2 --mix_group 4"

@@ -14,8 +14,10 @@ from PIL import Image
 
 from tests.train import fake
 from tests.train.images import tree
-from train import cli, plots, report
+from train import report
+from train.command import cli
 from train.errors import TrainError
+from train.record import plots
 from train.report import record
 from train.report.__main__ import main
 

@@ -16,10 +16,10 @@ import pytest
 
 from backends.protocol import State
 from tests.project.tree import ROOT
-from train import checkpoint
-from train.appended import Appended
 from train.errors import TrainError
-from train.saver import Saver
+from train.record import checkpoint
+from train.record.appended import Appended
+from train.record.saver import Saver
 
 SIZE = 50_000
 

@@ -12,11 +12,11 @@ from tests.train.images import pixels, tree
 from train.data.feed import read
 from train.data.folder import Folder
 from train.data.mixing import Mix, soft_targets
+from train.data.paths import keep_paths
 from train.data.pixels import Erase, normalise
 from train.data.randaugment import RandAugment
 from train.data.supervised import CropAndAugment, SupervisedFeed, Views, view
 from train.data.transforms import CropAndFlip, Draws
-from train.paths import keep_paths
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RATES = (0.0, 0.25, 0.5)

@@ -11,10 +11,10 @@ import pytest
 
 from tests.train import fake
 from tests.train.images import tree
-from train import cli
 from train.__main__ import main
-from train.meter import Meter
-from train.pretrain import Pretraining
+from train.command import cli
+from train.record.meter import Meter
+from train.tasks.pretrain import Pretraining
 
 
 @pytest.fixture(scope="module")

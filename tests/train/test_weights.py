@@ -10,9 +10,9 @@ import convert
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
-from train import checkpoint
 from train.errors import TrainError
-from train.weights import classifier, first_arrays
+from train.record import checkpoint
+from train.tasks.weights import classifier, first_arrays
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"

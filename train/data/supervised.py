@@ -8,11 +8,11 @@ from backends.protocol import Batch
 from train.data.decode import BrokenImage, Least
 from train.data.feed import Samples, read
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
+from train.data.paths import keep_paths
 from train.data.pixels import Erase, normalise
 from train.data.randaugment import RandAugment
 from train.data.sources import Source
 from train.data.transforms import CropAndFlip, Draws, resize
-from train.paths import keep_paths
 
 PADDING = -1
 """The label of a row that only fills up a batch."""

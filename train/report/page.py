@@ -9,8 +9,8 @@ from typing import NamedTuple
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
-from train import plots
 from train.errors import TrainError
+from train.record import plots
 from train.report.record import Record, load, spread
 
 PLOTS = {

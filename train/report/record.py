@@ -7,11 +7,11 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train import cli
-from train.config import Config, groups
+from train.command import cli
+from train.command.config import Config, groups
+from train.command.recipes import TASKS, Layer
+from train.command.resolve import resolve, shown
 from train.errors import TrainError
-from train.recipes import TASKS, Layer
-from train.resolve import resolve, shown
 
 
 class Value(NamedTuple):

@@ -10,15 +10,15 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend
 from spec import checks
-from train import look, weights
-from train.config import Config
+from train.command.config import Config
+from train.data.masks import random_masks
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
-from train.evaluate import check_images
-from train.masks import random_masks
-from train.pictures import reconstruct, triptych
-from train.pretrain import PICTURE_POSITION, PICTURED
+from train.record.pictures import reconstruct, triptych
+from train.tasks import look, weights
+from train.tasks.evaluate import check_images
+from train.tasks.pretrain import PICTURE_POSITION, PICTURED
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:

@@ -10,11 +10,11 @@ import numpy as np
 
 import spec
 from backends.protocol import Cluster
-from train import checkpoint
-from train.checkpoint import Checkpoint
-from train.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
+from train.command.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
 from train.data.sources import Source
 from train.errors import TrainError
+from train.record import checkpoint
+from train.record.checkpoint import Checkpoint
 
 COMPARED = (DataFlags, OptimizerFlags, FinetuneFlags, AugmentFlags)
 """Groups of flags of which a change is reported."""

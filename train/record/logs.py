@@ -20,10 +20,9 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
-from train.appended import Appended
 from train.errors import TrainError
-from train.judge import told
-from train.tracking import Tracker
+from train.record.appended import Appended
+from train.record.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 MUCH = 0.2
@@ -137,6 +136,13 @@ class RunLog:
         self.events.add(step=step, summary=Summary(value=scalars))
         if self.tracker:
             self.tracker.log(step, named)
+
+
+def told(scores: Mapping[str, float]) -> str:
+    """Scores in a line."""
+    return ", ".join(
+        f"{name} {value:.4f}" if "loss" in name else f"{name} {value:.2f}" for name, value in scores.items()
+    )
 
 
 class _Events:

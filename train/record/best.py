@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.protocol import State
-from train import checkpoint
+from train.record import checkpoint
 
 JUDGED = ("acc1", "acc1_ema")
 

@@ -15,14 +15,15 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
-from train import look, plots, weights
-from train.config import Config
+from train.command.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
 from train.data.supervised import view
 from train.errors import TrainError
-from train.evaluate import check_images
-from train.judge import CROP_PCT
+from train.record import plots
+from train.tasks import look, weights
+from train.tasks.evaluate import check_images
+from train.tasks.judge import CROP_PCT
 
 TAPS = {"act": "before GRN", "grn": "after GRN"}
 """Step of a block whose output is looked at -> its name on the plot."""

@@ -1,13 +1,13 @@
 """How good a classifier is: top-1 and top-5 accuracy over every image once."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import replace
 
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
-from train.config import Config
+from train.command.config import Config
 from train.data.classes import matched
 from train.data.feed import Share
 from train.data.pipeline import prefetch
@@ -68,10 +68,3 @@ def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
     labels = matched(source, classes)
     return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
-
-
-def told(scores: Mapping[str, float]) -> str:
-    """Scores in a line."""
-    return ", ".join(
-        f"{name} {value:.4f}" if "loss" in name else f"{name} {value:.2f}" for name, value in scores.items()
-    )
