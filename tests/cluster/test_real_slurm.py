@@ -55,6 +55,7 @@ class Slurm:
         while (told := self.job(job))["JobState"] != state:
             assert time.monotonic() < deadline, told
             if told["JobState"] == "PENDING" and told["Reason"] == "BeginTime":
+                time.sleep(3)  # what is of the second in which a job was called back counts as revoked
                 self("scontrol", "update", f"jobid={job}", "StartTime=now")
             time.sleep(1)
         return told
