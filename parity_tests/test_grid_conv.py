@@ -24,11 +24,11 @@ def test_both_forms_agree(side: int) -> None:
     with door.precision("float64"):
         layout = Layout(jax.numpy.asarray(CASE.mask), CASE.visible)
         where = depthwise.Neighbours(layout.halo(side, 3), layout.index, layout.slot)
-        x, dy = rng.normal(size=(2, CASE.count, CASE.visible, side, side, 3))
+        x, dy = rng.normal(size=(2, CASE.count, CASE.visible * side**2, 3))
         weight = rng.normal(size=(7, 7, 1, 3))
         pairs = {
             "convolution": (depthwise._grid_conv(x, weight, where), depthwise._scanned_conv(x, weight, where)),
-            "gradient": (depthwise._grid_gradient(7, x, dy, where), depthwise._scanned_gradient(x, dy, where)),
+            "gradient": (depthwise._grid_gradient(7, x, dy, where), depthwise._scanned_gradient(7, x, dy, where)),
         }
     for name, (grid, loops) in pairs.items():
         tolerances.assert_close(grid, loops, tolerances.gradient("float64", CASE), f"{name}, side {side}")

@@ -5,6 +5,7 @@ and picked up again. Halo tiles cost a TPU 20 to 40 times the bytes (`docs/tpu.m
 that convolution is slow, loops read the sites through their halos.
 """
 
+import math
 from functools import partial
 from typing import NamedTuple
 
@@ -22,28 +23,35 @@ class Neighbours(NamedTuple):
 
 
 def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
-    """The visible patches (N, K, P, P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
+    """The visible sites (N, K * P * P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
     images, height, _, channels = grid.shape
     rows, columns = patches
     side = height // rows
     every = grid.reshape(images, rows, side, columns, side, channels).swapaxes(2, 3)
     every = every.reshape(images, rows * columns, side, side, channels)
-    return jnp.take_along_axis(every, index[:, :, None, None, None], 1)
+    return _taken(every, index).reshape(images, -1, channels)
 
 
-def scatter(x: Array, slot: Array, empty: Array | int = 0) -> Array:
-    """Visible patches (N, K, P, P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-    images, _, side, _, channels = x.shape
+def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Array:
+    """Visible sites (N, K * P * P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
+    images, sites, channels = x.shape
     rows, columns = slot.shape[1:]
-    last = jnp.broadcast_to(jnp.asarray(empty, x.dtype), (images, 1, side, side, channels))
-    every = jnp.take_along_axis(jnp.concatenate([x, last], 1), slot.reshape(images, -1, 1, 1, 1), 1)
+    side = math.isqrt(sites // visible)
+    slot = slot.reshape(images, -1)
+    every = _taken(x.reshape(images, visible, side, side, channels), jnp.minimum(slot, visible - 1))
+    every = jnp.where((slot < visible)[:, :, None, None, None], every, jnp.asarray(empty, x.dtype))
     grid = every.reshape(images, rows, columns, side, side, channels).swapaxes(2, 3)
     return grid.reshape(images, rows * side, columns * side, channels)
 
 
+def _taken(patches: Array, index: Array) -> Array:
+    """Patches (N, J, P, P, C) of patches (N, I, P, P, C), by their numbers (N, J), which are all below I."""
+    return jnp.take_along_axis(patches, index[:, :, None, None, None], 1, mode="promise_in_bounds")
+
+
 @jax.custom_vjp
 def visible_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """Depthwise convolution of x (N, K, P, P, C) with weight (k, k, 1, C)."""
+    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C)."""
     return _conv(x, weight, where)
 
 
@@ -70,19 +78,23 @@ def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
 
 def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x."""
-    grids = partial(_grid_gradient, size)
-    return lax.platform_dependent(x, grad, where, cpu=_scanned_gradient, default=grids)
+    forms = {"cpu": partial(_scanned_gradient, size), "default": partial(_grid_gradient, size)}
+    return lax.platform_dependent(x, grad, where, **forms)
 
 
 def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    return gather(_library_conv(scatter(x, where.slot), weight), where.kept, where.slot.shape[1:])
+    return gather(_library_conv(_laid_out(x, where), weight), where.kept, where.slot.shape[1:])
 
 
 def _grid_gradient(size: int, x: Array, grad: Array, where: Neighbours) -> Array:
-    grid = scatter(x, where.slot)
+    grid = _laid_out(x, where)
     start = jnp.zeros((size, size, 1, x.shape[-1]), x.dtype)
     _, pullback = jax.vjp(lambda weight: _library_conv(grid, weight), start)
-    return pullback(scatter(grad, where.slot))[0]
+    return pullback(_laid_out(grad, where))[0]
+
+
+def _laid_out(x: Array, where: Neighbours) -> Array:
+    return scatter(x, where.slot, where.kept.shape[1])
 
 
 def _library_conv(grid: Array, weight: Array) -> Array:
@@ -96,7 +108,8 @@ def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
 
     A loop, since XLA tears the unrolled sum apart when a norm follows: it wrote out every shifted tile.
     """
-    halo, k, side = where.halo, weight.shape[0], x.shape[2]
+    halo, k = where.halo, weight.shape[0]
+    side = halo.shape[1] - k + 1
     shifts = jnp.stack([halo[:, i : i + side, j : j + side] for i in range(k) for j in range(k)])
     rows = _rows(x)
 
@@ -104,17 +117,18 @@ def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
         shift, factor = offset
         return y + rows[shift] * factor, None
 
-    start = jnp.zeros((len(halo), *x.shape[2:]), x.dtype)
+    start = jnp.zeros((len(halo), side, side, x.shape[-1]), x.dtype)
     return lax.scan(add, start, (shifts, weight.reshape(k * k, -1)))[0].reshape(x.shape)
 
 
-def _scanned_gradient(x: Array, grad: Array, where: Neighbours) -> Array:
+def _scanned_gradient(k: int, x: Array, grad: Array, where: Neighbours) -> Array:
     """A patch at a time, of all images at once: its tile, shifted to each site, times the gradient there.
 
     Patches of up to 2 x 2 sites go a site at a time: XLA leaves a sum of four products scalar.
     """
-    halo, (images, _, side, _, channels) = where.halo, grad.shape
-    k, step = halo.shape[1] - side + 1, side if side > 2 else 1
+    halo, (images, _, channels) = where.halo, grad.shape
+    side = halo.shape[1] - k + 1
+    step = side if side > 2 else 1
     reach = k + step - 1
     tiles = [halo[:, p : p + reach, q : q + reach] for p in range(0, side, step) for q in range(0, side, step)]
     indices = jnp.stack(tiles, 1).reshape(images, -1, reach, reach).swapaxes(0, 1)

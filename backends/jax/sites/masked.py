@@ -17,6 +17,8 @@ class Masked:
     Removed sites hold anything between spatial steps; they are cleared where space mixes.
     """
 
+    convolves = True  # by XLA's own convolution, on CPU too
+
     def __init__(self, x: Array, keep: Array | None = None) -> None:
         self.x, self.keep = x, keep
 
@@ -30,10 +32,6 @@ class Masked:
     @property
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
-
-    def loops(self, platform: str) -> bool:
-        """Whether blocks may run as a loop: on CPU, XLA's convolution is five times slower in one."""
-        return platform != "cpu"
 
     def prepare(self, body: dict[str, spec.Step]) -> "Masked":
         """Self: these sites find all that a block needs on the way."""

@@ -1,9 +1,10 @@
-"""Visible patches only: (N, K, P, P, C) and where the K patches lie. K is static, so every shape is.
+"""Visible sites only, (N, S, C), patch after patch, and where the K patches lie. K is static, so every shape is.
 
 Pointwise work, norms and 2x2 convolutions stay inside the patches. Only the depthwise
 convolution looks outside, through a halo: each patch with a border of its neighbours' sites.
 """
 
+import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
@@ -32,12 +33,12 @@ class Layout:
         self.slot = slot.reshape(images, self.rows, self.columns)
 
     def gather(self, grid: Array) -> Array:
-        """(N, G_h * P, G_w * P, C) -> (N, K, P, P, C)."""
+        """(N, G_h * P, G_w * P, C) -> (N, K * P * P, C)."""
         return gather(grid, self.index, (self.rows, self.columns))
 
     def scatter(self, x: Array, empty: Array) -> Array:
-        """(N, K, P, P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-        return scatter(x, self.slot, empty)
+        """(N, K * P * P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
+        return scatter(x, self.slot, self.visible, empty)
 
     def halo(self, side: int, border: int) -> Array:
         """(N * K, side + 2 border, side + 2 border): each visible patch and its surroundings.
@@ -61,7 +62,13 @@ class Layout:
 
 
 class Visible:
-    """x (N, K, P, P, C), the visible sites only, in the patches that `layout` names."""
+    """The visible sites only, in the patches that `layout` names.
+
+    x is (N, K * P * P, C), patch after patch, row-major in each. One axis for all sites of an
+    image: a TPU would pad a last but one axis of P = 1 to 16.
+    """
+
+    convolves = False  # on CPU, loops read the halos
 
     def __init__(self, x: Array, layout: Layout, halo: Array | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
@@ -78,10 +85,6 @@ class Visible:
     def dtype(self) -> jnp.dtype:
         return self.x.dtype
 
-    def loops(self, platform: str) -> bool:
-        """Whether blocks may run as a loop: on every platform."""
-        return True
-
     def prepare(self, body: dict[str, spec.Step]) -> "Visible":
         """The sites with their halo, so that a scan or a checkpoint over blocks of this body does not compute it."""
         sizes = [step.size for step in body.values() if isinstance(step, spec.DepthwiseConv)]
@@ -92,7 +95,7 @@ class Visible:
 
     def plus(self, other: "Visible", scale: Array | None = None) -> "Visible":
         """Self plus scale (N,) times other."""
-        added = other.x if scale is None else other.x * scale.reshape(-1, 1, 1, 1, 1)
+        added = other.x if scale is None else other.x * scale.reshape(-1, 1, 1)
         return Visible(self.x + added, self.layout, self.halo)
 
     def grid(self) -> Array:
@@ -100,11 +103,12 @@ class Visible:
         return self.layout.scatter(self.x, jnp.zeros((), self.dtype))
 
     def patch_conv(self, weight: Array, bias: Array) -> "Visible":
-        n, k, side, _, channels = self.x.shape
+        n, _, channels = self.x.shape
         size, _, _, out = weight.shape
-        windows = self.x.reshape(n, k, side // size, size, side // size, size, channels).swapaxes(3, 4)
+        cells = self._side() // size
+        windows = self.x.reshape(n, -1, cells, size, cells, size, channels).swapaxes(3, 4)
         matrix = weight.reshape(-1, out)  # (kh kw in), out
-        return Visible(windows.reshape(*windows.shape[:4], -1) @ matrix + bias, self.layout)
+        return Visible(windows.reshape(n, -1, len(matrix)) @ matrix + bias, self.layout)
 
     def depthwise_conv(self, weight: Array, bias: Array) -> "Visible":
         halo = self._halo(weight.shape[0])
@@ -113,15 +117,19 @@ class Visible:
 
     def _halo(self, size: int) -> Array:
         """The halo for a kernel of this size, once a stage."""
-        return self.layout.halo(self.x.shape[2], size // 2) if self.halo is None else self.halo
+        return self.layout.halo(self._side(), size // 2) if self.halo is None else self.halo
+
+    def _side(self) -> int:
+        """P, the sites along a patch."""
+        return math.isqrt(self.x.shape[1] // self.layout.visible)
 
     def spatial_norm(self, scope: str) -> Array:
-        """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
-        axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
+        """L2 norm of each channel over the visible sites: (N, 1, C), or (1, 1, C) over the batch."""
+        axes = (1,) if scope == "image" else (0, 1)
         return safe_norm(self.x, axes)
 
     def fill(self, token: Array) -> Masked:
         return Masked(self.layout.scatter(self.x, token))
 
     def pool(self) -> Masked:
-        return Masked(wide(self.x).mean((1, 2, 3)).astype(self.dtype))
+        return Masked(wide(self.x).mean(1).astype(self.dtype))

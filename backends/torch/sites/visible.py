@@ -89,7 +89,10 @@ class Layout:
 
 
 class Visible:
-    """x (N, K, P, P, C), the visible sites only, in the patches that `layout` names."""
+    """The visible sites only, in the patches that `layout` names.
+
+    x is (N, K, P, P, C).
+    """
 
     def __init__(self, x: Tensor, layout: Layout, halo: Halo | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
