@@ -9,7 +9,8 @@ from typing import Any
 
 import backends
 import spec
-from benchmarks import curves, engines, guard, memory, peaks, roofline, tables
+from backends.protocol import BackendError
+from benchmarks import curves, engines, guard, memory, peaks, roofline, tables, tpu
 from benchmarks.errors import BenchmarkError
 
 
@@ -18,7 +19,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return COMMANDS[args.command](args)
-    except (spec.SpecError, BenchmarkError) as error:
+    except (spec.SpecError, BackendError, BenchmarkError) as error:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 2
 
@@ -81,6 +82,13 @@ def _memory(args: argparse.Namespace) -> int:
     return 0
 
 
+def _tpu(args: argparse.Namespace) -> int:
+    model = spec.fcmae(args.model, image_size=args.image_size, mask_ratio=args.mask_ratio)
+    options = {"part": args.part, "dtype": args.dtype, "remat": args.grad_checkpointing}
+    print(tpu.table(model, args.model, args.topology, args.batch_size, **options))
+    return 0
+
+
 def _guard(args: argparse.Namespace) -> int:
     """1 where a deterministic figure left its baseline; with --update, make what is found the baseline."""
     found = {row: figures for name in guard.measurable() for row, figures in guard.measure(name).items()}
@@ -100,6 +108,7 @@ COMMANDS = {
     "roofline": _roofline,
     "guard": _guard,
     "memory": _memory,
+    "tpu": _tpu,
 }
 
 
@@ -141,13 +150,18 @@ def _parser() -> argparse.ArgumentParser:
     held = commands.add_parser("guard", help="FLOPs, bytes, operations and registers against the committed baseline")
     held.add_argument("--update", action="store_true", help="the figures found become the baseline")
 
-    counted = commands.add_parser("memory", help="what a training step in torch holds, counted without a device")
-    counted.add_argument("model")
-    counted.add_argument("--batch_size", type=int, default=64)
-    counted.add_argument("--image_size", type=int, default=224)
-    counted.add_argument("--mask_ratio", type=float, default=0.6)
-    counted.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    big = argparse.ArgumentParser(add_help=False)
+    big.add_argument("model")
+    big.add_argument("--batch_size", type=int, default=64)
+    big.add_argument("--image_size", type=int, default=224)
+    big.add_argument("--mask_ratio", type=float, default=0.6)
+    big.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    counted = commands.add_parser("memory", parents=[big], help="what a step in torch holds, counted without a device")
     counted.add_argument("--ema", action="store_true", help="keep a moving average of the parameters too")
+    compiled = commands.add_parser("tpu", parents=[big], help="what JAX's gradient costs a TPU that is not here")
+    compiled.add_argument("--topology", default="v5e:1x1", help="such as v4:2x2x1; compiled for one of its devices")
+    compiled.add_argument("--part", choices=("encoder", "fcmae"), default="encoder")
+    compiled.add_argument("--grad_checkpointing", action="store_true", help="compute blocks again in the backward pass")
     return parser
 
 

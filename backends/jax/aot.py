@@ -35,7 +35,7 @@ OUT_OF_MEMORY = r"total memory required for HLO temporaries \((\S+)\) exceeds av
 
 
 class Cost(NamedTuple):
-    """What one update costs each device."""
+    """What one update, or whatever else was compiled, costs each device."""
 
     flops: float
     bytes: float  # read and written
@@ -95,14 +95,17 @@ def cost(update: Update, row: Batch, rows: int, many: int, engine: Engine | None
     options = {"engine": choose_engine(engine, ENGINES, row.get("mask"), visible), "visible": visible}
     with door.precision(update.dtype):
         batch = {name: _rows(update, rows * update.mesh.size, np.asarray(value)) for name, value in row.items()}
-        programs = [  # times, traced, (compiled, seconds)
-            (times, traced, _compile(traced.lower())) for times, traced in _programs(update, batch, many, options)
-        ]
+        return price(_programs(update, batch, many, options), update.platform)
+
+
+def price(programs: Sequence[tuple[int, Any]], platform: str) -> Cost:
+    """Compile traced programs, each of which runs a number of times; BackendError where one does not fit."""
     flops = moved = seconds = repeated = 0.0
     held = temporary = 0
-    for times, traced, (compiled, took) in programs:
+    for times, traced in programs:
+        compiled, took = _compile(traced.lower())
         costs, sizes = compiled.cost_analysis(), compiled.memory_analysis()
-        again = repeats(traced.jaxpr.jaxpr, update.platform)
+        again = repeats(traced.jaxpr.jaxpr, platform)
         flops += times * (costs["flops"] + again)
         repeated += again
         moved += times * costs["bytes accessed"]

@@ -10,6 +10,10 @@ ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "max", "min", "squa
 """As XLA does: one FLOP an element; exponentials and roots are counted apart."""
 
 
+PLATFORMS = ("cpu", "tpu")
+"""In the order in which our calls of `lax.platform_dependent` name them, before the default."""
+
+
 def repeats(jaxpr: Jaxpr, platform: str) -> float:
     """FLOPs of all passes through the loops of a program but the first."""
     total = 0.0
@@ -36,6 +40,8 @@ def _own(equation: Any) -> float:
     if name == "conv_general_dilated":
         kernel = equation.invars[1].aval
         return 2.0 * out.size * kernel.size / kernel.shape[equation.params["dimension_numbers"].rhs_spec[0]]
+    if name == "pallas_call":
+        return float(equation.params["cost_estimate"].flops)
     if name in SUMS:
         return float(equation.invars[0].aval.size)
     return float(out.size) if name in ELEMENTWISE else 0.0
@@ -47,10 +53,16 @@ def _inside(equation: Any, platform: str) -> float:
 
 
 def _bodies(equation: Any, platform: str) -> list[Jaxpr]:
-    """The programs inside an equation; of a choice by platform, the only one our models make, the platform's own."""
+    """The programs inside an equation; of a choice by platform, the only one our models make, the platform's own.
+
+    A kernel says itself what it costs.
+    """
+    if equation.primitive.name == "pallas_call":
+        return []
     values = [part for value in equation.params.values() for part in (value if isinstance(value, tuple) else (value,))]
     bodies = [part.jaxpr if isinstance(part, ClosedJaxpr) else part for part in values]
     bodies = [body for body in bodies if isinstance(body, Jaxpr)]
     if equation.primitive.name == "cond":
-        return bodies[:1] if platform == "cpu" else bodies[-1:]  # as `lax.platform_dependent` is called: cpu, default
+        named = PLATFORMS[: len(bodies) - 1]
+        return [bodies[named.index(platform) if platform in named else -1]]
     return bodies
