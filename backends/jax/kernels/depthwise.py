@@ -1,10 +1,13 @@
-"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites leave or enter HBM.
+"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites are read from memory and written.
 
-x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each.
+x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each. In
+VMEM they are laid out on a canvas of zeros, one image and LANES channels at a time: site (row, column)
+in row `row * width + column`, where `width` leaves one border between the end of a row and the next.
 """
 
 from functools import partial
-from typing import NamedTuple
+from math import isqrt
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,93 +15,200 @@ from jax import Array, lax
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-LANES = 128
-ROWS = 1024
+LANES, SUBLANES = 128, 8
+"""The channels and rows of a register; a row of 128 float32 can be loaded from wherever it begins."""
+
+SITES = 1024
+"""About as many as a program reads at once, of several images where these are smaller."""
+
+
+class Where(Protocol):
+    """What the kernels read of `backends.jax.depthwise.Neighbours`."""
+
+    @property
+    def kept(self) -> Array:
+        """The visible patches (N, K), by their number in the grid."""
+
+    @property
+    def slot(self) -> Array:
+        """(N, G_h, G_w), of which only the shape is read."""
 
 
 class Plan(NamedTuple):
+    """How a call lies in memory."""
+
+    shape: tuple[int, int, int]  # N S C
     visible: int
     side: int
-    rows: int
-    columns: int
-    size: int
+    grid: tuple[int, int]  # G_h G_w
+    size: int  # k
 
     @property
-    def border(self):
-        return self.size // 2
+    def width(self) -> int:
+        """Rows of the canvas from a site to the one below it."""
+        return self.grid[1] * self.side + self.size // 2
 
     @property
-    def width(self):
-        return self.columns * self.side + self.border
+    def canvas(self) -> int:
+        """Rows of the canvas, and of a register past the last site."""
+        height = self.grid[0] * self.side + 2 * (self.size // 2)
+        return _up(height * self.width + self.size, SUBLANES) + SUBLANES
 
     @property
-    def canvas(self):
-        return -(-((self.rows * self.side + 2 * self.border) * self.width + self.border + 8) // 8) * 8
+    def images(self) -> int:
+        """How many a program reads."""
+        return max(1, min(self.shape[0], SITES // self.shape[1]))
+
+    @property
+    def programs(self) -> tuple[int, int]:
+        """Blocks of channels, blocks of images."""
+        return pl.cdiv(self.shape[2], LANES), pl.cdiv(self.shape[0], self.images)
+
+    def corner(self, patch: Array) -> Array:
+        """The row of the canvas where the window of a patch's first site begins."""
+        row, column = lax.div(patch, self.grid[1]), lax.rem(patch, self.grid[1])
+        return (row * self.width + column) * self.side
+
+    def cost(self, x: Array, arrays: int) -> pl.CostEstimate:
+        """Multiply-adds at visible sites alone, and bytes of `arrays` like x; whole tiles, as they are moved."""
+        images, sites, channels = self.shape
+        taps, channels = self.size**2 * _up(channels, LANES), _up(channels, LANES)
+        size = arrays * images * _up(sites, SUBLANES) * channels * x.dtype.itemsize
+        kept = 4 * images * self.visible
+        return pl.CostEstimate(flops=2 * images * sites * taps, transcendentals=0, bytes_accessed=size + 4 * taps + kept)
 
 
-def conv(x, weight, where, interpret=False):
-    return _call(x, weight, where, interpret)
+def conv(x: Array, weight: Array, where: Where) -> Array:
+    """y (N, S, C) in the dtype of x, of weight (k, k, 1, C); accumulates in float32.
+
+    XLA cannot look inside: its `cost_analysis` repeats the estimate that `Plan.cost` makes.
+    """
+    plan = _plan(x, where, len(weight))
+    taps = weight.reshape(plan.size, plan.size, -1).astype(jnp.float32)
+    spec = _specs(plan, [_sites(plan), _taps(plan)], _sites(plan))
+    call = _call(plan, _conv_kernel, spec, jax.ShapeDtypeStruct(x.shape, x.dtype), plan.cost(x, 2))
+    return call(_kept(where), x, taps)
 
 
-def _call(x, weight, where, interpret):
-    n, s, c = x.shape
-    kk = where.kept.shape[1]
-    side = int((s // kk) ** 0.5)
-    k = weight.shape[0]
-    plan = Plan(kk, side, where.slot.shape[1], where.slot.shape[2], k)
-    nb = max(1, min(n, ROWS // s))
-    spec = pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=1,
-        grid=(pl.cdiv(c, LANES), pl.cdiv(n, nb)),
-        in_specs=[
-            pl.BlockSpec((nb, s, LANES), lambda ch, im, kept: (im, 0, ch)),
-            pl.BlockSpec((k, k, LANES), lambda ch, im, kept: (0, 0, ch)),
-        ],
-        out_specs=pl.BlockSpec((nb, s, LANES), lambda ch, im, kept: (im, 0, ch)),
-        scratch_shapes=[pltpu.VMEM((plan.canvas, LANES), jnp.float32), pltpu.VMEM((s, LANES), jnp.float32)],
-    )
-    return pl.pallas_call(
-        partial(_kernel, plan, n),
-        grid_spec=spec,
-        out_shape=jax.ShapeDtypeStruct(x.shape, x.dtype),
-        compiler_params=pltpu.CompilerParams(dimension_semantics=("parallel", "parallel"), vmem_limit_bytes=64 << 20),
-        interpret=interpret,
-    )(where.kept.astype(jnp.int32).reshape(-1), x, weight.reshape(k, k, c))
+def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
+    """dw (k, k, 1, C) in the dtype of x: at each offset, x there times grad, summed over sites in float32."""
+    plan = _plan(x, where, size)
+    spec = _specs(plan, [_sites(plan), _sites(plan)], _taps(plan))
+    shape = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32)
+    call = _call(plan, _gradient_kernel, spec, shape, plan.cost(x, 2))
+    return call(_kept(where), x, grad)[:, :, None].astype(x.dtype)
 
 
-def _kernel(plan, images, kept, x, weight, y, canvas, sites):
-    nb = x.shape[0]
-    first = pl.program_id(1) * nb
-    p, k, width = plan.side, plan.size, plan.width
-    taps = [weight[i].astype(jnp.float32) for i in range(k)]
+def _conv_kernel(plan: Plan, kept: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:
+    """A block of images and of channels: the k rows of a window, each times k taps, then added over sublanes."""
+    factors = [taps[i] for i in range(plan.size)]
 
-    def image(n, _):
-        canvas[...] = jnp.zeros_like(canvas)
-        sites[...] = x[n].astype(jnp.float32)
+    def row(first: Array, start: Array) -> None:
+        for site in range(plan.side):
+            window = (canvas[pl.ds(start + site + i * plan.width, plan.size)] for i in range(plan.size))
+            total = sum(values * factor for values, factor in zip(window, factors, strict=True))
+            sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
 
-        def corner(v):
-            patch = kept[(first + n) * plan.visible + v]
-            return lax.div(patch, plan.columns) * (p * width) + lax.rem(patch, plan.columns) * p
-
-        def put(v, _):
-            at = corner(v) + plan.border * (width + 1)
-            for r in range(p):
-                canvas[pl.ds(at + r * width, p)] = sites[pl.ds((v * p + r) * p, p)]
-
-        lax.fori_loop(0, plan.visible, put, None)
-
-        def patch(v, _):
-            at = corner(v)
-
-            def site(s):
-                start = at + (s // p) * width + s % p
-                total = sum(canvas[pl.ds(start + i * width, k)] * taps[i] for i in range(k))
-                sites[pl.ds(v * p * p + s, 1)] = total.sum(0, keepdims=True)
-
-            for s in range(p * p):
-                site(s)
-
-        lax.fori_loop(0, plan.visible, patch, None)
+    def image(n: Array, _: None) -> None:
+        corner = _lay_out(plan, kept, x, n, canvas, sites)
+        _rows(plan, lambda patch, r, first, _: row(first, corner(patch) + r * plan.width))
         y[n] = sites[...].astype(y.dtype)
 
-    lax.fori_loop(0, jnp.minimum(nb, images - first), image, None)
+    _images(plan, image)
+
+
+def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas: Any, sites: Any) -> None:
+    """A block of channels, images in turn: each site's window times the gradient there, added up."""
+
+    @pl.when(pl.program_id(1) == 0)
+    def _() -> None:
+        taps[...] = jnp.zeros_like(taps)
+
+    def row(first: Array, start: Array, total: list[Array]) -> list[Array]:
+        for site in range(plan.side):
+            slope = sites[pl.ds(first + site, 1)]
+            window = (canvas[pl.ds(start + site + i * plan.width, plan.size)] for i in range(plan.size))
+            total = [sum_ + values * slope for sum_, values in zip(total, window, strict=True)]
+        return total
+
+    def image(n: Array, _: None) -> None:
+        corner = _lay_out(plan, kept, x, n, canvas, sites)
+        sites[...] = grad[n].astype(jnp.float32)
+        start = [taps[i] for i in range(plan.size)]
+        end = _rows(
+            plan, lambda patch, r, first, total: row(first, corner(patch) + r * plan.width, total), start
+        )
+        for i, total in enumerate(end):
+            taps[i] = total
+
+    _images(plan, image)
+
+
+def _images(plan: Plan, image: Any) -> None:
+    """Do it for each image of this program; the last may have fewer."""
+    first = pl.program_id(1) * plan.images
+    lax.fori_loop(0, jnp.minimum(plan.images, plan.shape[0] - first), image, None)
+
+
+def _rows(plan: Plan, row: Any, start: Any = None) -> Any:
+    """Do `row(patch, r, first, carry)` for each row of each visible patch; `first` is its first site among S."""
+
+    def step(t: Array, carry: Any) -> Any:
+        return row(lax.div(t, plan.side), lax.rem(t, plan.side), t * plan.side, carry)
+
+    return lax.fori_loop(0, plan.visible * plan.side, step, start, unroll=max(1, 16 // plan.side))
+
+
+def _lay_out(plan: Plan, kept: Any, x: Any, n: Array, canvas: Any, sites: Any) -> Any:
+    """The visible sites of image n on the canvas, by way of `sites`; where the window of a patch begins there."""
+    first = (pl.program_id(1) * plan.images + n) * plan.visible
+    border = plan.size // 2
+
+    def corner(patch: Array) -> Array:
+        return plan.corner(kept[first + patch])
+
+    def put(patch: Array, r: Array, site: Array, _: None) -> None:
+        to = corner(patch) + (r + border) * plan.width + border
+        canvas[pl.ds(to, plan.side)] = sites[pl.ds(site, plan.side)]
+
+    canvas[...] = jnp.zeros_like(canvas)
+    sites[...] = x[n].astype(jnp.float32)
+    _rows(plan, put)
+    return corner
+
+
+def _call(plan: Plan, kernel: Any, spec: Any, shape: jax.ShapeDtypeStruct, cost: pl.CostEstimate) -> Any:
+    semantics = ("parallel", "arbitrary")
+    params = pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=64 << 20)
+    return pl.pallas_call(
+        partial(kernel, plan), grid_spec=spec, out_shape=shape, compiler_params=params, cost_estimate=cost
+    )
+
+
+def _specs(plan: Plan, inputs: list[pl.BlockSpec], output: pl.BlockSpec) -> pltpu.PrefetchScalarGridSpec:
+    scratch = [pltpu.VMEM((rows, LANES), jnp.float32) for rows in (plan.canvas, plan.shape[1])]
+    return pltpu.PrefetchScalarGridSpec(
+        num_scalar_prefetch=1, grid=plan.programs, in_specs=inputs, out_specs=output, scratch_shapes=scratch
+    )
+
+
+def _sites(plan: Plan) -> pl.BlockSpec:
+    return pl.BlockSpec((plan.images, plan.shape[1], LANES), lambda channels, images, _: (images, 0, channels))
+
+
+def _taps(plan: Plan) -> pl.BlockSpec:
+    return pl.BlockSpec((plan.size, plan.size, LANES), lambda channels, images, _: (0, 0, channels))
+
+
+def _plan(x: Array, where: Where, size: int) -> Plan:
+    visible, grid = where.kept.shape[1], where.slot.shape[1:]
+    return Plan(x.shape, visible, isqrt(x.shape[1] // visible), (grid[0], grid[1]), size)
+
+
+def _kept(where: Where) -> Array:
+    """One below the other: scalar memory pads the last dimension."""
+    return where.kept.astype(jnp.int32).reshape(-1)
+
+
+def _up(count: int, unit: int) -> int:
+    return -(-count // unit) * unit
