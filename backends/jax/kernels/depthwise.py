@@ -64,10 +64,10 @@ class Plan(NamedTuple):
         """Blocks of channels, blocks of images."""
         return pl.cdiv(self.shape[2], LANES), pl.cdiv(self.shape[0], self.images)
 
-    def corner(self, patch: Array) -> Array:
-        """The row of the canvas where the window of a patch's first site begins."""
-        row, column = lax.div(patch, self.grid[1]), lax.rem(patch, self.grid[1])
-        return (row * self.width + column) * self.side
+    def corners(self, kept: Array) -> Array:
+        """Rows of the canvas where the windows of patches begin, one after the other: scalar memory pads a matrix."""
+        row, column = kept // self.grid[1], kept % self.grid[1]
+        return ((row * self.width + column) * self.side).astype(jnp.int32).reshape(-1)
 
     def cost(self, x: Array, arrays: int) -> pl.CostEstimate:
         """Multiply-adds at visible sites alone, and bytes of `arrays` like x; whole tiles, as they are moved."""
@@ -87,7 +87,7 @@ def conv(x: Array, weight: Array, where: Where) -> Array:
     taps = weight.reshape(plan.size, plan.size, -1).astype(jnp.float32)
     spec = _specs(plan, [_sites(plan), _taps(plan)], _sites(plan))
     call = _call(plan, _conv_kernel, spec, jax.ShapeDtypeStruct(x.shape, x.dtype), plan.cost(x, 2))
-    return call(_kept(where), x, taps)
+    return call(plan.corners(where.kept), x, taps)
 
 
 def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
@@ -96,25 +96,45 @@ def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
     spec = _specs(plan, [_sites(plan), _sites(plan)], _taps(plan))
     shape = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32)
     call = _call(plan, _gradient_kernel, spec, shape, plan.cost(x, 2))
-    return call(_kept(where), x, grad)[:, :, None].astype(x.dtype)
+    return call(plan.corners(where.kept), x, grad)[:, :, None].astype(x.dtype)
 
 
 def _conv_kernel(plan: Plan, kept: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:
-    """A block of images and of channels: the k rows of a window, each times k taps, then added over sublanes."""
-    factors = [taps[i] for i in range(plan.size)]
-
-    def row(first: Array, start: Array) -> None:
-        for site in range(plan.side):
-            window = (canvas[pl.ds(start + site + i * plan.width, plan.size)] for i in range(plan.size))
-            total = sum(values * factor for values, factor in zip(window, factors, strict=True))
-            sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
+    """A block of images and of channels."""
+    convolve = _conv_by_row if plan.side > 2 else _conv_by_site
 
     def image(n: Array, _: None) -> None:
-        corner = _lay_out(plan, kept, x, n, canvas, sites)
-        _rows(plan, lambda patch, r, first, _: row(first, corner(patch) + r * plan.width))
+        corners = _lay_out(plan, kept, x, n, canvas, sites)
+        _patches(plan, lambda patch, _: convolve(plan, canvas, taps, sites, corners(patch), patch * plan.side**2))
         y[n] = sites[...].astype(y.dtype)
 
     _images(plan, image)
+
+
+def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+    """Rows of P sites on the sublanes: each is read k times, and adds to the k rows that see it."""
+    total = [jnp.zeros((plan.side, LANES), jnp.float32)] * plan.side
+    for column in range(plan.size):
+        for row in range(plan.side + plan.size - 1):
+            values = canvas[pl.ds(corner + row * plan.width + column, plan.side)]
+            for r in range(max(0, row - plan.size + 1), min(plan.side, row + 1)):
+                total[r] += values * taps[row - r, pl.ds(column, 1)]
+    for r, values in enumerate(total):
+        sites[pl.ds(first + r * plan.side, plan.side)] = values
+
+
+def _conv_by_site(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+    """Rows of k taps on the sublanes, which small patches would leave idle: a window's rows times taps, added up."""
+    for site in range(plan.side**2):
+        window = _window(plan, canvas, corner, site)
+        total = sum(values * taps[i] for i, values in enumerate(window))
+        sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
+
+
+def _window(plan: Plan, canvas: Any, corner: Array, site: int) -> list[Array]:
+    """The k rows (k, LANES) around a site of the patch whose window begins at `corner`."""
+    start = corner + site // plan.side * plan.width + site % plan.side
+    return [canvas[pl.ds(start + i * plan.width, plan.size)] for i in range(plan.size)]
 
 
 def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas: Any, sites: Any) -> None:
@@ -124,21 +144,18 @@ def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas
     def _() -> None:
         taps[...] = jnp.zeros_like(taps)
 
-    def row(first: Array, start: Array, total: list[Array]) -> list[Array]:
-        for site in range(plan.side):
-            slope = sites[pl.ds(first + site, 1)]
-            window = (canvas[pl.ds(start + site + i * plan.width, plan.size)] for i in range(plan.size))
-            total = [sum_ + values * slope for sum_, values in zip(total, window, strict=True)]
-        return total
-
     def image(n: Array, _: None) -> None:
-        corner = _lay_out(plan, kept, x, n, canvas, sites)
+        corners = _lay_out(plan, kept, x, n, canvas, sites)
         sites[...] = grad[n].astype(jnp.float32)
-        start = [taps[i] for i in range(plan.size)]
-        end = _rows(
-            plan, lambda patch, r, first, total: row(first, corner(patch) + r * plan.width, total), start
-        )
-        for i, total in enumerate(end):
+
+        def patch(patch: Array, total: list[Array]) -> list[Array]:
+            for site in range(plan.side**2):
+                slope = sites[pl.ds(patch * plan.side**2 + site, 1)]
+                window = _window(plan, canvas, corners(patch), site)
+                total = [rows + values * slope for rows, values in zip(total, window, strict=True)]
+            return total
+
+        for i, total in enumerate(_patches(plan, patch, [taps[i] for i in range(plan.size)])):
             taps[i] = total
 
     _images(plan, image)
@@ -150,31 +167,25 @@ def _images(plan: Plan, image: Any) -> None:
     lax.fori_loop(0, jnp.minimum(plan.images, plan.shape[0] - first), image, None)
 
 
-def _rows(plan: Plan, row: Any, start: Any = None) -> Any:
-    """Do `row(patch, r, first, carry)` for each row of each visible patch; `first` is its first site among S."""
-
-    def step(t: Array, carry: Any) -> Any:
-        return row(lax.div(t, plan.side), lax.rem(t, plan.side), t * plan.side, carry)
-
-    return lax.fori_loop(0, plan.visible * plan.side, step, start, unroll=max(1, 16 // plan.side))
+def _patches(plan: Plan, patch: Any, start: Any = None) -> Any:
+    """Do it for each visible patch, several at a time where patches are small."""
+    return lax.fori_loop(0, plan.visible, patch, start, unroll=max(1, 16 // plan.side**2))
 
 
 def _lay_out(plan: Plan, kept: Any, x: Any, n: Array, canvas: Any, sites: Any) -> Any:
     """The visible sites of image n on the canvas, by way of `sites`; where the window of a patch begins there."""
     first = (pl.program_id(1) * plan.images + n) * plan.visible
-    border = plan.size // 2
+    inside = plan.size // 2 * (plan.width + 1)
 
-    def corner(patch: Array) -> Array:
-        return plan.corner(kept[first + patch])
-
-    def put(patch: Array, r: Array, site: Array, _: None) -> None:
-        to = corner(patch) + (r + border) * plan.width + border
-        canvas[pl.ds(to, plan.side)] = sites[pl.ds(site, plan.side)]
+    def put(patch: Array, _: None) -> None:
+        for r in range(plan.side):
+            row = sites[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
+            canvas[pl.ds(kept[first + patch] + inside + r * plan.width, plan.side)] = row
 
     canvas[...] = jnp.zeros_like(canvas)
     sites[...] = x[n].astype(jnp.float32)
-    _rows(plan, put)
-    return corner
+    _patches(plan, put)
+    return lambda patch: kept[first + patch]
 
 
 def _call(plan: Plan, kernel: Any, spec: Any, shape: jax.ShapeDtypeStruct, cost: pl.CostEstimate) -> Any:
@@ -203,11 +214,6 @@ def _taps(plan: Plan) -> pl.BlockSpec:
 def _plan(x: Array, where: Where, size: int) -> Plan:
     visible, grid = where.kept.shape[1], where.slot.shape[1:]
     return Plan(x.shape, visible, isqrt(x.shape[1] // visible), (grid[0], grid[1]), size)
-
-
-def _kept(where: Where) -> Array:
-    """One below the other: scalar memory pads the last dimension."""
-    return where.kept.astype(jnp.int32).reshape(-1)
 
 
 def _up(count: int, unit: int) -> int:
