@@ -103,12 +103,12 @@ def _conv_kernel(plan: Plan, kept: Any, x: Any, taps: Any, y: Any, canvas: Any, 
     """A block of images and of channels."""
     convolve = _conv_by_row if plan.side > 2 else _conv_by_site
 
-    def image(n: Array, _: None) -> None:
-        corners = _lay_out(plan, kept, x, n, canvas, sites)
+    def image(n: Array, corners: Any) -> None:
+        _lay_out(plan, corners, x, n, canvas, sites)
         _patches(plan, lambda patch, _: convolve(plan, canvas, taps, sites, corners(patch), patch * plan.side**2))
         y[n] = sites[...].astype(y.dtype)
 
-    _images(plan, image)
+    _images(plan, kept, image)
 
 
 def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
@@ -144,8 +144,8 @@ def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas
     def _() -> None:
         taps[...] = jnp.zeros_like(taps)
 
-    def image(n: Array, _: None) -> None:
-        corners = _lay_out(plan, kept, x, n, canvas, sites)
+    def image(n: Array, corners: Any) -> None:
+        _lay_out(plan, corners, x, n, canvas, sites)
         sites[...] = grad[n].astype(jnp.float32)
 
         def patch(patch: Array, total: list[Array]) -> list[Array]:
@@ -158,13 +158,20 @@ def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas
         for i, total in enumerate(_patches(plan, patch, [taps[i] for i in range(plan.size)])):
             taps[i] = total
 
-    _images(plan, image)
+    _images(plan, kept, image)
 
 
-def _images(plan: Plan, image: Any) -> None:
-    """Do it for each image of this program; the last may have fewer."""
+def _images(plan: Plan, kept: Any, image: Any) -> None:
+    """Do `image(n, corners)` for each image of this program, of which the last may have fewer.
+
+    corners(patch): the row of the canvas where the window of a visible patch begins.
+    """
     first = pl.program_id(1) * plan.images
-    lax.fori_loop(0, jnp.minimum(plan.images, plan.shape[0] - first), image, None)
+
+    def step(n: Array, _: None) -> None:
+        image(n, lambda patch: kept[(first + n) * plan.visible + patch])
+
+    lax.fori_loop(0, jnp.minimum(plan.images, plan.shape[0] - first), step, None)
 
 
 def _patches(plan: Plan, patch: Any, start: Any = None) -> Any:
@@ -172,20 +179,18 @@ def _patches(plan: Plan, patch: Any, start: Any = None) -> Any:
     return lax.fori_loop(0, plan.visible, patch, start, unroll=max(1, 16 // plan.side**2))
 
 
-def _lay_out(plan: Plan, kept: Any, x: Any, n: Array, canvas: Any, sites: Any) -> Any:
-    """The visible sites of image n on the canvas, by way of `sites`; where the window of a patch begins there."""
-    first = (pl.program_id(1) * plan.images + n) * plan.visible
+def _lay_out(plan: Plan, corners: Any, x: Any, n: Array, canvas: Any, sites: Any) -> None:
+    """The visible sites of image n on the canvas, by way of `sites`."""
     inside = plan.size // 2 * (plan.width + 1)
 
     def put(patch: Array, _: None) -> None:
         for r in range(plan.side):
             row = sites[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
-            canvas[pl.ds(kept[first + patch] + inside + r * plan.width, plan.side)] = row
+            canvas[pl.ds(corners(patch) + inside + r * plan.width, plan.side)] = row
 
     canvas[...] = jnp.zeros_like(canvas)
     sites[...] = x[n].astype(jnp.float32)
     _patches(plan, put)
-    return lambda patch: kept[first + patch]
 
 
 def _call(plan: Plan, kernel: Any, spec: Any, shape: jax.ShapeDtypeStruct, cost: pl.CostEstimate) -> Any:
