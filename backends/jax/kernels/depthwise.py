@@ -1,225 +1,97 @@
-"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites are read from memory and written.
+"""The depthwise convolution on visible patches for TPUs, in Pallas, on one device or many.
 
-x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each. In
-VMEM they are laid out on a canvas of zeros, one image and LANES channels at a time: site (row, column)
-in row `row * width + column`, where `width` leaves one border between the end of a row and the next.
+XLA cannot cut a kernel up for several devices, so it is told how: each convolves its own images and
+channels, and weight gradients are added up over devices.
 """
 
 from functools import partial
-from math import isqrt
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental import pallas as pl
-from jax.experimental.pallas import tpu as pltpu
+from jax.experimental.custom_partitioning import custom_partitioning
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
 
-LANES, SUBLANES = 128, 8
-"""The channels and rows of a register; a row of 128 float32 can be loaded from wherever it begins."""
+from backends.jax.kernels import canvas
 
-SITES = 1024
-"""About as many as a program reads at once, of several images where these are smaller."""
+Grid = tuple[int, int]
 
 
 class Where(Protocol):
-    """What the kernels read of `backends.jax.depthwise.Neighbours`."""
+    """Where the visible patches lie, as `backends.jax.depthwise.Neighbours` says it."""
 
     @property
     def kept(self) -> Array:
-        """The visible patches (N, K), by their number in the grid."""
+        """N K: their numbers in the grid."""
 
     @property
     def slot(self) -> Array:
-        """(N, G_h, G_w), of which only the shape is read."""
-
-
-class Plan(NamedTuple):
-    """How a call lies in memory."""
-
-    shape: tuple[int, int, int]  # N S C
-    visible: int
-    side: int
-    grid: tuple[int, int]  # G_h G_w
-    size: int  # k
-
-    @property
-    def width(self) -> int:
-        """Rows of the canvas from a site to the one below it."""
-        return self.grid[1] * self.side + self.size // 2
-
-    @property
-    def canvas(self) -> int:
-        """Rows of the canvas, and of a register past the last site."""
-        height = self.grid[0] * self.side + 2 * (self.size // 2)
-        return _up(height * self.width + self.size, SUBLANES) + SUBLANES
-
-    @property
-    def images(self) -> int:
-        """How many a program reads."""
-        return max(1, min(self.shape[0], SITES // self.shape[1]))
-
-    @property
-    def programs(self) -> tuple[int, int]:
-        """Blocks of channels, blocks of images."""
-        return pl.cdiv(self.shape[2], LANES), pl.cdiv(self.shape[0], self.images)
-
-    def corners(self, kept: Array) -> Array:
-        """Rows of the canvas where the windows of patches begin, one after the other: scalar memory pads a matrix."""
-        row, column = kept // self.grid[1], kept % self.grid[1]
-        return ((row * self.width + column) * self.side).astype(jnp.int32).reshape(-1)
-
-    def cost(self, x: Array, arrays: int) -> pl.CostEstimate:
-        """Multiply-adds at visible sites alone, and bytes of `arrays` like x; whole tiles, as they are moved."""
-        images, sites, channels = self.shape
-        taps, channels = self.size**2 * _up(channels, LANES), _up(channels, LANES)
-        size = arrays * images * _up(sites, SUBLANES) * channels * x.dtype.itemsize
-        kept = 4 * images * self.visible
-        return pl.CostEstimate(flops=2 * images * sites * taps, transcendentals=0, bytes_accessed=size + 4 * taps + kept)
+        """N G_h G_w; only its shape is read."""
 
 
 def conv(x: Array, weight: Array, where: Where) -> Array:
-    """y (N, S, C) in the dtype of x, of weight (k, k, 1, C); accumulates in float32.
+    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
-    XLA cannot look inside: its `cost_analysis` repeats the estimate that `Plan.cost` makes.
+    It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `canvas.Plan.cost`.
     """
-    plan = _plan(x, where, len(weight))
-    taps = weight.reshape(plan.size, plan.size, -1).astype(jnp.float32)
-    spec = _specs(plan, [_sites(plan), _taps(plan)], _sites(plan))
-    call = _call(plan, _conv_kernel, spec, jax.ShapeDtypeStruct(x.shape, x.dtype), plan.cost(x, 2))
-    return call(plan.corners(where.kept), x, taps)
+    return _conv(x, weight[:, :, 0].astype(jnp.float32), where.kept, _grid(where))
 
 
 def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
-    """dw (k, k, 1, C) in the dtype of x: at each offset, x there times grad, summed over sites in float32."""
-    plan = _plan(x, where, size)
-    spec = _specs(plan, [_sites(plan), _sites(plan)], _taps(plan))
-    shape = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32)
-    call = _call(plan, _gradient_kernel, spec, shape, plan.cost(x, 2))
-    return call(plan.corners(where.kept), x, grad)[:, :, None].astype(x.dtype)
+    """dw (k, k, 1, C) in the dtype of x, added up in float32."""
+    return _gradient(x, grad, where.kept, _grid(where), size)[:, :, None].astype(x.dtype)
 
 
-def _conv_kernel(plan: Plan, kept: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:
-    """A block of images and of channels."""
-    convolve = _conv_by_row if plan.side > 2 else _conv_by_site
-
-    def image(n: Array, corners: Any) -> None:
-        _lay_out(plan, corners, x, n, canvas, sites)
-        _patches(plan, lambda patch, _: convolve(plan, canvas, taps, sites, corners(patch), patch * plan.side**2))
-        y[n] = sites[...].astype(y.dtype)
-
-    _images(plan, kept, image)
+@partial(custom_partitioning, static_argnums=(3,))
+def _conv(x: Array, taps: Array, kept: Array, grid: Grid) -> Array:
+    return canvas.conv(x, taps, kept, grid)
 
 
-def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
-    """Rows of P sites on the sublanes: each is read k times, and adds to the k rows that see it."""
-    total = [jnp.zeros((plan.side, LANES), jnp.float32)] * plan.side
-    for column in range(plan.size):
-        for row in range(plan.side + plan.size - 1):
-            values = canvas[pl.ds(corner + row * plan.width + column, plan.side)]
-            for r in range(max(0, row - plan.size + 1), min(plan.side, row + 1)):
-                total[r] += values * taps[row - r, pl.ds(column, 1)]
-    for r, values in enumerate(total):
-        sites[pl.ds(first + r * plan.side, plan.side)] = values
+def _split_conv(grid: Grid, mesh: Mesh, given: Any, _: Any) -> Any:
+    images, channels = _axes(given[0])
+    sites, taps, kept = (NamedSharding(mesh, P(*axes)) for axes in _layouts(images, channels))
+    return mesh, partial(canvas.conv, grid=grid), sites, (sites, taps, kept)
 
 
-def _conv_by_site(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
-    """Rows of k taps on the sublanes, which small patches would leave idle: a window's rows times taps, added up."""
-    for site in range(plan.side**2):
-        window = _window(plan, canvas, corner, site)
-        total = sum(values * taps[i] for i, values in enumerate(window))
-        sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
+_conv.def_partition(_split_conv, sharding_rule="n s c, i j c, n k -> n s c", need_replication_factors=("s", "i", "j", "k"))
 
 
-def _window(plan: Plan, canvas: Any, corner: Array, site: int) -> list[Array]:
-    """The k rows (k, LANES) around a site of the patch whose window begins at `corner`."""
-    start = corner + site // plan.side * plan.width + site % plan.side
-    return [canvas[pl.ds(start + i * plan.width, plan.size)] for i in range(plan.size)]
+@partial(custom_partitioning, static_argnums=(3, 4))
+def _gradient(x: Array, grad: Array, kept: Array, grid: Grid, size: int) -> Array:
+    return canvas.weight_gradient(x, grad, kept, grid, size)
 
 
-def _gradient_kernel(plan: Plan, kept: Any, x: Any, grad: Any, taps: Any, canvas: Any, sites: Any) -> None:
-    """A block of channels, images in turn: each site's window times the gradient there, added up."""
+def _split_gradient(grid: Grid, size: int, mesh: Mesh, given: Any, _: Any) -> Any:
+    images, channels = _axes(given[0])
+    sites, taps, kept = (NamedSharding(mesh, P(*axes)) for axes in _layouts(images, channels))
 
-    @pl.when(pl.program_id(1) == 0)
-    def _() -> None:
-        taps[...] = jnp.zeros_like(taps)
+    def part(x: Array, grad: Array, kept: Array) -> Array:
+        dw = canvas.weight_gradient(x, grad, kept, grid, size)
+        return dw if images is None else lax.psum(dw, images)
 
-    def image(n: Array, corners: Any) -> None:
-        _lay_out(plan, corners, x, n, canvas, sites)
-        sites[...] = grad[n].astype(jnp.float32)
-
-        def patch(patch: Array, total: list[Array]) -> list[Array]:
-            for site in range(plan.side**2):
-                slope = sites[pl.ds(patch * plan.side**2 + site, 1)]
-                window = _window(plan, canvas, corners(patch), site)
-                total = [rows + values * slope for rows, values in zip(total, window, strict=True)]
-            return total
-
-        for i, total in enumerate(_patches(plan, patch, [taps[i] for i in range(plan.size)])):
-            taps[i] = total
-
-    _images(plan, kept, image)
+    return mesh, part, taps, (sites, sites, kept)
 
 
-def _images(plan: Plan, kept: Any, image: Any) -> None:
-    """Do `image(n, corners)` for each image of this program, of which the last may have fewer.
-
-    corners(patch): the row of the canvas where the window of a visible patch begins.
-    """
-    first = pl.program_id(1) * plan.images
-
-    def step(n: Array, _: None) -> None:
-        image(n, lambda patch: kept[(first + n) * plan.visible + patch])
-
-    lax.fori_loop(0, jnp.minimum(plan.images, plan.shape[0] - first), step, None)
+_gradient.def_partition(
+    _split_gradient,
+    sharding_rule="n s c, n s c, n k -> i j c",
+    reduction_factors=("n",),
+    need_replication_factors=("s", "k", "i", "j"),  # in the order of the rule
+)
 
 
-def _patches(plan: Plan, patch: Any, start: Any = None) -> Any:
-    """Do it for each visible patch, several at a time where patches are small."""
-    return lax.fori_loop(0, plan.visible, patch, start, unroll=max(1, 16 // plan.side**2))
+def _axes(x: Any) -> tuple[Any, Any]:
+    """The mesh axes over which images and channels of x are spread, or None."""
+    spec = (*x.sharding.spec, None, None, None)
+    return spec[0], spec[2]
 
 
-def _lay_out(plan: Plan, corners: Any, x: Any, n: Array, canvas: Any, sites: Any) -> None:
-    """The visible sites of image n on the canvas, by way of `sites`."""
-    inside = plan.size // 2 * (plan.width + 1)
-
-    def put(patch: Array, _: None) -> None:
-        for r in range(plan.side):
-            row = sites[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
-            canvas[pl.ds(corners(patch) + inside + r * plan.width, plan.side)] = row
-
-    canvas[...] = jnp.zeros_like(canvas)
-    sites[...] = x[n].astype(jnp.float32)
-    _patches(plan, put)
+def _layouts(images: Any, channels: Any) -> tuple[Any, Any, Any]:
+    """The axes of x, taps and kept."""
+    return (images, None, channels), (None, None, channels), (images, None)
 
 
-def _call(plan: Plan, kernel: Any, spec: Any, shape: jax.ShapeDtypeStruct, cost: pl.CostEstimate) -> Any:
-    semantics = ("parallel", "arbitrary")
-    params = pltpu.CompilerParams(dimension_semantics=semantics, vmem_limit_bytes=64 << 20)
-    return pl.pallas_call(
-        partial(kernel, plan), grid_spec=spec, out_shape=shape, compiler_params=params, cost_estimate=cost
-    )
-
-
-def _specs(plan: Plan, inputs: list[pl.BlockSpec], output: pl.BlockSpec) -> pltpu.PrefetchScalarGridSpec:
-    scratch = [pltpu.VMEM((rows, LANES), jnp.float32) for rows in (plan.canvas, plan.shape[1])]
-    return pltpu.PrefetchScalarGridSpec(
-        num_scalar_prefetch=1, grid=plan.programs, in_specs=inputs, out_specs=output, scratch_shapes=scratch
-    )
-
-
-def _sites(plan: Plan) -> pl.BlockSpec:
-    return pl.BlockSpec((plan.images, plan.shape[1], LANES), lambda channels, images, _: (images, 0, channels))
-
-
-def _taps(plan: Plan) -> pl.BlockSpec:
-    return pl.BlockSpec((plan.size, plan.size, LANES), lambda channels, images, _: (0, 0, channels))
-
-
-def _plan(x: Array, where: Where, size: int) -> Plan:
-    visible, grid = where.kept.shape[1], where.slot.shape[1:]
-    return Plan(x.shape, visible, isqrt(x.shape[1] // visible), (grid[0], grid[1]), size)
-
-
-def _up(count: int, unit: int) -> int:
-    return -(-count // unit) * unit
+def _grid(where: Where) -> Grid:
+    _, rows, columns = where.slot.shape
+    return rows, columns
