@@ -1,21 +1,20 @@
 """The depthwise convolution on visible patches for TPUs, in Pallas, on one device or many.
 
-XLA cannot cut a kernel up for several devices, so it is told how: each convolves its own images and
-channels, and weight gradients are added up over devices.
+XLA refuses to cut a kernel up for several devices. Under a mesh, which `jax.set_mesh` or
+`jax.sharding.use_abstract_mesh` names, every device takes its share of the images;
+`custom_partitioning`, which needs no name, does not work on TPUs (jax issue 38196).
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import Any, Protocol
+from typing import Protocol
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.experimental.custom_partitioning import custom_partitioning
-from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from backends.jax.kernels import canvas
-
-Grid = tuple[int, int]
 
 
 class Where(Protocol):
@@ -35,63 +34,27 @@ def conv(x: Array, weight: Array, where: Where) -> Array:
 
     It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `canvas.Plan.cost`.
     """
-    return _conv(x, weight[:, :, 0].astype(jnp.float32), where.kept, _grid(where))
+    images = _axes()
+    part = partial(canvas.conv, grid=where.slot.shape[1:])
+    taps = weight[:, :, 0].astype(jnp.float32)
+    return _shared(part, (P(images), P(), P(images)), P(images))(x, taps, where.kept)
 
 
 def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x, added up in float32."""
-    return _gradient(x, grad, where.kept, _grid(where), size)[:, :, None].astype(x.dtype)
-
-
-@partial(custom_partitioning, static_argnums=(3,))
-def _conv(x: Array, taps: Array, kept: Array, grid: Grid) -> Array:
-    return canvas.conv(x, taps, kept, grid)
-
-
-def _split_conv(grid: Grid, mesh: Mesh, given: Any, _: Any) -> Any:
-    images, channels = _axes(given[0])
-    sites, taps, kept = (NamedSharding(mesh, P(*axes)) for axes in _layouts(images, channels))
-    return mesh, partial(canvas.conv, grid=grid), sites, (sites, taps, kept)
-
-
-_conv.def_partition(_split_conv, sharding_rule="n s c, i j c, n k -> n s c", need_replication_factors=("s", "i", "j", "k"))
-
-
-@partial(custom_partitioning, static_argnums=(3, 4))
-def _gradient(x: Array, grad: Array, kept: Array, grid: Grid, size: int) -> Array:
-    return canvas.weight_gradient(x, grad, kept, grid, size)
-
-
-def _split_gradient(grid: Grid, size: int, mesh: Mesh, given: Any, _: Any) -> Any:
-    images, channels = _axes(given[0])
-    sites, taps, kept = (NamedSharding(mesh, P(*axes)) for axes in _layouts(images, channels))
+    images = _axes()
 
     def part(x: Array, grad: Array, kept: Array) -> Array:
-        dw = canvas.weight_gradient(x, grad, kept, grid, size)
-        return dw if images is None else lax.psum(dw, images)
+        return lax.psum(canvas.weight_gradient(x, grad, kept, where.slot.shape[1:], size), images)
 
-    return mesh, part, taps, (sites, sites, kept)
-
-
-_gradient.def_partition(
-    _split_gradient,
-    sharding_rule="n s c, n s c, n k -> i j c",
-    reduction_factors=("n",),
-    need_replication_factors=("s", "k", "i", "j"),  # in the order of the rule
-)
+    return _shared(part, (P(images),) * 3, P())(x, grad, where.kept)[:, :, None].astype(x.dtype)
 
 
-def _axes(x: Any) -> tuple[Any, Any]:
-    """The mesh axes over which images and channels of x are spread, or None."""
-    spec = (*x.sharding.spec, None, None, None)
-    return spec[0], spec[2]
+def _axes() -> tuple[str, ...]:
+    """The axes of the mesh over which images are spread: all, or none where there is no mesh."""
+    return jax.sharding.get_abstract_mesh().axis_names
 
 
-def _layouts(images: Any, channels: Any) -> tuple[Any, Any, Any]:
-    """The axes of x, taps and kept."""
-    return (images, None, channels), (None, None, channels), (images, None)
-
-
-def _grid(where: Where) -> Grid:
-    _, rows, columns = where.slot.shape
-    return rows, columns
+def _shared(part: Callable[..., Array], given: tuple[P, ...], result: P) -> Callable[..., Array]:
+    """The function of all images, of one of a device's; the batch must divide by the devices."""
+    return jax.shard_map(part, in_specs=given, out_specs=result, check_vma=False) if _axes() else part
