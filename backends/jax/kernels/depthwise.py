@@ -32,20 +32,20 @@ class Where(Protocol):
 def conv(x: Array, weight: Array, where: Where) -> Array:
     """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
-    It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `canvas.Plan.cost`.
+    It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
     """
     images = _axes()
-    part = partial(canvas.conv, grid=where.slot.shape[1:])
+    part = partial(canvas.conv, grid=_grid(where))
     taps = weight[:, :, 0].astype(jnp.float32)
     return _shared(part, (P(images), P(), P(images)), P(images))(x, taps, where.kept)
 
 
 def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x, added up in float32."""
-    images = _axes()
+    images, grid = _axes(), _grid(where)
 
     def part(x: Array, grad: Array, kept: Array) -> Array:
-        return lax.psum(canvas.weight_gradient(x, grad, kept, where.slot.shape[1:], size), images)
+        return lax.psum(canvas.weight_gradient(x, grad, kept, grid, size), images)
 
     return _shared(part, (P(images),) * 3, P())(x, grad, where.kept)[:, :, None].astype(x.dtype)
 
@@ -58,3 +58,9 @@ def _axes() -> tuple[str, ...]:
 def _shared(part: Callable[..., Array], given: tuple[P, ...], result: P) -> Callable[..., Array]:
     """The function of all images, of one of a device's; the batch must divide by the devices."""
     return jax.shard_map(part, in_specs=given, out_specs=result, check_vma=False) if _axes() else part
+
+
+def _grid(where: Where) -> tuple[int, int]:
+    """The shape of the grid of patches."""
+    _, rows, columns = where.slot.shape
+    return rows, columns
