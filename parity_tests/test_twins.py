@@ -21,10 +21,10 @@ from parity_tests.subjects import Subject
 ROOT = Path(backends.__file__).parent
 OWN = {
     "torch": ("sites/minkowski.py", "kernels/", "parallel.py"),
-    "jax": ("layout.py", "update.py", "aot.py", "flops.py"),
+    "jax": ("layout.py", "update.py", "aot.py", "flops.py", "kernels/"),
 }
-"""What has no twin: an engine of torch alone, its Triton kernels, what XLA does by itself for several devices; the axes
-that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+"""What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
+several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
 """Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""

@@ -38,14 +38,15 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
 
 
-def kept_of(rng: np.random.Generator, images: int, grid: tuple[int, int], visible: int) -> np.ndarray:
+def masks(rng: np.random.Generator, images: int, grid: tuple[int, int], visible: int) -> np.ndarray:
     """Masks, 1 where removed, with `visible` patches kept of each image."""
     ranks = rng.random((images, grid[0] * grid[1])).argsort(1).argsort(1)
     return (ranks >= visible).reshape(images, *grid).astype(np.uint8)
 
 
-def where_of(mask: np.ndarray, visible: int, side: int, size: int) -> forms.Neighbours:
-    layout = Layout(jnp.asarray(mask), visible)
+@partial(jax.jit, static_argnums=(1, 2, 3))
+def where_of(mask: jax.Array, visible: int, side: int, size: int) -> forms.Neighbours:
+    layout = Layout(mask, visible)
     return forms.Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
 
 
@@ -61,6 +62,7 @@ def kernels_compiled() -> Callable[..., Arrays]:
     return jax.jit(lambda *arrays: kernels(*arrays))
 
 
+@jax.jit
 def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32."""
     x, grad, weight = (array.astype(jnp.float32) for array in (x, grad, weight))
@@ -90,7 +92,7 @@ def test_kernels_agree_with_loops(
     images: int, grid: tuple[int, int], visible: int, side: int, channels: int, size: int, dtype: str
 ) -> None:
     rng = np.random.default_rng(side)
-    where = where_of(kept_of(rng, images, grid, visible), visible, side, size)
+    where = where_of(masks(rng, images, grid, visible), visible, side, size)
     x, grad = (jnp.asarray(rng.normal(size=(images, visible, side, side, channels)), dtype) for _ in range(2))
     weight = jnp.asarray(rng.normal(size=(size, size, 1, channels)), dtype)
     assert_agree(kernels_compiled()(x, grad, weight, where), loops(x, grad, weight, where), dtype)
@@ -101,15 +103,15 @@ def test_kernels_agree_on_any_mask_and_in_blocks_of_images(monkeypatch: pytest.M
     """Three images, two a program: the last program has one, and must not read a second."""
     visible, side, size, grid = 3, 2, 3, (3, 3)
     monkeypatch.setattr(plan, "SITES", 2 * visible * side**2)
-    ours, theirs = kernels_compiled(), jax.jit(loops)
+    again = kernels_compiled()
 
     @given(st.integers(0, 2**32 - 1))
     def agree(seed: int) -> None:
         rng = np.random.default_rng(seed)
-        where = where_of(kept_of(rng, 3, grid, visible), visible, side, size)
+        where = where_of(masks(rng, 3, grid, visible), visible, side, size)
         x, grad = jnp.asarray(rng.normal(size=(2, 3, visible, side, side, 4)), jnp.float32)
         weight = jnp.asarray(rng.normal(size=(size, size, 1, 4)), jnp.float32)
-        assert_agree(ours(x, grad, weight, where), theirs(x, grad, weight, where), "float32")
+        assert_agree(again(x, grad, weight, where), loops(x, grad, weight, where), "float32")
 
     agree()
 
@@ -119,7 +121,7 @@ def test_a_canvas_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a border between its rows, the right edge of an image sees the left one."""
     monkeypatch.setattr(plan.Plan, "width", property(lambda self: self.grid[1] * self.side))
     rng = np.random.default_rng(0)
-    where = where_of(kept_of(rng, 1, (2, 2), 4), 4, 1, 3)
+    where = where_of(masks(rng, 1, (2, 2), 4), 4, 1, 3)
     x, grad = jnp.asarray(rng.normal(size=(2, 1, 4, 1, 1, 2)), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(3, 3, 1, 2)), jnp.float32)
     with pytest.raises(AssertionError, match="convolution: off by"):
