@@ -1,17 +1,27 @@
 """The depthwise convolution on visible patches.
 
-Accelerators convolve on the grid: the patches are laid out, convolved with one grouped convolution
-and picked up again. Halo tiles cost a TPU 20 to 40 times the bytes (`docs/tpu.md`). On CPU, where
-that convolution is slow, loops read the sites through their halos.
+GPUs convolve on the grid: the patches are laid out, convolved with one grouped convolution and
+picked up again. TPUs have a kernel that reads and writes visible sites only (`kernels/`). On CPU,
+where the convolution is slow, loops read the sites through their halos.
 """
 
 import math
+import os
+from collections.abc import Callable
 from functools import partial
+from importlib.util import find_spec
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+
+from backends.jax.kernels import depthwise as kernels
+
+Form = Callable[..., Array]
+
+TPUS = find_spec("libtpu") is not None or "TPU_LIBRARY_PATH" in os.environ
+"""Whether the compiler of TPUs is here, as it is beside every TPU."""
 
 
 class Neighbours(NamedTuple):
@@ -73,13 +83,18 @@ visible_conv.defvjp(_forward, _backward)
 
 
 def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    return lax.platform_dependent(x, weight, where, cpu=_scanned_conv, default=_grid_conv)
+    return lax.platform_dependent(x, weight, where, **_forms(_scanned_conv, kernels.conv, _grid_conv))
 
 
 def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x."""
-    forms = {"cpu": partial(_scanned_gradient, size), "default": partial(_grid_gradient, size)}
-    return lax.platform_dependent(x, grad, where, **forms)
+    forms = (partial(form, size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
+    return lax.platform_dependent(x, grad, where, **_forms(*forms))
+
+
+def _forms(cpu: Form, tpu: Form, default: Form) -> dict[str, Form]:
+    """By platform; all are traced, so that of TPUs, which takes a second, only where their compiler is."""
+    return {"cpu": cpu, "default": default} | ({"tpu": tpu} if TPUS else {})
 
 
 def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:

@@ -19,8 +19,7 @@ if "jax" not in backends.installed():
 import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import SingleDeviceSharding
 
 from backends.jax import aot
 from backends.jax import depthwise as forms
@@ -52,9 +51,7 @@ def where_of(mask: jax.Array, visible: int, side: int, size: int) -> forms.Neigh
 
 def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
     """The convolution of x and the gradient by weight, by the kernels."""
-    sites = (x.shape[0], -1, x.shape[-1])
-    y = depthwise.conv(x.reshape(sites), weight, where)
-    return y.reshape(x.shape), depthwise.weight_gradient(x.reshape(sites), grad.reshape(sites), where, len(weight))
+    return depthwise.conv(x, weight, where), depthwise.weight_gradient(len(weight), x, grad, where)
 
 
 def kernels_compiled() -> Callable[..., Arrays]:
@@ -66,7 +63,7 @@ def kernels_compiled() -> Callable[..., Arrays]:
 def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32."""
     x, grad, weight = (array.astype(jnp.float32) for array in (x, grad, weight))
-    return forms._scanned_conv(x, weight, where), forms._scanned_gradient(x, grad, where)
+    return forms._scanned_conv(x, weight, where), forms._scanned_gradient(len(weight), x, grad, where)
 
 
 def assert_agree(found: Arrays, expected: Arrays, dtype: str) -> None:
@@ -93,7 +90,7 @@ def test_kernels_agree_with_loops(
 ) -> None:
     rng = np.random.default_rng(side)
     where = where_of(masks(rng, images, grid, visible), visible, side, size)
-    x, grad = (jnp.asarray(rng.normal(size=(images, visible, side, side, channels)), dtype) for _ in range(2))
+    x, grad = (jnp.asarray(rng.normal(size=(images, visible * side**2, channels)), dtype) for _ in range(2))
     weight = jnp.asarray(rng.normal(size=(size, size, 1, channels)), dtype)
     assert_agree(kernels_compiled()(x, grad, weight, where), loops(x, grad, weight, where), dtype)
 
@@ -109,7 +106,7 @@ def test_kernels_agree_on_any_mask_and_in_blocks_of_images(monkeypatch: pytest.M
     def agree(seed: int) -> None:
         rng = np.random.default_rng(seed)
         where = where_of(masks(rng, 3, grid, visible), visible, side, size)
-        x, grad = jnp.asarray(rng.normal(size=(2, 3, visible, side, side, 4)), jnp.float32)
+        x, grad = jnp.asarray(rng.normal(size=(2, 3, visible * side**2, 4)), jnp.float32)
         weight = jnp.asarray(rng.normal(size=(size, size, 1, 4)), jnp.float32)
         assert_agree(again(x, grad, weight, where), loops(x, grad, weight, where), "float32")
 
@@ -122,25 +119,17 @@ def test_a_canvas_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan.Plan, "width", property(lambda self: self.grid[1] * self.side))
     rng = np.random.default_rng(0)
     where = where_of(masks(rng, 1, (2, 2), 4), 4, 1, 3)
-    x, grad = jnp.asarray(rng.normal(size=(2, 1, 4, 1, 1, 2)), jnp.float32)
+    x, grad = jnp.asarray(rng.normal(size=(2, 1, 4, 2)), jnp.float32)
     weight = jnp.asarray(rng.normal(size=(3, 3, 1, 2)), jnp.float32)
     with pytest.raises(AssertionError, match="convolution: off by"):
         assert_agree(kernels_compiled()(x, grad, weight, where), loops(x, grad, weight, where), "float32")
 
 
-def compiled(function: object, *shapes: tuple[tuple[int, ...], str], devices: int = 1) -> jax.stages.Compiled:
-    """The function compiled for v5e; images, whose arrays are all but (k, k, 1, C), are spread over the devices."""
-    mesh = Mesh(np.array(aot.devices("v5e:2x2")[:devices]), ("data",))
-
-    def spread(*arrays: jax.Array) -> object:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
-            return function(*arrays)  # type: ignore[operator]
-
-    given = [
-        jax.ShapeDtypeStruct(shape, dtype, sharding=NamedSharding(mesh, P() if shape[2:3] == (1,) else P("data")))
-        for shape, dtype in shapes
-    ]
-    return jax.jit(spread).trace(*given).lower().compile()
+def compiled(function: Callable[..., Arrays], *shapes: tuple[tuple[int, ...], str]) -> jax.stages.Compiled:
+    """The function compiled for a v5e."""
+    where = SingleDeviceSharding(aot.devices("v5e:2x2")[0])
+    given = [jax.ShapeDtypeStruct(shape, dtype, sharding=where) for shape, dtype in shapes]
+    return jax.jit(function).trace(*given).lower().compile()
 
 
 def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
@@ -152,31 +141,15 @@ def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Ne
 @pytest.mark.parametrize(("side", "channels"), [(8, 40), (4, 256), (2, 160), (1, 1024)])
 def test_kernels_move_less_than_the_grid(side: int, channels: int) -> None:
     """The convolution and its weight gradient, 8 images of which 19 of 49 patches are seen, with all copies."""
-    shapes = [((8, 19, side, side, channels), "bfloat16")] * 2
+    shapes = [((8, 19 * side**2, channels), "bfloat16")] * 2
     shapes += [((7, 7, 1, channels), "bfloat16"), ((8, 7, 7), "uint8")]
     moved = {}
     for form in (grid_forms, kernels):
 
-        def run(*arrays: jax.Array, form: object = form) -> object:
+        def run(*arrays: jax.Array, form: Callable[..., Arrays] = form) -> Arrays:
             layout = Layout(arrays[-1], 19)
-            return form(*arrays[:-1], forms.Neighbours(jnp.zeros(()), layout.index, layout.slot))  # type: ignore[operator]
+            return form(*arrays[:-1], forms.Neighbours(jnp.zeros(()), layout.index, layout.slot))
 
         moved[form] = compiled(run, *shapes).cost_analysis()["bytes accessed"]
     print(f"\nside {side}, {channels} channels: grid {moved[grid_forms]:.3g} bytes, kernels {moved[kernels]:.3g}")
     assert moved[kernels] < moved[grid_forms]
-
-
-@pytest.mark.aot
-@pytest.mark.skipif(not find_spec("libtpu"), reason="libtpu is not installed (make aot)")
-def test_devices_share_the_images() -> None:
-    """Each of four convolves its own two images, and adds its weight gradient to the others'."""
-
-    def run(x: jax.Array, grad: jax.Array, weight: jax.Array, kept: jax.Array) -> Arrays:
-        where = forms.Neighbours(kept, kept, jnp.zeros((len(kept), 7, 7)))
-        return depthwise.conv(x, weight, where), depthwise.weight_gradient(x, grad, where, 7)
-
-    shapes = [((8, 76, 128), "float32")] * 2 + [((7, 7, 1, 128), "float32"), ((8, 19), "int32")]
-    text = compiled(run, *shapes, devices=4).as_text()
-    assert "f32[2,76,128]" in text
-    assert "f32[8,76,128]" not in text
-    assert "all-reduce" in text

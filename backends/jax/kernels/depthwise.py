@@ -1,20 +1,23 @@
-"""The depthwise convolution on visible patches for TPUs, in Pallas, on one device or many.
+"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites are read and written.
 
-XLA refuses to cut a kernel up for several devices. Under a mesh, which `jax.set_mesh` or
-`jax.sharding.use_abstract_mesh` names, every device takes its share of the images;
-`custom_partitioning`, which needs no name, does not work on TPUs (jax issue 38196).
+x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each. On the
+chip they lie on a canvas of zeros, one image and LANES channels at a time: site (row, column) in row
+`row * width + column`, where `width` leaves one border between the end of a row and the next.
 """
 
 from collections.abc import Callable
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.sharding import PartitionSpec as P
+from jax.experimental import pallas as pl
 
-from backends.jax.kernels import canvas
+from backends.jax.kernels.plan import LANES, Plan
+
+Corner = Callable[[Array], Array]
+"""The row of the canvas where the windows of an image's patch, one of its K, begin."""
 
 
 class Where(Protocol):
@@ -29,38 +32,116 @@ class Where(Protocol):
         """N G_h G_w; only its shape is read."""
 
 
+@jax.jit  # traced once a shape, on every platform
 def conv(x: Array, weight: Array, where: Where) -> Array:
     """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
     It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
     """
-    images = _axes()
-    part = partial(canvas.conv, grid=_grid(where))
-    taps = weight[:, :, 0].astype(jnp.float32)
-    return _shared(part, (P(images), P(), P(images)), P(images))(x, taps, where.kept)
+    plan = _plan(x, where, len(weight))
+    y, taps = jax.ShapeDtypeStruct(x.shape, x.dtype), weight[:, :, 0].astype(jnp.float32)
+    return plan.call(_conv_kernel, [plan.sites(), plan.taps()], plan.sites(), y)(plan.corners(where.kept), x, taps)
 
 
-def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
-    """dw (k, k, 1, C) in the dtype of x, added up in float32."""
-    images, grid = _axes(), _grid(where)
-
-    def part(x: Array, grad: Array, kept: Array) -> Array:
-        return lax.psum(canvas.weight_gradient(x, grad, kept, grid, size), images)
-
-    return _shared(part, (P(images),) * 3, P())(x, grad, where.kept)[:, :, None].astype(x.dtype)
-
-
-def _axes() -> tuple[str, ...]:
-    """The axes of the mesh over which images are spread: all, or none where there is no mesh."""
-    return jax.sharding.get_abstract_mesh().axis_names
+@partial(jax.jit, static_argnums=0)
+def weight_gradient(size: int, x: Array, grad: Array, where: Where) -> Array:
+    """dw (k, k, 1, C) in the dtype of x, added up in float32: at each offset, x there times grad."""
+    plan = _plan(x, where, size)
+    shape, sites = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32), plan.sites()
+    dw = plan.call(_gradient_kernel, [sites, sites], plan.taps(), shape)(plan.corners(where.kept), x, grad)
+    return dw[:, :, None].astype(x.dtype)
 
 
-def _shared(part: Callable[..., Array], given: tuple[P, ...], result: P) -> Callable[..., Array]:
-    """The function of all images, of one of a device's; the batch must divide by the devices."""
-    return jax.shard_map(part, in_specs=given, out_specs=result, check_vma=False) if _axes() else part
-
-
-def _grid(where: Where) -> tuple[int, int]:
-    """The shape of the grid of patches."""
+def _plan(x: Array, where: Where, size: int) -> Plan:
     _, rows, columns = where.slot.shape
-    return rows, columns
+    return Plan.of(x, where.kept, (rows, columns), size)
+
+
+def _conv_kernel(plan: Plan, corners: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:
+    """y of a block of images and channels."""
+    convolve = _conv_by_row if plan.side > 2 else _conv_by_site
+
+    def image(n: Array, corner: Corner) -> None:
+        _lay_out(plan, corner, x, n, canvas, sites)
+        _patches(plan, lambda patch, _: convolve(plan, canvas, taps, sites, corner(patch), patch * plan.area))
+        y[n] = sites[...].astype(y.dtype)
+
+    _images(plan, corners, image)
+
+
+def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+    """A row of P sites lies on the sublanes: read at k shifts, each adding to the k rows of the patch that see it."""
+    total = [jnp.zeros((plan.side, LANES), jnp.float32)] * plan.side
+    for row in range(plan.side + plan.size - 1):
+        for column in range(plan.size):
+            values = canvas[pl.ds(corner + row * plan.width + column, plan.side)]
+            for r in range(max(0, row - plan.size + 1), min(plan.side, row + 1)):
+                total[r] += values * taps[row - r, pl.ds(column, 1)]
+    for r, values in enumerate(total):
+        sites[pl.ds(first + r * plan.side, plan.side)] = values
+
+
+def _conv_by_site(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+    """A row of k taps lies on the sublanes, most of which small patches would leave idle; they are added up last."""
+    for site in range(plan.area):
+        total = sum(values * taps[i] for i, values in enumerate(_window(plan, canvas, corner, site)))
+        sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
+
+
+def _gradient_kernel(plan: Plan, corners: Any, x: Any, grad: Any, taps: Any, canvas: Any, sites: Any) -> None:
+    """taps, dw of a block of channels, images in turn: each site's window times the gradient there."""
+
+    @pl.when(pl.program_id(1) == 0)
+    def _() -> None:
+        taps[...] = jnp.zeros_like(taps)
+
+    def image(n: Array, corner: Corner) -> None:
+        _lay_out(plan, corner, x, n, canvas, sites)
+        sites[...] = grad[n].astype(jnp.float32)
+
+        def add(patch: Array, total: list[Array]) -> list[Array]:
+            for site in range(plan.area):
+                slope = sites[pl.ds(patch * plan.area + site, 1)]
+                window = _window(plan, canvas, corner(patch), site)
+                total = [rows + values * slope for rows, values in zip(total, window, strict=True)]
+            return total
+
+        for i, total in enumerate(_patches(plan, add, [taps[i] for i in range(plan.size)])):
+            taps[i] = total
+
+    _images(plan, corners, image)
+
+
+def _window(plan: Plan, canvas: Any, corner: Array, site: int) -> list[Array]:
+    """The k rows (k, LANES) around a site of the patch whose windows begin at `corner`."""
+    start = corner + site // plan.side * plan.width + site % plan.side
+    return [canvas[pl.ds(start + i * plan.width, plan.size)] for i in range(plan.size)]
+
+
+def _lay_out(plan: Plan, corner: Corner, x: Any, n: Array, canvas: Any, sites: Any) -> None:
+    """The visible sites of image n on the canvas, by way of `sites`: bfloat16 cannot be cut at any row."""
+    inside = plan.size // 2 * (plan.width + 1)
+
+    def put(patch: Array, _: None) -> None:
+        for r in range(plan.side):
+            row = sites[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
+            canvas[pl.ds(corner(patch) + inside + r * plan.width, plan.side)] = row
+
+    canvas[...] = jnp.zeros_like(canvas)
+    sites[...] = x[n].astype(jnp.float32)
+    _patches(plan, put)
+
+
+def _images(plan: Plan, corners: Any, image: Callable[[Array, Corner], None]) -> None:
+    """Do it for each image of this program."""
+    first = pl.program_id(1) * plan.block
+
+    def step(n: Array, _: None) -> None:
+        image(n, lambda patch: corners[(first + n) * plan.visible + patch])
+
+    lax.fori_loop(0, jnp.minimum(plan.block, plan.images - first), step, None)
+
+
+def _patches(plan: Plan, patch: Callable[[Array, Any], Any], start: Any = None) -> Any:
+    """Do it for each visible patch, side by side where they are small: one alone waits for its own sums."""
+    return lax.fori_loop(0, plan.visible, patch, start, unroll=max(1, 16 // plan.area))
