@@ -28,7 +28,7 @@ def test_both_forms_agree(side: int) -> None:
         weight = rng.normal(size=(7, 7, 1, 3))
         pairs = {
             "convolution": (depthwise._grid_conv(x, weight, where), depthwise._scanned_conv(x, weight, where)),
-            "gradient": (depthwise._grid_gradient(7, x, dy, where), depthwise._scanned_gradient(7, x, dy, where)),
+            "gradient": (depthwise._grid_gradient(x, dy, where, 7), depthwise._scanned_gradient(x, dy, where, 7)),
         }
     for name, (grid, loops) in pairs.items():
         tolerances.assert_close(grid, loops, tolerances.gradient("float64", CASE), f"{name}, side {side}")

@@ -139,7 +139,7 @@ def _compile(lowered: Any) -> tuple[Any, float]:
         return lowered.compile(), time.perf_counter() - started
     except jax.errors.JaxRuntimeError as error:
         # libtpu says it in two ways; the second counts temporaries alone
-        used = re.search(r"Used (\S+) of (\S+) hbm", str(error)) or re.search(OUT_OF_MEMORY, str(error))
+        used = re.search(r"Used (\S+) of (\S+) (?:hbm|vmem)", str(error)) or re.search(OUT_OF_MEMORY, str(error))
         if not used:
             raise
         raise BackendError(f"aot: does not fit: it would use {used[1]} of {used[2]} on each device") from None

@@ -88,7 +88,7 @@ def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
 
 def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x."""
-    forms = (partial(form, size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
+    forms = (partial(form, size=size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
     return lax.platform_dependent(x, grad, where, **_forms(*forms))
 
 
@@ -101,7 +101,7 @@ def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:
     return gather(_library_conv(_laid_out(x, where), weight), where.kept, where.slot.shape[1:])
 
 
-def _grid_gradient(size: int, x: Array, grad: Array, where: Neighbours) -> Array:
+def _grid_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
     grid = _laid_out(x, where)
     start = jnp.zeros((size, size, 1, x.shape[-1]), x.dtype)
     _, pullback = jax.vjp(lambda weight: _library_conv(grid, weight), start)
@@ -136,12 +136,12 @@ def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
     return lax.scan(add, start, (shifts, weight.reshape(k * k, -1)))[0].reshape(x.shape)
 
 
-def _scanned_gradient(k: int, x: Array, grad: Array, where: Neighbours) -> Array:
+def _scanned_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
     """A patch at a time, of all images at once: its tile, shifted to each site, times the gradient there.
 
     Patches of up to 2 x 2 sites go a site at a time: XLA leaves a sum of four products scalar.
     """
-    halo, (images, _, channels) = where.halo, grad.shape
+    halo, k, (images, _, channels) = where.halo, size, grad.shape
     side = halo.shape[1] - k + 1
     step = side if side > 2 else 1
     reach = k + step - 1

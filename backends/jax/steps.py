@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import Array
+from jax.ad_checkpoint import checkpoint_name
 from jax.lax import scan
 
 import spec
@@ -18,6 +19,13 @@ from backends.jax.layout import permuted
 
 SCANNED = 4
 """Blocks of one shape from which on they run as a scan: XLA compiles its body once."""
+
+CONVOLVED = "what a depthwise convolution gives"
+PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
+    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    jax.checkpoint_policies.save_only_these_names(CONVOLVED),
+)
+"""What a scan keeps of its blocks for the backward pass; XLA would keep all between, some of it in float32."""
 
 
 def wide(x: Array) -> Array:
@@ -73,7 +81,8 @@ class DepthwiseConv(Step):
     bias: nnx.Param
 
     def __call__(self, sites: Any) -> Any:
-        return sites.depthwise_conv(self.weight[...].astype(sites.dtype), self.bias[...].astype(sites.dtype))
+        weight, bias = self.weight[...].astype(sites.dtype), self.bias[...].astype(sites.dtype)
+        return sites.depthwise_conv(weight, bias).map(lambda x: checkpoint_name(x, CONVOLVED))
 
 
 class LayerNorm(Step):
@@ -217,6 +226,8 @@ def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
         params, scale = layer
         return nnx.merge(graph, params)(sites.map(lambda _: x), Call(), scale).x, None
 
+    if scans and not call.remat and call.platform != "cpu":
+        apply = jax.checkpoint(apply, policy=PRODUCTS, prevent_cse=not loops)
     if call.remat:
         apply = jax.checkpoint(apply, prevent_cse=not (scans and loops))  # a loop keeps XLA from undoing it
     if scans:

@@ -1,12 +1,13 @@
-"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites are read and written.
+"""The depthwise convolution on visible patches for TPUs, in Pallas: only visible sites leave memory or enter it.
 
 x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each. On the
 chip they lie on a canvas of zeros, one image and LANES channels at a time: site (row, column) in row
-`row * width + column`, where `width` leaves one border between the end of a row and the next.
+`row * width + column`, where `width` leaves one border between the end of a row and the next. XLA does
+not cut a kernel up for several devices: they call it in `shard_map`, as `update.py` does.
 """
 
 from collections.abc import Callable
-from functools import partial
+from math import isqrt
 from typing import Any, Protocol
 
 import jax
@@ -32,29 +33,28 @@ class Where(Protocol):
         """N G_h G_w; only its shape is read."""
 
 
-@jax.jit  # traced once a shape, on every platform
 def conv(x: Array, weight: Array, where: Where) -> Array:
     """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
     It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
     """
     plan = _plan(x, where, len(weight))
-    y, taps = jax.ShapeDtypeStruct(x.shape, x.dtype), weight[:, :, 0].astype(jnp.float32)
-    return plan.call(_conv_kernel, [plan.sites(), plan.taps()], plan.sites(), y)(plan.corners(where.kept), x, taps)
+    call = plan.call(_conv_kernel, [plan.sites(), plan.taps()], plan.sites(), jax.ShapeDtypeStruct(x.shape, x.dtype))
+    return call(plan.corners(where.kept), x, weight[:, :, 0].astype(jnp.float32))
 
 
-@partial(jax.jit, static_argnums=0)
-def weight_gradient(size: int, x: Array, grad: Array, where: Where) -> Array:
-    """dw (k, k, 1, C) in the dtype of x, added up in float32: at each offset, x there times grad."""
+def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
+    """dw (k, k, 1, C) in the dtype of x: at each offset, x there times grad, summed over sites in float32."""
     plan = _plan(x, where, size)
-    shape, sites = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32), plan.sites()
-    dw = plan.call(_gradient_kernel, [sites, sites], plan.taps(), shape)(plan.corners(where.kept), x, grad)
-    return dw[:, :, None].astype(x.dtype)
+    dw = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32)
+    call = plan.call(_gradient_kernel, [plan.sites(), plan.sites()], plan.taps(), dw)
+    return call(plan.corners(where.kept), x, grad)[:, :, None].astype(x.dtype)
 
 
 def _plan(x: Array, where: Where, size: int) -> Plan:
+    (images, sites, channels), visible = x.shape, where.kept.shape[1]
     _, rows, columns = where.slot.shape
-    return Plan.of(x, where.kept, (rows, columns), size)
+    return Plan(images, channels, visible, isqrt(sites // visible), (rows, columns), size, x.dtype.itemsize)
 
 
 def _conv_kernel(plan: Plan, corners: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from math import isqrt
 from typing import Any, NamedTuple
 
 import jax
@@ -31,12 +30,6 @@ class Plan(NamedTuple):
     grid: tuple[int, int]  # G_h G_w
     size: int  # k
     itemsize: int  # bytes of an entry of x
-
-    @classmethod
-    def of(cls, x: Array, kept: Array, grid: tuple[int, int], size: int) -> "Plan":
-        """That for x (N, S, C), kept (N, K) and a kernel of size x size."""
-        (images, sites, channels), visible = x.shape, kept.shape[1]
-        return cls(images, channels, visible, isqrt(sites // visible), grid, size, x.dtype.itemsize)
 
     @property
     def area(self) -> int:
@@ -88,10 +81,9 @@ class Plan(NamedTuple):
             out_specs=output,
             scratch_shapes=[pltpu.VMEM((rows, LANES), jnp.float32) for rows in (self.canvas, self.rows)],
         )
-        blocks = (
-            4 * self.block * _up(self.rows, SUBLANES) * self.itemsize
-        )  # of two arrays, each with the next under way
-        memory = LANES * (4 * (self.canvas + self.rows) + blocks) + SPARE
+        two = 2 * self.block * _up(self.rows, SUBLANES) * self.itemsize  # x and y, or x and grad
+        scratch = 4 * (self.canvas + self.rows)
+        memory = LANES * (scratch + 2 * two) + SPARE  # the next blocks arrive meanwhile
         params = pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=max(VMEM, memory))
         function = partial(kernel, self)
         return pl.pallas_call(
