@@ -16,7 +16,8 @@ from parity_tests.test_training import COLOUR, DROPPING, ONCE, RECIPES, Optimize
 if "jax" not in backends.installed():
     pytest.skip("jax is not installed", allow_module_level=True)
 
-from backends.jax import Trainer, steps
+from backends.jax import Trainer, steps, update
+from backends.jax.sites import ENGINES
 
 DEPTH = steps.SCANNED
 SMALL = {"depths": (1, DEPTH), "dims": (8, 8), "stem_stride": 2}
@@ -66,6 +67,16 @@ def bound(label: str) -> float:
 @pytest.mark.parametrize(("label", "remat"), [*((label, False) for label in DEEP), ("autoencoder", True)])
 def test_a_scanned_stage_is_updated_as_the_oracle_does(label: str, remat: bool) -> None:
     assert gap(label, remat=remat) <= bound(label)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("label", DEEP)
+def test_a_stage_as_accelerators_run_it_is_updated_as_the_oracle_does(
+    label: str, engine: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Loops in the masked form too, and blocks that keep products and convolutions only."""
+    monkeypatch.setattr(update.Update, "platform", property(lambda self: "gpu", lambda self, name: None), raising=False)
+    assert gap(label, engine=engine) <= bound(label)
 
 
 def test_a_wrong_order_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
