@@ -8,6 +8,7 @@ import pytest
 import backends
 import spec
 from backends.protocol import Batch, Optimizer
+from benchmarks import tpu
 from parity_tests.tolerances import FLOPS
 from train.__main__ import main
 
@@ -60,6 +61,19 @@ def test_visible_costs_a_tpu_less_than_masked() -> None:
     print("", f"masked: {masked}", f"visible: {visible}", sep="\n")
     assert visible.flops < masked.flops
     assert visible.temporary < masked.temporary
+    assert visible.bytes < masked.bytes
+
+
+@pytest.mark.aot
+@pytest.mark.skipif(not find_spec("libtpu"), reason="libtpu is not installed (make aot)")
+def test_the_encoder_costs_a_tpu_its_share_of_patches() -> None:
+    """The gradient of atto's encoder, 64 images of which 19 of 49 patches are seen; 19/49 is 0.39."""
+    options = {"part": "encoder", "dtype": "bfloat16", "remat": False}
+    model = spec.fcmae("convnextv2_atto")
+    masked, visible = (tpu.measure(model, "v5e:2x2", 64, engine, **options) for engine in tpu.ENGINES)
+    assert visible.flops <= 0.45 * masked.flops
+    assert visible.temporary <= 0.5 * masked.temporary
+    assert visible.bytes <= 0.6 * masked.bytes
 
 
 @pytest.mark.parametrize(
