@@ -226,10 +226,10 @@ def _blocks(blocks: Sequence[Residual], sites: Any, call: Call) -> Any:
         params, scale = layer
         return nnx.merge(graph, params)(sites.map(lambda _: x), Call(), scale).x, None
 
-    if scans and not call.remat and call.platform != "cpu":
-        apply = jax.checkpoint(apply, policy=PRODUCTS, prevent_cse=not loops)
     if call.remat:
         apply = jax.checkpoint(apply, prevent_cse=not (scans and loops))  # a loop keeps XLA from undoing it
+    elif scans and call.platform != "cpu":
+        apply = jax.checkpoint(apply, policy=PRODUCTS, prevent_cse=False)
     if scans:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         x, _ = scan(apply, sites.x, stacked, unroll=1 if loops else len(blocks))
