@@ -55,6 +55,12 @@ class State:
     ema: Arrays = field(default_factory=dict)
     t: int = 0  # updates made
 
+    @classmethod
+    def unmoved(cls, params: Arrays, ema: Arrays | None = None) -> "State":
+        """That before the first update: moments of zero, and the parameters for their average unless one is given."""
+        zeros = {name: np.zeros_like(array) for name, array in params.items()}
+        return cls(params, zeros, zeros, params if ema is None else ema)
+
 
 class Cluster(Protocol):
     """The processes that train one model, each with as many devices; usually one process with one.

@@ -20,17 +20,16 @@ def measure(
     """Compile the gradient for the first device of a topology; BackendError where that is unknown or too small."""
     import jax
     import jax.numpy as jnp
-    from flax import nnx
     from jax.sharding import SingleDeviceSharding
 
     from backends.jax import aot, door
-    from backends.jax.layout import permuted
+    from backends.jax.layout import shapes
     from backends.jax.steps import Call
 
     device = aot.devices(topology)[0]
     shape = partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(device))
-    graph = nnx.graphdef(nnx.eval_shape(partial(door.empty, model, dtype)))
-    params = {name: shape(permuted(param).shape, jnp.float32) for name, param in spec.parameters(model).items()}
+    graph = door.graph(model, dtype)
+    params = {name: shape(size, jnp.float32) for name, size in shapes(model).items()}
     images = shape((batch_size, *model.image_size, model.encoder.in_chans), dtype)
     mask = shape((batch_size, *model.grid), jnp.uint8)
     visible = spec.visible_patches(model)

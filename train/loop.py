@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
 
-import numpy as np
-
 import backends
 import spec
-from backends.protocol import Arrays, Backend, Cluster, State, Trainer
+from backends.protocol import Backend, Cluster, State, Trainer
 from train import report
 from train.check import check_engine
 from train.command.config import Config
@@ -68,7 +66,7 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster, signa
         trainer.restore(found.state)
         say(f"going on from {found.path}")
     elif first:
-        trainer.restore(_unmoved(first))
+        trainer.restore(State.unmoved(first))
     try:
         return Run(config, task, schedule, trainer, cluster, own, signals).go(start, stop)
     finally:
@@ -78,12 +76,6 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster, signa
 
 def _silent(line: str) -> None:
     """What another process says."""
-
-
-def _unmoved(params: Arrays) -> State:
-    """A state of given parameters before the first update."""
-    zeros = {name: np.zeros_like(array) for name, array in params.items()}
-    return State(params, zeros, zeros, params)
 
 
 def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> Trainer:

@@ -9,7 +9,6 @@ import re
 import time
 from collections.abc import Sequence
 from functools import partial
-from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -23,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 import spec
 from backends.door import choose_engine, visible_patches
 from backends.jax import door
+from backends.jax.depthwise import TPUS
 from backends.jax.flops import repeats
 from backends.jax.sites import ENGINES
 from backends.jax.update import DATA, Moments, Named, Update
@@ -61,7 +61,7 @@ def devices(topology: str) -> list[Any]:
         if not count.isdecimal() or not 0 < int(count) <= len(there):
             raise BackendError(f"aot: {topology!r}: this process sees {len(there)} CPU devices")
         return there[: int(count)]
-    if find_spec("libtpu") is None and "TPU_LIBRARY_PATH" not in os.environ:
+    if not TPUS:
         raise BackendError("aot: needs libtpu, which compiles for TPUs and needs none; pip install 'twinnext[aot]'")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)

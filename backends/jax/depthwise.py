@@ -32,6 +32,11 @@ class Neighbours(NamedTuple):
     slot: Array  # N G_h G_w, as `Layout.slot`
 
 
+def side_of(x: Array, visible: int) -> int:
+    """P, the sites along a patch, of x (N, K * P * P, C)."""
+    return math.isqrt(x.shape[1] // visible)
+
+
 def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
     """The visible sites (N, K * P * P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
     images, height, _, channels = grid.shape
@@ -44,9 +49,9 @@ def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
 
 def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Array:
     """Visible sites (N, K * P * P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-    images, sites, channels = x.shape
+    images, _, channels = x.shape
     rows, columns = slot.shape[1:]
-    side = math.isqrt(sites // visible)
+    side = side_of(x, visible)
     slot = slot.reshape(images, -1)
     every = _taken(x.reshape(images, visible, side, side, channels), jnp.minimum(slot, visible - 1))
     every = jnp.where((slot < visible)[:, :, None, None, None], every, jnp.asarray(empty, x.dtype))

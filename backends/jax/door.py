@@ -42,6 +42,11 @@ def empty(model: spec.Model, dtype: str) -> Net:
     return Classifier(model, dtype) if isinstance(model, spec.Classifier) else FCMAE(model, dtype)
 
 
+def graph(model: spec.Model, dtype: str) -> nnx.GraphDef:
+    """The definition of the module of a model, without its arrays."""
+    return nnx.graphdef(nnx.eval_shape(partial(empty, model, dtype)))
+
+
 def place(device: str | None) -> jax.Device:
     """The device of a name such as "cpu", "gpu" or "gpu:1", the best by default; BackendError where it is not."""
     kind, _, index = (device or "").partition(":")

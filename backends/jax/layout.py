@@ -20,6 +20,11 @@ def permuted(array: spec.Array) -> spec.Array:
     return spec.Array(axes, shape, array.init, array.decays)
 
 
+def shapes(model: spec.Model) -> dict[str, tuple[int, ...]]:
+    """The shape of every parameter of a model in flax's layout."""
+    return {name: permuted(param).shape for name, param in spec.parameters(model).items()}
+
+
 def to_flax(array: spec.Array, value: np.ndarray) -> np.ndarray:
     """A canonical value in flax's layout."""
     return np.transpose(value, [array.axes.index(axis) for axis in ORDER[array.axes]])

@@ -57,9 +57,7 @@ class Trainer:
         self._loss = jax.jit(self.viewer.loss)
         self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
         self.state: Moments
-        params = initial_arrays(model, seed)
-        zeros = {name: np.zeros_like(array) for name, array in params.items()}
-        self._set(State(params, zeros, zeros, params))
+        self._set(State.unmoved(initial_arrays(model, seed)))
 
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Array]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""

@@ -8,13 +8,11 @@ rows on every device, so the mean of the devices' means is the mean.
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import nnx
 from jax import Array, lax
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
@@ -23,7 +21,7 @@ import spec
 from backends import scales
 from backends.jax import door
 from backends.jax.fcmae import masked_loss
-from backends.jax.layout import permuted
+from backends.jax.layout import shapes
 from backends.protocol import Dtype, Optimizer
 
 DATA = "data"
@@ -60,8 +58,8 @@ class Update:
         self.mean, self.std, self.remat = mean, std, remat
         self.platform = mesh.devices.flat[0].platform
         self.kind = jnp.float64 if dtype == "float64" else jnp.float32
-        self.graph = nnx.graphdef(nnx.eval_shape(partial(door.empty, model, dtype)))
-        self.shapes = {name: permuted(param).shape for name, param in spec.parameters(model).items()}
+        self.graph = door.graph(model, dtype)
+        self.shapes = shapes(model)
         self.axes = {name: _split_axis(shape, mesh.size) if shard else None for name, shape in self.shapes.items()}
         self.specs = {name: _spec(axis) for name, axis in self.axes.items()}
         self.adam = optax.scale_by_adam(*optimizer.betas, optimizer.eps)

@@ -73,4 +73,4 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 
 def test_such_a_folder_would_be_seen() -> None:
     assert MACHINE.search("cd " + "/".join(("", "home", "someone")))
-    assert not MACHINE.search("see https://example.org/home/page or runs/work/x")
+    assert not MACHINE.search("see https://example.org/home/page or " + "/".join(("runs", "work", "x")))

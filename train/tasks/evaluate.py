@@ -3,8 +3,6 @@
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
-
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
@@ -71,8 +69,7 @@ def untrained(
         cluster=cluster,
         shard=config.shard,
     )
-    zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
-    trainer.restore(State(arrays, zeros, zeros, ema))
+    trainer.restore(State.unmoved(arrays, ema))
     return trainer
 
 

@@ -8,7 +8,7 @@ not cut a kernel up for several devices: they call it in `shard_map`, as `update
 
 from collections.abc import Callable
 from math import isqrt
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -17,23 +17,14 @@ from jax.experimental import pallas as pl
 
 from backends.jax.kernels.plan import LANES, Plan
 
+if TYPE_CHECKING:
+    from backends.jax.depthwise import Neighbours
+
 Corner = Callable[[Array], Array]
 """The row of the canvas where the windows of an image's patch, one of its K, begin."""
 
 
-class Where(Protocol):
-    """Where the visible patches lie, as `backends.jax.depthwise.Neighbours` says it."""
-
-    @property
-    def kept(self) -> Array:
-        """N K: their numbers in the grid."""
-
-    @property
-    def slot(self) -> Array:
-        """N G_h G_w; only its shape is read."""
-
-
-def conv(x: Array, weight: Array, where: Where) -> Array:
+def conv(x: Array, weight: Array, where: "Neighbours") -> Array:
     """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
     It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
@@ -43,7 +34,7 @@ def conv(x: Array, weight: Array, where: Where) -> Array:
     return call(plan.corners(where.kept), x, weight[:, :, 0].astype(jnp.float32))
 
 
-def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
+def weight_gradient(x: Array, grad: Array, where: "Neighbours", size: int) -> Array:
     """dw (k, k, 1, C) in the dtype of x: at each offset, x there times grad, summed over sites in float32."""
     plan = _plan(x, where, size)
     dw = jax.ShapeDtypeStruct((size, size, x.shape[-1]), jnp.float32)
@@ -51,7 +42,7 @@ def weight_gradient(x: Array, grad: Array, where: Where, size: int) -> Array:
     return call(plan.corners(where.kept), x, grad)[:, :, None].astype(x.dtype)
 
 
-def _plan(x: Array, where: Where, size: int) -> Plan:
+def _plan(x: Array, where: "Neighbours", size: int) -> Plan:
     (images, sites, channels), visible = x.shape, where.kept.shape[1]
     _, rows, columns = where.slot.shape
     return Plan(images, channels, visible, isqrt(sites // visible), (rows, columns), size, x.dtype.itemsize)

@@ -4,14 +4,13 @@ Pointwise work, norms and 2x2 convolutions stay inside the patches. Only the dep
 convolution looks outside, through a halo: each patch with a border of its neighbours' sites.
 """
 
-import math
 from collections.abc import Callable
 
 import jax.numpy as jnp
 from jax import Array
 
 import spec
-from backends.jax.depthwise import Neighbours, gather, scatter, visible_conv
+from backends.jax.depthwise import Neighbours, gather, scatter, side_of, visible_conv
 from backends.jax.norm import safe_norm
 from backends.jax.sites.masked import Masked
 from backends.jax.steps import wide
@@ -105,7 +104,7 @@ class Visible:
     def patch_conv(self, weight: Array, bias: Array) -> "Visible":
         n, _, channels = self.x.shape
         size, _, _, out = weight.shape
-        cells = self._side() // size
+        cells = side_of(self.x, self.layout.visible) // size
         windows = self.x.reshape(n, -1, cells, size, cells, size, channels).swapaxes(3, 4)
         matrix = weight.reshape(-1, out)  # (kh kw in), out
         return Visible(windows.reshape(n, -1, len(matrix)) @ matrix + bias, self.layout)
@@ -117,11 +116,7 @@ class Visible:
 
     def _halo(self, size: int) -> Array:
         """The halo for a kernel of this size, once a stage."""
-        return self.layout.halo(self._side(), size // 2) if self.halo is None else self.halo
-
-    def _side(self) -> int:
-        """P, the sites along a patch."""
-        return math.isqrt(self.x.shape[1] // self.layout.visible)
+        return self.layout.halo(side_of(self.x, self.layout.visible), size // 2) if self.halo is None else self.halo
 
     def spatial_norm(self, scope: str) -> Array:
         """L2 norm of each channel over the visible sites: (N, 1, C), or (1, 1, C) over the batch."""
