@@ -14,7 +14,7 @@ from PIL import Image
 
 import spec
 from backends.protocol import Batch
-from backends.streams import Stream
+from backends.rng import Stream
 from benchmarks import roofline
 from benchmarks.peaks import PUBLISHED
 from benchmarks.photographs import CLASSES, Photographs

@@ -105,16 +105,16 @@ def _jax(engine: str) -> dict[str, int]:
     import jax
     from flax import nnx
 
-    from backends.jax import door
+    from backends.jax import api
 
-    net, (_, batch) = door.build(MODEL, device="cpu"), inputs(JOB, MODEL)
+    net, (_, batch) = api.build(MODEL, device="cpu"), inputs(JOB, MODEL)
     graph = nnx.graphdef(net)
 
     def loss(params: Any, images: Any, mask: Any) -> Any:
-        return door.bind(graph, params)(images, mask, engine=engine)["loss"]
+        return api.bind(graph, params)(images, mask, engine=engine)["loss"]
 
     with jax.default_device(jax.devices("cpu")[0]):
-        compiled = jax.jit(jax.grad(loss)).lower(door.flat(net), batch["images"], batch["mask"]).compile()
+        compiled = jax.jit(jax.grad(loss)).lower(api.flat(net), batch["images"], batch["mask"]).compile()
     costs: Any = compiled.cost_analysis()
     sizes: Any = compiled.memory_analysis()
     return {

@@ -35,7 +35,7 @@ def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: 
     """One step under the tracker. Moments and average are as large as the parameters each; AdamW adds nothing."""
     import torch
 
-    from backends.torch.fcmae import FCMAE
+    from backends.torch.model import FCMAE
 
     with torch.device("meta"):
         net = FCMAE(model, getattr(torch, dtype))

@@ -22,26 +22,26 @@ def measure(
     import jax.numpy as jnp
     from jax.sharding import SingleDeviceSharding
 
-    from backends.jax import aot, door
+    from backends.jax import aot, api
     from backends.jax.layout import shapes
     from backends.jax.steps import Call
 
     device = aot.devices(topology)[0]
     shape = partial(jax.ShapeDtypeStruct, sharding=SingleDeviceSharding(device))
-    graph = door.graph(model, dtype)
+    graph = api.graph(model, dtype)
     params = {name: shape(size, jnp.float32) for name, size in shapes(model).items()}
     images = shape((batch_size, *model.image_size, model.encoder.in_chans), dtype)
     mask = shape((batch_size, *model.grid), jnp.uint8)
     visible = spec.visible_patches(model)
 
     def loss(params: Any, images: Any, mask: Any) -> Any:
-        net, options = door.bind(graph, params), {"engine": engine, "visible": visible}
+        net, options = api.bind(graph, params), {"engine": engine, "visible": visible}
         if part == "fcmae":
             return net(images, mask, platform=device.platform, remat=remat, **options)["loss"]
         call = Call(platform=device.platform, remat=remat)
         return net.encode(images, mask, call, **options).grid().astype(jnp.float32).sum()
 
-    with door.precision(dtype):
+    with api.precision(dtype):
         return aot.price([(1, jax.jit(jax.grad(loss)).trace(params, images, mask))], device.platform)
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from backends.protocol import Batch, Optimizer, Trainer
+from backends.protocol import Batch, Optimizer, Trainer, TrainerOptions
 
 
 def main() -> None:
@@ -64,8 +64,8 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        options = {"dtype": job["dtype"], "engine": job["engine"], "compile": job["compiled"]}
-        trainer = backend.Trainer(model, Optimizer(), device=device, **options)
+        options = TrainerOptions(dtype=job["dtype"], engine=job["engine"], device=device, compile=job["compiled"])
+        trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
     images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
@@ -122,23 +122,24 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     from flax import nnx
 
     from backends import jax as backend
-    from backends.jax import door
+    from backends.jax import api
 
     dtype = job["dtype"]
     if job["what"] == "step":
-        trainer = backend.Trainer(model, Optimizer(), dtype=dtype, engine=job["engine"], device=job["device"])
+        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"])
+        trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _jax_memory()
-    with door.precision(dtype):
-        net = door.build(model, dtype=dtype, device=job["device"])
-        graph, params = nnx.graphdef(net), door.flat(net)
+    with api.precision(dtype):
+        net = api.build(model, dtype=dtype, device=job["device"])
+        graph, params = nnx.graphdef(net), api.flat(net)
         images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
 
     def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away
-        return part_of(door.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
+        return part_of(api.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
 
     @cache
     def compiled() -> Any:
-        with door.precision(dtype):
+        with api.precision(dtype):
             function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
             return function.lower(params, images, mask).compile()
 

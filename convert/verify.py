@@ -68,7 +68,7 @@ def _run(checkpoint: Checkpoint, backend: str, seed: int) -> dict[str, np.ndarra
     if isinstance(model, FCMAE):
         ranks = np.stack([rng.permutation(GRID[0] * GRID[1]) for _ in range(IMAGES)])
         mask = (ranks >= VISIBLE).astype(np.uint8).reshape(IMAGES, *GRID)
-    return framework.forward(m, images, mask, taps=True)
+    return framework.forward(m, images, mask, intermediates=True)
 
 
 def _layers(checkpoint: Checkpoint) -> list[str]:

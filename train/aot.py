@@ -24,14 +24,5 @@ def run(config: Config) -> None:
         f"{config.aot}: {len(devices)} devices of kind {devices[0].device_kind}, {config.batch_size} images each,"
         f" {config.effective_batch:,} an update, {config.precision}, compiling ..."
     )
-    update = aot.update(
-        task.model,
-        task.optimizer,
-        devices,
-        config.precision,
-        config.mean,
-        config.std,
-        shard=config.shard,
-        remat=config.grad_checkpointing,
-    )
-    print(aot.cost(update, row, config.batch_size, config.update_freq, config.engine))
+    step = aot.train_step(task.model, task.optimizer, devices, config.trainer_options())
+    print(aot.cost(step, row, config.batch_size, config.update_freq))

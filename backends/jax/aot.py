@@ -20,13 +20,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends.door import choose_engine, visible_patches
-from backends.jax import door
+from backends.api import choose_engine, visible_patches
+from backends.jax import api
 from backends.jax.depthwise import TPUS
 from backends.jax.flops import repeats
 from backends.jax.sites import ENGINES
-from backends.jax.update import DATA, Moments, Named, Update
-from backends.protocol import BackendError, Batch, Dtype, Engine, Optimizer
+from backends.jax.update import DATA, Named, TrainState, TrainStep
+from backends.protocol import BackendError, Batch, Optimizer, TrainerOptions
 
 QUIET = {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "TPU_ACCELERATOR_TYPE": "v5litepod-1"}
 """Keeps libtpu from looking for the machine it is on."""
@@ -71,31 +71,26 @@ def devices(topology: str) -> list[Any]:
         raise BackendError(f"aot: {topology!r}: {_line(error)}; name one such as v5e:4x4, v4:2x2x1, v6e:2x2") from None
 
 
-def update(
+def train_step(
     model: spec.Model,
     optimizer: Optimizer,
     devices: Sequence[Any],
-    dtype: Dtype,
-    mean: tuple[float, ...],
-    std: tuple[float, ...],
-    *,
-    shard: bool,
-    remat: bool,
-) -> Update:
-    """The update of a trainer on these devices."""
-    return Update(model, optimizer, Mesh(np.array(devices), (DATA,)), dtype, mean, std, shard=shard, remat=remat)
+    options: TrainerOptions,
+) -> TrainStep:
+    """The training step on these devices."""
+    return TrainStep(model, optimizer, options, Mesh(np.array(devices), (DATA,)))
 
 
-def cost(update: Update, row: Batch, rows: int, many: int, engine: Engine | None) -> Cost:
+def cost(step: TrainStep, row: Batch, rows: int, many: int) -> Cost:
     """Compile an update of `many` micro-batches of `rows` rows a device; BackendError where it does not fit.
 
     row: one row of a batch, (1, ...) each.
     """
-    visible = visible_patches(row.get("mask"), row["images"], update.model.encoder.patch_size)
-    options = {"engine": choose_engine(engine, ENGINES, row.get("mask"), visible), "visible": visible}
-    with door.precision(update.dtype):
-        batch = {name: _rows(update, rows * update.mesh.size, np.asarray(value)) for name, value in row.items()}
-        return price(_programs(update, batch, many, options), update.platform)
+    visible = visible_patches(row.get("mask"), row["images"], step.model.encoder.patch_size)
+    options = {"engine": choose_engine(step.options.engine, ENGINES, row.get("mask"), visible), "visible": visible}
+    with api.precision(step.options.dtype):
+        batch = {name: _rows(step, rows * step.mesh.size, np.asarray(value)) for name, value in row.items()}
+        return price(_programs(step, batch, many, options), step.platform)
 
 
 def price(programs: Sequence[tuple[int, Any]], platform: str) -> Cost:
@@ -116,19 +111,19 @@ def price(programs: Sequence[tuple[int, Any]], platform: str) -> Cost:
     return Cost(flops, moved, held, temporary, seconds, repeated > 0)
 
 
-def _programs(update: Update, batch: Named, many: int, options: dict[str, Any]) -> list[tuple[int, Any]]:
+def _programs(step: TrainStep, batch: Named, many: int, options: dict[str, Any]) -> list[tuple[int, Any]]:
     """What an update runs, traced, and how often."""
-    state, lr = _state(update), jax.ShapeDtypeStruct((), update.kind)
+    state, lr = _state(step), jax.ShapeDtypeStruct((), step.kind)
     if many == 1:
-        step = jax.jit(partial(update.update, **options), donate_argnums=0)
-        return [(1, step.trace(state, batch, lr))]
+        compiled = jax.jit(partial(step.update, **options), donate_argnums=0)
+        return [(1, compiled.trace(state, batch, lr))]
     total = (lr, state.params)
 
-    def add(state: Moments, total: Any, batch: Named) -> Any:
-        return update.accumulate(state.params, total, batch, 1 / many, **options)
+    def add(state: TrainState, total: Any, batch: Named) -> Any:
+        return step.accumulate(state.params, total, batch, 1 / many, **options)
 
     adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and average wait beside it
-    applying = jax.jit(update.apply, donate_argnums=0)
+    applying = jax.jit(step.apply, donate_argnums=0)
     return [(many, adding.trace(state, total, batch)), (1, applying.trace(state, state.params, lr))]
 
 
@@ -145,16 +140,16 @@ def _compile(lowered: Any) -> tuple[Any, float]:
         raise BackendError(f"aot: does not fit: it would use {used[1]} of {used[2]} on each device") from None
 
 
-def _state(update: Update) -> Moments:
+def _state(step: TrainStep) -> TrainState:
     """The shapes of a state, and where its arrays would lie."""
-    where = update.shardings()
-    named = {name: _shape(update.shapes[name], update.kind, place) for name, place in where.params.items()}
+    where = step.shardings()
+    named = {name: _shape(step.shapes[name], step.kind, place) for name, place in where.params.items()}
     adam = optax.ScaleByAdamState(_shape((), jnp.int32, where.adam.count), named, named)
-    return Moments(named, adam, named if where.ema else {})
+    return TrainState(named, adam, named if where.ema else {})
 
 
-def _rows(update: Update, count: int, row: np.ndarray) -> Any:
-    return _shape((count, *row.shape[1:]), row.dtype, NamedSharding(update.mesh, P(DATA)))
+def _rows(step: TrainStep, count: int, row: np.ndarray) -> Any:
+    return _shape((count, *row.shape[1:]), row.dtype, NamedSharding(step.mesh, P(DATA)))
 
 
 def _shape(shape: tuple[int, ...], dtype: Any, where: NamedSharding) -> Any:

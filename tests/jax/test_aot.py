@@ -1,5 +1,6 @@
 """`--aot`: the step of a command, compiled for devices that are elsewhere, and what is refused."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 import backends
 import spec
-from backends.protocol import Batch, Optimizer
+from backends.protocol import Batch, Optimizer, TrainerOptions
 from benchmarks import tpu
 from parity_tests.tolerances import FLOPS
 from train.__main__ import main
@@ -18,7 +19,7 @@ if "jax" not in backends.installed():
 import jax
 import jax.numpy as jnp
 
-from backends.jax import aot, door, steps
+from backends.jax import aot, api, steps
 from backends.jax.flops import repeats
 
 LIBTPU = [pytest.mark.aot, pytest.mark.skipif(not find_spec("libtpu"), reason="libtpu is not installed (make aot)")]
@@ -28,20 +29,20 @@ TINY = "--backend jax --model none --dims 8 8 --patch_size 4 --input_size 8 --ba
 def test_a_loop_counts_as_often_as_it_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks in a loop are said to cost what XLA counts of them side by side."""
     model = spec.fcmae(depths=(1, 4), dims=(8, 256), decoder_dim=8, patch_size=4, image_size=16, mask_ratio=0.75)
-    update = aot.update(model, Optimizer(), aot.devices("cpu:1"), "float32", (0.0,), (1.0,), shard=False, remat=False)
+    step = aot.train_step(model, Optimizer(), aot.devices("cpu:1"), TrainerOptions(engine="visible"))
     mask = np.ones((1, 4, 4), np.uint8)
     mask[:, :2, :2] = 0
     row = Batch(images=np.zeros((1, 16, 16, 3), np.uint8), mask=mask)
-    loops = aot.cost(update, row, 8, 1, "visible")
+    loops = aot.cost(step, row, 8, 1)
     monkeypatch.setattr(steps, "SCANNED", 99)
-    unrolled = aot.cost(update, row, 8, 1, "visible")
+    unrolled = aot.cost(step, row, 8, 1)
     assert loops.loops
     assert abs(loops.flops / unrolled.flops - 1) < FLOPS
 
 
 def test_the_step_is_that_of_the_platform_it_is_compiled_for() -> None:
     """On CPU the blocks of the masked form lie side by side, where XLA's convolution is slow in a loop."""
-    net = door.empty(spec.classifier(depths=(1, 4), dims=(8, 8), num_classes=2, patch_size=4), "float32")
+    net = api.empty(spec.classifier(depths=(1, 4), dims=(8, 8), num_classes=2, patch_size=4), "float32")
     shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
     for platform, loops in (("cpu", False), ("tpu", True)):
         traced = jax.make_jaxpr(lambda images, platform=platform: net(images, platform=platform))(shape)
@@ -54,10 +55,13 @@ def test_visible_costs_a_tpu_less_than_masked() -> None:
     """The whole step of atto, decoder and optimizer included, 64 images of which 19 of 49 patches are seen."""
     model = spec.fcmae("convnextv2_atto")
     devices = aot.devices("v5e:2x2")[:1]
-    update = aot.update(model, Optimizer(), devices, "bfloat16", (0.5,) * 3, (0.2,) * 3, shard=False, remat=False)
+    options = TrainerOptions(dtype="bfloat16", mean=(0.5,) * 3, std=(0.2,) * 3)
     mask = (np.arange(49) >= spec.visible_patches(model)).reshape(1, 7, 7).astype(np.uint8)
     row = Batch(images=np.zeros((1, 224, 224, 3), np.uint8), mask=mask)
-    masked, visible = (aot.cost(update, row, 64, 1, engine) for engine in ("masked", "visible"))
+    steps = [
+        aot.train_step(model, Optimizer(), devices, replace(options, engine=engine)) for engine in ("masked", "visible")
+    ]
+    masked, visible = (aot.cost(step, row, 64, 1) for step in steps)
     print("", f"masked: {masked}", f"visible: {visible}", sep="\n")
     assert visible.flops < masked.flops
     assert visible.temporary < masked.temporary

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.streams import Stream
+from backends.rng import Stream
 from tests.train.images import pixels, tree
 from train.data.feed import read
 from train.data.folder import Folder

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from backends.streams import Stream
+from backends.rng import Stream
 from tests.train.images import encoded, pixels
 from train.data.decode import decode
 from train.data.transforms import CropAndFlip, Draws, centre_crop, crop_box, resize

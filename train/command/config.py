@@ -12,6 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from backends.protocol import TrainerOptions
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
@@ -247,6 +248,20 @@ class Config(
     def peak_lr(self) -> float:
         """The learning rate after warm-up: linear in the effective batch unless given outright."""
         return self.blr * self.effective_batch / 256 if self.lr is None else self.lr
+
+    def trainer_options(self) -> TrainerOptions:
+        """How the backend's trainer computes."""
+        return TrainerOptions(
+            seed=self.seed,
+            dtype=self.precision,
+            engine=self.engine,
+            mean=self.mean,
+            std=self.std,
+            device=self.device,
+            shard=self.shard,
+            remat=self.grad_checkpointing,
+            compile=self.compile,
+        )
 
     @property
     def run_dir(self) -> Path:

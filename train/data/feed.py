@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from backends.protocol import Batch
-from backends.streams import Stream, words
+from backends.rng import Stream, words
 from train.data.decode import BrokenImage, Least, decode
 from train.data.sources import Source
 from train.data.transforms import Draws

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from backends.streams import Stream, words
+from backends.rng import Stream, words
 
 
 def random_masks(seed: int, positions: np.ndarray, grid: tuple[int, int], visible: int) -> np.ndarray:

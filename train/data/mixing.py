@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from backends.streams import Stream, uniform, words
+from backends.rng import Stream, uniform, words
 from train.data.transforms import Draws
 
 PAIRS = 256  # tries at a beta variate: of shape 1 every second is accepted, of shape 2 every sixth

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends.streams import Stream, uniform, words
+from backends.rng import Stream, uniform, words
 
 
 def keep_paths(seed: int, positions: np.ndarray, rates: Sequence[float]) -> np.ndarray:

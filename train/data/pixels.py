@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from backends.streams import Stream, normal, words
+from backends.rng import Stream, normal, words
 from train.data.transforms import TRIES, Draws
 
 AREA = (0.02, 1 / 3)  # of a box, as a share of the image's

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from backends.streams import Stream, words
+from backends.rng import Stream, words
 from train.data.sources import Item, Source
 from train.errors import TrainError
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from backends.streams import Stream, uniform, words
+from backends.rng import Stream, uniform, words
 from train.data.decode import Least
 
 TRIES = 10

@@ -38,7 +38,9 @@ class Score:
 
     def read(self, cluster: Cluster) -> dict[str, float]:
         """acc1 and acc5 in per cent, and the mean cross-entropy val_loss, of the rows that all processes saw."""
-        images, first, among, loss = cluster.total(np.array([self.images, self.first, self.among, self.loss])).tolist()
+        images, first, among, loss = cluster.all_reduce_sum(
+            np.array([self.images, self.first, self.among, self.loss])
+        ).tolist()
         count = max(images, 1)
         return {"acc1": 100 * first / count, "acc5": 100 * among / count, "val_loss": loss / count}
 

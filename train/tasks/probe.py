@@ -21,7 +21,7 @@ import numpy as np
 
 import backends
 from backends.protocol import Backend
-from backends.streams import Stream, words
+from backends.rng import Stream, words
 from train.command.config import Config
 from train.data.classes import describe
 from train.data.sources import open_source
@@ -50,7 +50,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"evaluation: {describe(judging)}")
     print(f"encoder: {config.finetune or 'drawn anew, untrained'}")
     backend = load(config.backend)
-    cluster = backend.join(config.device)
+    cluster = backend.init_cluster(config.device)
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
     trainer = untrained(config, backend, cluster, model, arrays, {})
