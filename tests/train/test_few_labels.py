@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from docs import few_labels
+from experiments import few_labels
 
 TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20 --max_steps 2 --parity_check False"
 ROWS = [

@@ -1,4 +1,4 @@
-"""The figures of published-code.md: `python -m docs.published_code` prints them, in a minute or two.
+"""The figures of published-code.md: `python -m experiments.published_code` prints them, in a minute or two.
 
 Unless a row says otherwise: atto at 224 px, images of noise, 19 of 49 patches visible, random
 weights of unit scale, float64; a figure is |variant - law| / |law|, L2 over the encoder's

@@ -1,4 +1,4 @@
-"""`python -m docs.loss_curves`: the loss of the digits run in both frameworks, step by step, on one picture.
+"""`python -m experiments.loss_curves`: the loss of the digits run in both frameworks, step by step, on one picture.
 
 Trains each backend with the same seed for the same number of steps, writes
 docs/loss_curves.png and prints the largest relative gap between the curves.
@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 import backends
 
-PICTURE = Path(__file__).with_name("loss_curves.png")
+PICTURE = Path(__file__).parents[1] / "docs" / "loss_curves.png"
 
 
 def main() -> None:

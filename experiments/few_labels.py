@@ -1,4 +1,4 @@
-"""`python -m docs.few_labels`: what pre-training on the embedded digits is worth when 100 of them have labels.
+"""`python -m experiments.few_labels`: what pre-training on the embedded digits is worth when 100 of them have labels.
 
 In each framework, one pre-training on the 1,442 training images without their labels. Then, for
 every seed, 100 labelled images, a head, an order and augmentations are drawn anew, and a classifier
@@ -41,7 +41,7 @@ PRETRAIN = (
     "--save_ckpt_num 1 --save_ckpt_freq 20 --picture_freq 0 --parity_check False"
     " --epochs 80 --mask_ratio 0.5 --crop_scale 0.8 1.0 --decoder_embed_dim 48 --norm_pix_loss False"
 )
-"""Beside the recipe of the digits: more updates, a narrow decoder, pixels as they are (docs/few-labels.md says why)."""
+"""Beside the recipe of the digits: more updates, a narrow decoder, pixels as they are (experiments/few-labels.md says why)."""
 
 FINETUNE = "--batch_size 50 --epochs 100 --warmup_epochs 10 --save_ckpt False --print_freq 100000 --eval_freq 100000"
 
