@@ -22,7 +22,7 @@ and compiling under JAX and torch.compile, and fresh memory in eager torch."""
 
 def table(rows: list[Row], peak: Peak) -> str:
     """The machine, what was run and on what peak the limit rests; then a row an engine."""
-    lines = [", ".join(f"{key} {value}" for key, value in machine().items()), title(rows[0].job)]
+    lines = [describe_machine(), title(rows[0].job)]
     lines.append(f"limit: {peak.tflops:.3g} TFLOP/s and {peak.gbps:.3g} GB/s ({peak.source})")
     return "\n".join([*lines, "", HEAD, *(_line(row, _base(row, rows), peak) for row in rows), "", NOTES])
 
@@ -75,6 +75,11 @@ def machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)),
         "python": platform.python_version(),
     } | distributions
+
+
+def describe_machine() -> str:
+    """Processor, cores and versions on one line."""
+    return ", ".join(f"{key} {value}" for key, value in machine().items())
 
 
 def _version(name: str) -> str | None:

@@ -41,7 +41,7 @@ PRETRAIN = (
     "--save_ckpt_num 1 --save_ckpt_freq 20 --picture_freq 0 --parity_check False"
     " --epochs 80 --mask_ratio 0.5 --crop_scale 0.8 1.0 --decoder_embed_dim 48 --norm_pix_loss False"
 )
-"""Beside the recipe of the digits: more updates, a narrow decoder, pixels as they are (experiments/few-labels.md says why)."""
+"""Beside the recipe of the digits: more updates, a narrow decoder, pixels as they are (see few-labels.md)."""
 
 FINETUNE = "--batch_size 50 --epochs 100 --warmup_epochs 10 --save_ckpt False --print_freq 100000 --eval_freq 100000"
 
