@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test reliability lint format types bench gpu minkowski aot slurm clean
+.PHONY: demo test reliability lint format types tables bench gpu minkowski aot slurm clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -34,6 +34,10 @@ format: $(READY)
 
 types: $(READY)
 	$(RUN) -m mypy
+
+# Update the tables of docs/ that are computed from code.
+tables: $(READY)
+	$(RUN) -m tools.tables
 
 bench: $(READY)
 	$(RUN) -m benchmarks engines --part encoder

@@ -16,7 +16,7 @@ from train.command.recipes import RECIPES, RELEASED
 
 ROOT = Path(__file__).parents[1]
 
-COLUMNS = ("blr", "epochs", "warmup_epochs", "weight_decay", "drop_path", "mixup", "cutmix", "smoothing")
+COLUMNS = ("blr", "epochs", "drop_path")
 
 PATHS = (
     "downsample_layers.0.0.weight",
