@@ -20,18 +20,15 @@ COLUMNS = ("blr", "epochs", "drop_path")
 
 PATHS = (
     "downsample_layers.0.0.weight",
-    "downsample_layers.0.1.weight",
     "downsample_layers.1.0.weight",
     "downsample_layers.1.1.weight",
     "stages.1.0.dwconv.weight",
     "stages.1.0.norm.weight",
     "stages.1.0.pwconv1.weight",
     "stages.1.0.grn.gamma",
-    "norm.weight",
     "head.weight",
     "proj.weight",
     "mask_token",
-    "decoder.0.dwconv.weight",
 )
 """One array of each kind."""
 
