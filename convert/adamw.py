@@ -11,6 +11,7 @@ from typing import Any
 from convert.arrays import Arrays, entries_of
 from convert.content import AdamW, TorchState
 from convert.errors import ConvertError
+from spec import LayerIds
 
 
 @dataclass(frozen=True)
@@ -19,8 +20,7 @@ class Row:
 
     name: str
     shape: tuple[int, ...]
-    single: int
-    group: int
+    layer_ids: LayerIds
 
     @property
     def bias_like(self) -> bool:
@@ -47,8 +47,8 @@ GROUPINGS: dict[str, Callable[[Sequence[Row]], list[list[Row]]]] = {
     "one": lambda rows: [list(rows)],
     "undecayed first": lambda rows: [[r for r in rows if r.bias_like], [r for r in rows if not r.bias_like]],
     "decay": _by(lambda row: row.undecayed),
-    "layers, single": _by(lambda row: (row.single, row.undecayed)),
-    "layers, group": _by(lambda row: (row.group, row.undecayed)),
+    "layers, single": _by(lambda row: (row.layer_ids["single"], row.undecayed)),
+    "layers, group": _by(lambda row: (row.layer_ids["group"], row.undecayed)),
 }
 """In order: plain AdamW(model.parameters()); timm's, of the pre-training script; the fine-tuning script's three."""
 

@@ -140,7 +140,7 @@ def _rows(format: Format, model: Model, params: Entries) -> list[adamw.Row]:
     """The parameters in the order of the state dict."""
     table = {bare(path): param for path, param in spec.parameters(model).items()}
     found = {name: table[path] for name, path in naming.paths(format, params).items()}
-    return [adamw.Row(name, entry.shape, found[name].single, found[name].group) for name, entry in params.items()]
+    return [adamw.Row(name, entry.shape, found[name].layer_ids) for name, entry in params.items()]
 
 
 def _told(checkpoint: Checkpoint, format: Format, in_torch: bool) -> Content:

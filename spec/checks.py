@@ -57,13 +57,13 @@ def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise SpecError("depths, dims: give both, or a preset such as 'convnextv2_atto'")
     depths, dims = _whole_numbers("depths", depths), _whole_numbers("dims", dims)
     if len(depths) != len(dims) or not depths:
-        raise SpecError(f"depths {depths} and dims {dims}: give one of each a stage, and at least one stage")
+        raise SpecError(f"depths {depths} and dims {dims}: give one of each per stage, and at least one stage")
     return depths, dims
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise SpecError(f"{name}: {values!r} is not a sequence of whole numbers, one a stage")
+        raise SpecError(f"{name}: {values!r} is not a sequence of whole numbers, one per stage")
     return tuple(whole(f"{name}[{stage}]", value, at_least=1) for stage, value in enumerate(values))
 
 

@@ -81,7 +81,7 @@ def _layers(m: torch.nn.Module) -> Any:
     table, groups = spec.parameters(CLASSIFIER), {}
     for name, p in m.named_parameters():
         spared = p.ndim == 1 or name.endswith((".bias", ".gamma", ".beta"))
-        key = (table[name].single, spared)
+        key = (table[name].layer_ids["single"], spared)
         options = {"params": [], "weight_decay": 0.0 if spared else 0.3, "lr_scale": 0.9 ** (4 - key[0])}
         groups.setdefault(key, options)["params"].append(p)
     return list(groups.values())
