@@ -10,6 +10,7 @@ import spec
 from tests.spec.published import Published, every_size
 from tests.spec.strategies import cheap, classifiers, models
 
+Rule = Literal["single", "group"]
 AFFINE = ("weight", "bias")
 BLOCK = [
     *(f"{layer}.{leaf}" for layer in ("dwconv", "norm", "pwconv1") for leaf in AFFINE),
@@ -142,9 +143,7 @@ def test_group_layer_ids_take_the_third_stage_by_threes() -> None:
 @given(model=classifiers())
 @example(model=spec.classifier(depths=(1, 1, 60, 1), dims=(1, 1, 1, 1)))
 @pytest.mark.parametrize("rule", ["single", "group"])
-def test_layer_ids_never_fall_with_depth_nor_pass_the_head(
-    rule: Literal["single", "group"], model: spec.Classifier
-) -> None:
+def test_layer_ids_never_fall_with_depth_nor_pass_the_head(rule: Rule, model: spec.Classifier) -> None:
     table = spec.parameters(model)
     in_order = [table[f"{name}.{leaf}"].layer_ids[rule] for name, leaf in _one_leaf_a_step(model)]
     assert in_order == sorted(in_order)

@@ -18,9 +18,9 @@ EITHER: list[tuple[dict[str, Any], str]] = [
     ({"preset": [2, 2]}, f"preset: [2, 2] is unknown; choose one of {PRESETS}, or give depths and dims"),
     (
         {"depths": (1, 1), "dims": (8,)},
-        "depths (1, 1) and dims (8,): give one of each per stage, and at least one stage",
+        "depths (1, 1) and dims (8,): give one of each per stage, at least one stage",
     ),
-    ({"depths": (), "dims": ()}, "depths () and dims (): give one of each per stage, and at least one stage"),
+    ({"depths": (), "dims": ()}, "depths () and dims (): give one of each per stage, at least one stage"),
     ({"depths": 3, "dims": (8,)}, "depths: 3 is not a sequence of whole numbers, one per stage"),
     ({"depths": "3", "dims": (8,)}, "depths: '3' is not a sequence of whole numbers, one per stage"),
     ({"depths": (1, 0), "dims": (8, 8)}, "depths[1]: 0 is not a whole number of at least 1"),
