@@ -4,8 +4,9 @@ Reading order: rules.py (a format is data), formats/ (the tables), naming.py, ch
 containers/ has one module per kind of file.
 """
 
+from convert.build import build
 from convert.checkpoint import Checkpoint, load, save
 from convert.content import AdamWState
 from convert.errors import ConvertError
 
-__all__ = ["AdamWState", "Checkpoint", "ConvertError", "load", "save"]
+__all__ = ["AdamWState", "Checkpoint", "ConvertError", "build", "load", "save"]

@@ -170,9 +170,8 @@ def _optimizer(path: Path, state_dict: dict[str, Any]) -> AdamWState | None:
     )
     steps = {_number(path, one["step"]) for one in state.values()}
     if len(steps) != 1:
-        raise ConvertError(
-            f"{path}: its optimizer's parameters have made different numbers of updates: {listed(map(str, sorted(steps)))}"
-        )
+        counts = listed(map(str, sorted(steps)))
+        raise ConvertError(f"{path}: its optimizer's parameters have made different numbers of updates: {counts}")
     return AdamWState(mu, nu, steps.pop(), {"groups": plain.value(groups)})
 
 
