@@ -54,6 +54,15 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
 
     Only headers are read here. format: the name of the format, instead of recognising it;
     weights_only leaves optimizer and EMA out.
+
+    >>> import tempfile, spec
+    >>> from backends.initial import initial_arrays
+    >>> model = spec.classifier(depths=(1,), dims=(8,), num_classes=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     left_out = save(Checkpoint(model, initial_arrays(model)), f"{folder}/x.pth", format="timm")
+    ...     checkpoint = load(f"{folder}/x.pth")
+    ...     checkpoint.meta["format"], checkpoint.model == model, checkpoint.arrays["head.weight"].shape
+    ('timm', True, (3, 8))
     """
     kind, content = containers.read(Path(path), weights_only)
     with reading(Path(path), kind):

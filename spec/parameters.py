@@ -44,7 +44,13 @@ def _table(model: Model) -> tuple[tuple[str, Param], ...]:
 
 
 def parameters(model: Model) -> dict[str, Param]:
-    """Canonical name -> Param, in the order of the module tree."""
+    """Canonical name -> Param, in the order of the module tree.
+
+    >>> import spec
+    >>> param = parameters(spec.classifier("convnextv2_atto"))["stages.0.0.dwconv.weight"]
+    >>> param.shape, param.init, param.decays, param.layer_ids
+    ((40, 1, 7, 7), 'trunc_normal', True, {'single': 1, 'group': 1})
+    """
     return dict(_table(model))
 
 
@@ -55,7 +61,12 @@ def num_layers(model: Model, rule: str) -> int:
 
 
 def count(model: Model) -> int:
-    """The number of learnt values."""
+    """The number of learnt values.
+
+    >>> import spec
+    >>> count(spec.classifier("convnextv2_atto"))
+    3708400
+    """
     return sum(param.size for _, param in _table(model))
 
 

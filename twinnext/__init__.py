@@ -3,7 +3,7 @@
 >>> import twinnext as tn
 >>> model = tn.fcmae("convnextv2_atto", image_size=128)
 >>> tn.visible_patches(model), tn.count(model)
-(6, 5477872)
+(6, 7257992)
 >>> module = tn.build(model, backend="jax", seed=0)
 >>> type(module).__name__
 'FCMAE'
