@@ -84,7 +84,7 @@ def _translate(args: argparse.Namespace) -> int:
 def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
     """The checkpoint after the changes that the flags ask for, in this order."""
     if args.ema:
-        checkpoint = surgery.averaged(checkpoint)
+        checkpoint = surgery.use_ema(checkpoint)
     if args.encoder_only:
         checkpoint = surgery.encoder_only(checkpoint)
     if args.in_chans is not None:

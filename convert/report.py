@@ -61,7 +61,7 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     state = checkpoint.optimizer
     rows += [
         ("optimizer", f"AdamW after {state.t} updates" if state else "none"),
-        ("average", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),
+        ("EMA", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),
     ]
     return rows + ([("epoch", str(meta["epoch"]))] if "epoch" in meta else [])
 
@@ -92,7 +92,7 @@ def _uses(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     }
     wanted: dict[str, Any] = {"moments": checkpoint.optimizer}
     if not isinstance(checkpoint.model, FCMAE):
-        wanted["average"] = checkpoint.ema  # pre-training keeps none
+        wanted["EMA"] = checkpoint.ema  # pre-training keeps none
     lacks["resuming training"] = [what for what, there in wanted.items() if not there]
     return [("use", "missing"), *((use, ", ".join(missing) or "nothing") for use, missing in lacks.items())]
 

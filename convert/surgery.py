@@ -20,7 +20,7 @@ from spec import FCMAE, Classifier, Model
 STEM = "downsample_layers.0.0.weight"
 
 
-def averaged(checkpoint: Checkpoint) -> Checkpoint:
+def use_ema(checkpoint: Checkpoint) -> Checkpoint:
     """The EMA instead of the parameters."""
     if not checkpoint.ema:
         raise ConvertError("--ema: the checkpoint has no EMA")

@@ -16,9 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from backends.protocol import State
 from convert import models
-from convert.arrays import Arrays, Entries, entries_of
+from convert.arrays import Arrays, Entries, entries_of, entry_checked, entry_of
 from convert.containers import safetensors
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError
@@ -61,7 +63,7 @@ def save(path: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic(path) as aside:
-        _write(aside, step, state.t, {part: entries_of(getattr(state, part)) for part in PARTS}, meta)
+        _write(aside, step, state.t, {part: _entries(part, getattr(state, part)) for part in PARTS}, meta)
     sync(path.parent.parent)  # path.parent may be new
 
 
@@ -123,6 +125,10 @@ def _write(path: Path, step: int, t: int, parts: Mapping[str, Entries], meta: Ma
     }
     manifest = {"version": VERSION, "step": step, "t": t, "files": files, "meta": meta}
     (path / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+
+
+def _entries(part: str, arrays: Mapping[str, np.ndarray]) -> Entries:
+    return {name: entry_checked(f"{part} {name}", entry_of(array)) for name, array in arrays.items()}
 
 
 def _manifest(path: Path) -> Manifest:
