@@ -12,6 +12,7 @@ import spec
 from backends.protocol import BackendError
 from benchmarks import curves, engines, guard, memory, peaks, roofline, tables
 from benchmarks.errors import BenchmarkError
+from spec.console import Parser, fail
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -20,8 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return int(args.run(args))
     except (spec.SpecError, BackendError, BenchmarkError) as error:
-        print(f"benchmarks: {error}", file=sys.stderr)
-        return 2
+        return fail("benchmarks", error)
 
 
 def _engines(args: argparse.Namespace) -> int:
@@ -118,12 +118,12 @@ def _write(path: str | None, document: dict[str, Any]) -> None:
 Command = Callable[[argparse.Namespace], int]
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__, allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser("python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Command, help: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
-        command = commands.add_parser(name, parents=parents, help=help, description=help, allow_abbrev=False)
+    def add(name: str, run: Command, help: str, *parents: Parser) -> Parser:
+        command = commands.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run)
         return command
 
@@ -162,9 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _timed() -> argparse.ArgumentParser:
+def _timed() -> Parser:
     """The options of timed rows."""
-    timed = argparse.ArgumentParser(add_help=False, parents=[_job("gradient", "fcmae")])
+    timed = Parser(add_help=False, parents=[_job("gradient", "fcmae")])
     timed.add_argument("--model", default="convnextv2_atto")
     timed.add_argument("--backends", nargs="+", choices=backends.NAMES, default=list(backends.installed()))
     timed.add_argument("--engines", nargs="+", help="all by default; dense is timm's encoder")
@@ -175,9 +175,9 @@ def _timed() -> argparse.ArgumentParser:
     return timed
 
 
-def _job(what: str, part: str) -> argparse.ArgumentParser:
+def _job(what: str, part: str) -> Parser:
     """The options of a computation and of the peak that it is compared with."""
-    job = argparse.ArgumentParser(add_help=False)
+    job = Parser(add_help=False)
     job.add_argument("--batch_size", type=int, default=8)
     job.add_argument("--image_size", type=int, default=224)
     job.add_argument("--mask_ratio", type=float, default=0.6)
@@ -190,9 +190,9 @@ def _job(what: str, part: str) -> argparse.ArgumentParser:
     return job
 
 
-def _absent_device() -> argparse.ArgumentParser:
+def _absent_device() -> Parser:
     """The options of what is counted for a device that is not here."""
-    absent = argparse.ArgumentParser(add_help=False)
+    absent = Parser(add_help=False)
     absent.add_argument("model")
     absent.add_argument("--batch_size", type=int, default=64, help="images per device and micro-batch")
     absent.add_argument("--image_size", type=int, default=224)

@@ -16,9 +16,9 @@ import spec
 from backends.protocol import Batch
 from backends.rng import Stream
 from benchmarks import roofline
-from benchmarks.columns import aligned
 from benchmarks.peaks import PUBLISHED
 from benchmarks.photographs import CLASSES, Photographs
+from spec import console
 from train.data.feed import Feed, permutation
 from train.data.masks import random_masks
 from train.data.mixing import Mix, blend_targets, soft_targets
@@ -160,7 +160,7 @@ def table(speeds: list[Speed], source: Photographs) -> str:
         rates = [f"{rate:.0f}" for rate in (speed.median, min(speed.rates), max(speed.rates))]
         name, workers = f"{speed.task}, {speed.what}", f"{speed.workers} {speed.kind}"
         rows.append([name, workers, *rates, f"{speed.median / plain[speed.task]:.2f}x"])
-    return "\n".join([title, "", aligned(rows), "", *needs(speeds)])
+    return "\n".join([title, "", console.table(rows, "<<>"), "", *needs(speeds)])
 
 
 def needs(speeds: list[Speed], model: str = "convnextv2_base", batch_size: int = 256) -> list[str]:

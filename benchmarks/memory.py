@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import spec
-from benchmarks.columns import aligned
+from spec import console
 
 ENGINES = ("masked", "visible")
 
@@ -59,7 +59,7 @@ def table(model: spec.FCMAE, name: str, batch_size: int, dtype: str, *, ema: boo
             row = held(model, batch_size, engine, dtype, remat=remat, ema=ema)
             sizes = (row.parameters, row.gradients, row.moments, row.ema, row.activations, row.peak)
             rows.append([engine, "recomputed" if remat else "saved", *(f"{size / 1e9:.2f}" for size in sizes)])
-    return "\n".join([title, "", aligned(rows)])
+    return "\n".join([title, "", console.table(rows, "<<>")])
 
 
 def _tracker() -> Any:

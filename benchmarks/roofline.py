@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 
 import spec
-from benchmarks.columns import aligned
+from spec import console
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}
 PARTS = {"encoder": ("encoder.",), "fcmae": ("",)}
@@ -101,7 +101,7 @@ def table(found: list[Bound], tflops: float, gbps: float, batch_size: int) -> st
         lines.append([name, f"{flops / 1e9:.1f}", f"{moved / 1e6:.1f}", f"{1e3 * seconds:.3f}", by])
     lines[-1][-1] = ""
     most = f"at most {batch_size / seconds:,.0f} images/s at {tflops:g} TFLOP/s and {gbps:g} GB/s"
-    return f"{aligned(lines)}\n{most}"
+    return f"{console.table(lines, '<>>><')}\n{most}"
 
 
 def _group(name: str) -> str:

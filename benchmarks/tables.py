@@ -7,9 +7,9 @@ from typing import Any
 
 import spec
 from benchmarks import roofline
-from benchmarks.columns import aligned
 from benchmarks.engines import Row
 from benchmarks.peaks import Peak
+from spec import console
 
 PACKAGES = ("torch", "jax", "flax", "numpy", "timm", "MinkowskiEngine")
 HEAD = [
@@ -32,7 +32,7 @@ def table(rows: list[Row], peak: Peak) -> str:
     lines = [describe_machine(), title(rows[0].job)]
     lines.append(f"roofline: {peak.tflops:.3g} TFLOP/s and {peak.gbps:.3g} GB/s ({peak.source})")
     cells = [HEAD, *(_cells(row, _base(row, rows), peak) for row in rows)]
-    return "\n".join([*lines, "", aligned(cells), "", NOTES])
+    return "\n".join([*lines, "", console.table(cells, "<>"), "", NOTES])
 
 
 def _cells(row: Row, base: Row, peak: Peak) -> list[str]:

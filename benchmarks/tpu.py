@@ -27,8 +27,8 @@ from backends.jax.layout import shapes
 from backends.jax.steps import Call
 from backends.jax.update import DATA, TrainState, TrainStep
 from backends.protocol import BackendError, Optimizer, TrainerOptions
-from benchmarks.columns import aligned
 from benchmarks.flops import repeats
+from spec import console
 
 ENGINES = ("masked", "visible")
 
@@ -145,7 +145,7 @@ def table(work: Work, name: str, topology: str) -> str:
         rows.append(["share", *_shares(*(costs[engine] for engine in ENGINES)), "", ""])
     if any(cost.loops for cost in costs.values()):
         notes.append("Blocks run as loops. GB moved counts one pass through each loop, so it is a lower bound.")
-    return "\n".join([title, "", aligned(rows), *notes])
+    return "\n".join([title, "", console.table(rows, "<>"), *notes])
 
 
 def _shares(masked: Cost, visible: Cost) -> list[str]:
