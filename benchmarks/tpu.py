@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +23,6 @@ from jax.sharding import PartitionSpec as P
 
 import spec
 from backends.jax import api
-from backends.jax.depthwise import TPUS
 from backends.jax.layout import shapes
 from backends.jax.steps import Call
 from backends.jax.update import DATA, TrainState, TrainStep
@@ -91,7 +91,7 @@ def devices(topology: str) -> list[Any]:
         if not count.isdecimal() or not 0 < int(count) <= len(there):
             raise BackendError(f"--topology {topology}: this process sees {len(there)} CPU devices; give cpu:1")
         return there[: int(count)]
-    if not TPUS:
+    if not _has_libtpu():
         raise BackendError(f"--topology {topology}: needs libtpu, the compiler of TPUs; pip install 'twinnext[aot]'")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -100,6 +100,10 @@ def devices(topology: str) -> list[Any]:
     except Exception as error:  # whatever libtpu raises, it is about the name
         reason = " ".join(str(error).split())[:200]
         raise BackendError(f"--topology {topology}: {reason}; give one such as v5e:4x4, v4:2x2x1, v6e:2x2") from None
+
+
+def _has_libtpu() -> bool:
+    return find_spec("libtpu") is not None or "TPU_LIBRARY_PATH" in os.environ
 
 
 def measure(work: Work, topology: str, engine: str) -> Cost:

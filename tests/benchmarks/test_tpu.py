@@ -133,7 +133,7 @@ def test_what_cannot_be_compiled_is_one_line(flags: str, line: str, capsys: pyte
 
 
 def test_without_libtpu_the_message_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tpu, "TPUS", False)
+    monkeypatch.setattr(tpu, "_has_libtpu", lambda: False)
     with pytest.raises(BackendError, match=r"twinnext\[aot\]"):
         tpu.devices("v5e:1x1")
 
