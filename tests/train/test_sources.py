@@ -14,12 +14,12 @@ import pytest
 from pyarrow import parquet
 
 from tests.train.images import encoded, pixels, tree
-from train.data.arrays import Npz
 from train.data.classes import describe, listed, matched
 from train.data.decode import BrokenImage
 from train.data.feed import read
+from train.data.npz import Npz
 from train.data.parquet import Parquet
-from train.data.sources import Digits, open_judged, open_source
+from train.data.sources import Digits, open_eval, open_source
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
 
@@ -212,9 +212,9 @@ def test_splits_are_folders_or_named_files(tmp_path: Path) -> None:
 def test_what_is_judged_may_be_undivided(tmp_path: Path) -> None:
     tree(tmp_path / "some" / "train", classes=3)
     tree(tmp_path / "some" / "val", classes=2)
-    assert len(open_judged(str(tmp_path / "some"), "--data_path").classes) == 2
-    assert len(open_judged(str(tmp_path / "some" / "train"), "--data_path").classes) == 3
-    assert len(open_judged(str(shard(tmp_path / "x.tar", pairs(range(6)))), "--data_path")) == 6
+    assert len(open_eval(str(tmp_path / "some"), "--data_path").classes) == 2
+    assert len(open_eval(str(tmp_path / "some" / "train"), "--data_path").classes) == 3
+    assert len(open_eval(str(shard(tmp_path / "x.tar", pairs(range(6)))), "--data_path")) == 6
     with pytest.raises(NoSplit, match=r"--data_path .*: no val/ in it, nor files named so; give --eval_data_path"):
         open_source(str(tmp_path / "some" / "train"), "val")
 
@@ -281,7 +281,7 @@ def test_classes_are_told_and_matched(tmp_path: Path) -> None:
     few = open_source(str(tree(tmp_path / "few", classes=3, each=2)))
     assert describe(few) == "6 images in 3 classes: c0 (2), c1 (2), c2 (2)"
     many = Npz(arrays(tmp_path / "x.npz", images=BYTES, labels=np.array([0, 0, 0, 1500, 1, 1])), "train")
-    assert describe(many) == "6 images in 1,501 classes: 0, 1, 2, ..., 1500; 0 to 3 images a class"
+    assert describe(many) == "6 images in 1,501 classes: 0, 1, 2, ..., 1500; 0 to 3 images per class"
     assert listed(("a", "b")) == "a, b"
     assert matched(few, ("c2", "c1", "x", "c0")) == (3, 1, 0)
     with pytest.raises(TrainError, match="class 'c1' of the images to evaluate on is none of the model's: c0, c2"):

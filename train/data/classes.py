@@ -16,7 +16,7 @@ def describe(source: Source) -> str:
     if len(counts) <= NAMED:
         each = ", ".join(f"{name} ({count:,})" for name, count in zip(source.classes, counts, strict=True))
         return f"{len(source):,} images in {len(counts)} classes: {each}"
-    each = f"{min(counts):,} to {max(counts):,} images a class"
+    each = f"{min(counts):,} to {max(counts):,} images per class"
     return f"{len(source):,} images in {len(counts):,} classes: {listed(source.classes)}; {each}"
 
 

@@ -1,4 +1,4 @@
-"""Files to pixels."""
+"""Decode image files to uint8 arrays."""
 
 import io
 from collections.abc import Callable
@@ -12,26 +12,26 @@ DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits a pixel, which Pillow's co
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, Image.DecompressionBombError)
 
 
-Least = Callable[[int, int], tuple[int, int]]
-"""Of an image's height and width, the height and width that its pixels must have at least."""
+MinSize = Callable[[int, int], tuple[int, int]]
+"""(height, width) of an image -> the smallest (height, width) to decode it to."""
 
 
 class BrokenImage(Exception):
-    """An image that cannot be read: its key and why."""
+    """An image cannot be read; the message names the image and the reason."""
 
 
-def decode(data: bytes, channels: int, least: Least | None = None) -> np.ndarray:
+def decode(data: bytes, channels: int, min_size: MinSize | None = None) -> np.ndarray:
     """(H, W, channels) uint8 of an encoded image, grey for 1 channel and RGB for 3; BrokenImage otherwise.
 
     JPEGs by libjpeg-turbo itself, a tenth faster than through Pillow and bit-equal to it.
     Like the published loader: rotation tags are ignored and transparency is dropped.
-    least: lets a JPEG be decoded at a half of its size or less, which gives other pixels.
+    min_size: lets a JPEG be decoded at a half of its size or less, which gives other pixels.
     """
     if channels not in (1, 3):
         raise BrokenImage(f"an image file has 1 or 3 channels, the model {channels}")
     try:
         if data.startswith(JPEG):
-            return simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", **_scale(data, least))
+            return simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", **_scale(data, min_size))
         return _decode_other(data, channels)
     except UnidentifiedImageError:  # its text holds an address in memory
         raise BrokenImage("no known image format" if data else "an empty file") from None
@@ -39,12 +39,12 @@ def decode(data: bytes, channels: int, least: Least | None = None) -> np.ndarray
         raise BrokenImage(" ".join(str(error).split()) or type(error).__name__) from None
 
 
-def _scale(data: bytes, least: Least | None) -> dict[str, int]:
-    """How small libjpeg-turbo may decode, as it wants to be told."""
-    if least is None:
+def _scale(data: bytes, min_size: MinSize | None) -> dict[str, int]:
+    """The arguments that let libjpeg-turbo decode to a smaller size."""
+    if min_size is None:
         return {}
     height, width, *_ = simplejpeg.decode_jpeg_header(data)
-    low, narrow = least(height, width)
+    low, narrow = min_size(height, width)
     return {"min_height": low, "min_width": narrow, "min_factor": 2} if 2 * low <= height else {}
 
 

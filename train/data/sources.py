@@ -9,8 +9,8 @@ import numpy as np
 from PIL import Image
 
 from train.command.config import DIGITS_PATH
-from train.data.arrays import Npz
 from train.data.folder import Folder
+from train.data.npz import Npz
 from train.data.parquet import Parquet
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
@@ -102,7 +102,7 @@ def open_source(data_path: str, split: Split = "train", flag: str = "--data_path
         raise type(error)(f"{flag} {error}") from None
 
 
-def open_judged(data_path: str, flag: str) -> Source:
+def open_eval(data_path: str, flag: str) -> Source:
     """The images to evaluate on: the validation part of a path, or all of it where it is not divided."""
     try:
         return open_source(data_path, "val", flag)

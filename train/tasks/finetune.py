@@ -10,9 +10,9 @@ from train.data.classes import describe, listed
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
-from train.data.sources import Source, open_judged, open_source
+from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
-from train.data.supervised import CropAndAugment, SupervisedFeed, Views
+from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.tasks.judge import judge, views
@@ -132,7 +132,7 @@ def _policy(config: Config) -> RandAugment | None:
     return RandAugment.parse(config.aa, config.mean)
 
 
-def _views(config: Config, source: Source) -> Views | None:
+def _views(config: Config, source: Source) -> EvalBatches | None:
     """The evaluation, unless it is disabled."""
     if config.model_ema_eval and not config.model_ema:
         raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
@@ -144,5 +144,5 @@ def _views(config: Config, source: Source) -> Views | None:
 def open_judging(config: Config) -> Source:
     """The images to evaluate on; TrainError where there are none."""
     if config.eval_data_path:
-        return open_judged(config.eval_data_path, "--eval_data_path")
+        return open_eval(config.eval_data_path, "--eval_data_path")
     return open_source(config.data_path, "val")

@@ -9,7 +9,7 @@ import numpy as np
 from train.command.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
-from train.data.sources import Item, Source, open_judged
+from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
 
@@ -39,7 +39,7 @@ class Files:
 
 def source(config: Config) -> Source:
     """The files of --images, or the part of --data_path for validation; TrainError when there is nothing to read."""
-    return Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
+    return Files(config.images) if config.images else open_eval(config.data_path, "--data_path")
 
 
 def images(config: Config, source: Source) -> Iterator[np.ndarray]:
