@@ -10,11 +10,11 @@ import pytest
 from backends.protocol import Batch
 from tests.train.images import encoded, pixels, tree
 from train.data import feed
+from train.data.digits import Digits
 from train.data.feed import Feed
 from train.data.folder import Folder
 from train.data.pipeline import prefetch
 from train.data.shared_memory import ALIGNED, receive, send
-from train.data.sources import Digits
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.tasks.pretrain import Masks

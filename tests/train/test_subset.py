@@ -7,13 +7,16 @@ import pytest
 
 from tests.train.images import tree
 from train.__main__ import main
-from train.data.sources import Digits
+from train.data.digits import Digits
+from train.data.reading import Reading
 from train.data.subset import Subset, labelled, rank_in_class
 from train.errors import TrainError
 
 
 class Numbers:
     """A source of given labels whose images are their own numbers."""
+
+    reading = Reading()
 
     def __init__(self, labels: list[int]) -> None:
         self.labels, self.classes, self.fingerprint = labels, tuple(map(str, range(max(labels) + 1))), "numbers"

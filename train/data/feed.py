@@ -1,5 +1,6 @@
 """Batches as pure functions of their index: shuffling, samples and micro-batches."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,6 +11,7 @@ import numpy as np
 from backends.protocol import Batch
 from backends.rng import Stream, words
 from train.data.decode import BrokenImage, MinSize, decode
+from train.data.names import printable
 from train.data.sources import Source
 from train.data.transforms import Draws
 from train.errors import TrainError
@@ -61,7 +63,7 @@ class Samples:
     def key(self, position: int) -> str:
         """The key of the item at a position. If that item is broken, the batch holds the next one instead."""
         epoch, place = divmod(position, self.epoch_size)
-        return self.source.name(int(permutation(self.seed, epoch, len(self.source))[place]))
+        return printable(self.source.name(int(permutation(self.seed, epoch, len(self.source))[place])))
 
     def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
         """The augmented image and label of the first readable item from `position` on, and the failures before it."""
@@ -115,12 +117,13 @@ def read(source: Source, index: int, channels: int, min_size: MinSize | None = N
     try:
         data, label, key = source[index]
     except OSError as error:
-        raise BrokenImage(f"{error.filename or f'image {index}'}: {error.strerror}") from None
+        where = os.fsdecode(error.filename) if error.filename else f"image {index}"
+        raise BrokenImage(printable(f"{where}: {error.strerror}")) from None
     if isinstance(data, bytes):
         try:
-            return decode(data, channels, min_size), label
+            return decode(data, channels, min_size, source.reading.options.decoding), label
         except BrokenImage as error:
-            raise BrokenImage(f"{key}: {error}") from None
+            raise BrokenImage(printable(f"{key}: {error}")) from None
     found = data.shape[-1]
     if found != channels:
         raise TrainError(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}")

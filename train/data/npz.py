@@ -7,7 +7,11 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.errors import NoSplit, TrainError
+
+USED = ("", "train_", "val_")
+"""Prefixes of the arrays that a training run uses."""
 
 
 class Npz:
@@ -17,10 +21,15 @@ class Npz:
     Labels are class numbers. Without labels, all images are in one class.
     """
 
-    def __init__(self, file: Path, split: str) -> None:
+    def __init__(self, file: Path, split: str, options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.file = file
         names = _names(file)
         prefix = self._prefix(names, split)
+        unused = [name for name in names if name.removesuffix("images").removesuffix("labels") not in USED]
+        left_out = (*left_out, *(f"the array {name}" for name in unused))
+        self.reading = Reading(
+            options, left_out, f"write an array {prefix}labels (N,) of class numbers beside the images"
+        )
         images = _read(file, f"{prefix}images")
         labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:

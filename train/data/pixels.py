@@ -26,9 +26,7 @@ def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -
     shift, scale = _row(mean, width, channels), _row(std, width, channels)
     pixels = np.empty(images.shape, np.float32)
     rows = (-1, height, width * channels)  # numpy broadcasts slowly along an axis of length 3
-    for image, target in zip(
-        images.reshape(rows), pixels.reshape(rows), strict=True
-    ):  # stays in the CPU cache
+    for image, target in zip(images.reshape(rows), pixels.reshape(rows), strict=True):  # stays in the CPU cache
         np.divide(image, np.float32(255), out=target)
         target -= shift
         target /= scale

@@ -15,7 +15,7 @@ class Subset:
     def __init__(self, source: Source, chosen: np.ndarray, fingerprint: str) -> None:
         """chosen: (N,) indices into the source; fingerprint: identifies this subset."""
         self.source, self.chosen = source, chosen
-        self.classes, self.fingerprint = source.classes, fingerprint
+        self.classes, self.fingerprint, self.reading = source.classes, fingerprint, source.reading
         self.labels: list[int] = np.asarray(source.labels)[chosen].tolist()
 
     def __len__(self) -> int:

@@ -6,7 +6,7 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.command.config import Config
-from train.data.classes import describe, listed
+from train.data.classes import describe, listed, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
@@ -99,11 +99,7 @@ def classes_of(config: Config, source: Source) -> int:
             f"--nb_classes {config.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
             f" give --nb_classes {found} or leave it out"
         )
-    if found == 1:
-        raise TrainError(
-            f"--data_path {config.data_path}: all images are of one class; give each class a folder of its own"
-        )
-    return found
+    return require_several(source, f"--data_path {config.data_path}")
 
 
 def model_of(config: Config, classes: int) -> spec.Classifier:

@@ -8,7 +8,7 @@ import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.command.config import Config
-from train.data.classes import matched
+from train.data.classes import match
 from train.data.feed import RankShard
 from train.data.pipeline import prefetch
 from train.data.sources import Source
@@ -68,5 +68,5 @@ def judge(
 def views(config: Config, source: Source, classes: Sequence[str]) -> EvalBatches:
     """The evaluation of a source's images by a model that knows some classes."""
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    labels = matched(source, classes)
+    labels = match(classes, source.classes).index
     return EvalBatches(source, labels, config.in_chans, config.image_size, crop, config.batch_size)

@@ -9,6 +9,7 @@ import numpy as np
 from train.command.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
+from train.data.reading import Reading
 from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
@@ -17,6 +18,7 @@ class Files:
     """Image files named one by one, all of one class; TrainError for one that is not there."""
 
     classes = (".",)
+    reading = Reading()
 
     def __init__(self, files: tuple[str, ...]) -> None:
         for file in files:
