@@ -1,7 +1,5 @@
 """Tar shards, parquet and npz files: the same images as in a folder, in splits, and one line for what is wrong."""
 
-import io
-import json
 import pickle
 import tarfile
 from collections.abc import Callable, Sequence
@@ -9,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import pytest
-from pyarrow import parquet
 
-from tests.train.images import encoded, pixels, tree, trust
+from tests.train.images import tree, trust
+from tests.train.shards import FILES, LABELS, arrays, pairs, shard, table
 from train.data.classes import Match, describe, listed, match
 from train.data.decode import BrokenImage
 from train.data.digits import Digits
@@ -24,52 +21,11 @@ from train.data.sources import open_eval, open_source
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
 
-FILES = [encoded(pixels(seed)) for seed in range(6)]
-LABELS = [2, 0, 1, 1, 0, 2]
-
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def shard(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def pairs(numbers: Sequence[int], label: Callable[[int], str] = str) -> list[tuple[str, bytes]]:
-    return [
-        pair
-        for number in numbers
-        for pair in ((f"{number:03}.cls", label(LABELS[number]).encode()), (f"{number:03}.jpg", FILES[number]))
-    ]
-
-
-def table(
-    path: Path, labels: Sequence[Any] | None = LABELS, names: Sequence[str] | None = None, rows: int = 2, **columns: Any
-) -> Path:
-    cells = columns or {"image": [{"bytes": data, "path": None} for data in FILES]}
-    if labels is not None:
-        cells = {**cells, "label": list(labels)}
-    made = pyarrow.table(cells)
-    if names is not None:
-        told = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
-        made = made.replace_schema_metadata({"huggingface": json.dumps(told)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(made, path, row_group_size=rows)
-    return path
-
-
-def arrays(path: Path, **named: np.ndarray) -> Path:
-    np.savez(path, **named)
-    return path
 
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)
@@ -242,7 +198,7 @@ def test_a_fifth_of_the_digits_is_held_out() -> None:
     [
         (lambda at: at / "absent", "no such folder"),
         (lambda at: shard(at / "x.tar", []), "no image in it or the shards beside it"),
-        (lambda at: shard(at / "x.tar", pairs([0]), "w:gz"), "not an uncompressed tar"),
+        (lambda at: shard(at / "x.tar", pairs([0]), "w:gz"), "compressed; uncompress it: mv"),
         (lambda at: shard(at / "x.tar", [*pairs([0, 1])[:-2], ("7.jpg", FILES[0])]), "7.jpg: has no .cls file"),
         (lambda at: shard(at / "val.tar", pairs([0])).parent, "no part of it is for training, only val"),
         (

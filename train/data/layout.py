@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from shlex import quote
+from typing import NamedTuple
 
 from train.data.images import SUFFIXES
 from train.errors import TrainError
@@ -14,6 +16,23 @@ SHARDS = (".tar", ".parquet", ".npz")
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Part -> words for it, in the names of folders and shards."""
+
+
+class Compression(NamedTuple):
+    """A way to compress a tar, and the tool that undoes it."""
+
+    suffix: str
+    short: str
+    magic: bytes
+    tool: str
+
+
+COMPRESSIONS = (
+    Compression(".gz", ".tgz", b"\x1f\x8b", "gunzip"),
+    Compression(".bz2", ".tbz2", b"BZh", "bunzip2"),
+    Compression(".xz", ".txz", b"\xfd7zXZ\0", "unxz"),
+    Compression(".zst", ".tzst", b"\x28\xb5\x2f\xfd", "unzstd"),
+)
 
 WORDS = {word: split for split, words in SPLITS.items() for word in words}
 
@@ -164,11 +183,21 @@ def advice(root: Path) -> Iterator[str]:
 
 def compressed(path: Path) -> str | None:
     """What to do with a compressed tar; None for other names."""
-    tools = {".gz": "gunzip", ".tgz": "gunzip", ".bz2": "bunzip2", ".xz": "unxz", ".zst": "unzstd"}
-    tool = tools.get(path.suffix)
-    if tool is None or not re.search(r"\.(tar\.\w+|tgz)$", path.name):
+    found = next((each for each in COMPRESSIONS if path.name.endswith((f".tar{each.suffix}", each.short))), None)
+    if found is None:
         return None
-    return f"{path}: compressed, so its images cannot be read at random; uncompress it with {tool} {path}"
+    return f"{path}: compressed, so its images cannot be read at random; uncompress it: {found.tool} {quote(str(path))}"
+
+
+def misnamed(path: Path) -> str | None:
+    """What to do with a compressed file that is called .tar; None for other files."""
+    with path.open("rb") as file:
+        head = file.read(8)
+    found = next((each for each in COMPRESSIONS if head.startswith(each.magic)), None)
+    if found is None:
+        return None
+    old, new = quote(str(path)), quote(f"{path}{found.suffix}")
+    return f"{path}: compressed; uncompress it: mv {old} {new} && {found.tool} {new}"
 
 
 def _foreign(path: Path) -> str | None:
