@@ -16,9 +16,11 @@ def pixels(seed: int, height: int = 40, width: int = 56) -> np.ndarray:
     return np.asarray(Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC))
 
 
-def encoded(image: np.ndarray, kind: str = "JPEG", **options: object) -> bytes:
+def encoded(image: np.ndarray, kind: str = "JPEG", mode: str | None = None, **options: object) -> bytes:
+    """An image file. mode: Pillow's, such as "CMYK"; that of the array by default."""
     file = io.BytesIO()
-    Image.fromarray(image).save(file, kind, **options)
+    made = Image.fromarray(image)
+    (made.convert(mode) if mode else made).save(file, kind, **options)
     return file.getvalue()
 
 

@@ -1,6 +1,7 @@
 """Decode image files to uint8 arrays."""
 
 import io
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -8,7 +9,6 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
@@ -135,11 +135,22 @@ def _unidentified(data: bytes) -> str:
 def _other_tiff(data: bytes) -> str:
     """What is in a TIFF that Pillow does not open, and how its pixels can be used."""
     try:
-        tags = ImageFileDirectory_v2(data[:8])
-        file = io.BytesIO(data)
-        file.seek(tags.next)
-        tags.load(file)
-        found = f"a TIFF with {tags.get(SAMPLES, 1)} bands of {max(tags.get(BITS, (1,)))} bits"
-    except (*UNREADABLE, KeyError, TypeError):
+        bands, bits = _tiff_tag(data, SAMPLES), _tiff_tag(data, BITS)
+    except struct.error:
         return "a damaged TIFF"
-    return f"{found}, which Pillow does not read; store such images as an npz file, images (N, H, W, C) uint8"
+    return (
+        f"a TIFF with {bands} bands of {bits} bits, which Pillow does not read;"
+        " store such images as an npz file, images (N, H, W, C) uint8"
+    )
+
+
+def _tiff_tag(data: bytes, wanted: int) -> int:
+    """The first value of a tag of 16-bit numbers in the first directory; 1 without it."""
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (entries,) = struct.unpack_from(f"{order}H", data, start)
+    for entry in range(start + 2, start + 2 + 12 * entries, 12):
+        tag, _, count, pointer = struct.unpack_from(f"{order}HHII", data, entry)
+        if tag == wanted:  # up to two values lie in the entry itself
+            return int(struct.unpack_from(f"{order}H", data, entry + 8 if count <= 2 else pointer)[0])
+    return 1
