@@ -56,7 +56,8 @@ def test_without_validation_the_test_part_is_taken_by_name_only(tmp_path: Path, 
         shard(tmp_path / name / "0.tar" if deep else tmp_path / f"{name}-0.tar", pairs(range(2 + len(name) % 2)))
     with pytest.raises(TrainError, match=r"no part of it is for validation, only .*test") as error:
         open_eval(str(tmp_path), "--data_path")
-    named = re.findall(r"\((.*?)\)", str(error.value))  # what it advises works
+    assert "name one with --eval_data_path" in str(error.value)
+    named = re.findall(r"\((.*?)\)", str(error.value))
     assert sorted(len(open_eval(*shlex.split(path), "--eval_data_path")) for path in named) == [2, 3]
 
 
@@ -97,9 +98,12 @@ def test_test_labels_of_the_hub_do_not_end_a_run(tmp_path: Path) -> None:
 # ---- what is found and what is left out
 
 
-@pytest.mark.parametrize("name", ["x.tar", "data/x.tar", "x.npz"])
-def test_shards_beside_class_folders_are_refused(tmp_path: Path, name: str) -> None:
-    tree(tmp_path / "images")
+@pytest.mark.parametrize("suffix", [".jpg", ""])
+@pytest.mark.parametrize("name", ["x.tar", "data/x.tar", "x.npz", "train/x.tar"])
+def test_shards_beside_class_folders_are_refused(tmp_path: Path, name: str, suffix: str) -> None:
+    tree(tmp_path / "images" / ("train" if "train" in name else ""))
+    for file in (tmp_path / "images").rglob("*.jpg"):
+        file.rename(file.with_suffix(suffix))
     path = tmp_path / "images" / name
     (shard(path, pairs(range(6))) if path.suffix == ".tar" else arrays(path, images=np.zeros((6, 8, 8), np.uint8)))
     line = refused(tmp_path / "images")
@@ -125,6 +129,9 @@ def test_a_class_called_train_is_not_taken_for_a_part(tmp_path: Path) -> None:
     assert "train/ may be a part of the data or a class beside bus/" in line
     (tmp_path / "photos").rename(tmp_path / "train")
     assert open_source(str(tmp_path / "train")).classes == ("bus", "train")
+    for split in ("train", "val"):
+        tree(tmp_path / "test" / split)  # a folder of that name may hold a divided set
+    assert len(open_source(str(tmp_path / "test"))) == 8
 
 
 def test_two_names_of_one_folder_are_two_classes_and_said(tmp_path: Path) -> None:
@@ -132,7 +139,7 @@ def test_two_names_of_one_folder_are_two_classes_and_said(tmp_path: Path) -> Non
     (root / "z").symlink_to(root / "c0", target_is_directory=True)
     source = Folder(root)
     assert source.classes == ("c0", "c1", "z")
-    assert "c0 = z" in describe(source)
+    assert "c0 and z are one folder, its images count 2 times" in describe(source)
 
 
 def test_what_is_left_out_is_said(tmp_path: Path) -> None:
@@ -282,3 +289,11 @@ def test_the_advice_to_unpack_a_tar_of_folders_works(tmp_path: Path) -> None:
     with tarfile.open(path) as archive:
         archive.extractall(tmp_path / "images", filter="data")
     assert open_source(str(tmp_path / "images")).classes == ("cat", "dog")
+
+
+def test_what_lies_beside_shards_is_said(tmp_path: Path) -> None:
+    shard(tmp_path / "data" / "a.tar", pairs(range(6)))
+    shard(tmp_path / "data" / "b.tar.gz", pairs(range(6)), "w:gz")
+    (tmp_path / "README.md").write_text("a card")
+    line = describe(open_source(str(tmp_path)))
+    assert line.endswith("left out: 2 other entries (README.md, data/b.tar.gz)")

@@ -35,7 +35,8 @@ def describe(source: Source) -> str:
     else:
         line = f"{len(source):,} images in {len(counts):,} classes: {listed(source.classes)};"
         line += f" {min(counts):,} to {max(counts):,} images per class"
-    return "; left out: ".join([line, *filter(None, [", ".join(map(printable, source.reading.left_out))])])
+    left_out = [f"left out: {', '.join(source.reading.left_out)}"] if source.reading.left_out else []
+    return "; ".join([line, *map(printable, [*left_out, *source.reading.notes])])
 
 
 def listed(classes: Sequence[str]) -> str:

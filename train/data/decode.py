@@ -13,6 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 JPEG = b"\xff\xd8\xff"
 PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")
+COLOURS = ("YCbCr", "RGB")
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits per pixel, which Pillow's convert would clip
 UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError)
 BITS, SAMPLES = 258, 277
@@ -66,16 +67,16 @@ def decode(data: bytes, channels: int, min_size: MinSize | None = None, how: Dec
 def _decode_jpeg(data: bytes, channels: int, min_size: MinSize | None, how: Decoding) -> np.ndarray | None:
     """The pixels of a JPEG where libjpeg-turbo gives Pillow's; None where Pillow must decide.
 
-    simplejpeg raises on libjpeg's warnings, which Pillow accepts. It converts CMYK, and colour to
-    grey, with other roundings.
+    simplejpeg raises on libjpeg's warnings, which Pillow accepts, and it converts CMYK with other
+    roundings, as it does colour to grey.
     """
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if how.exif or height * width > how.max_pixels or space not in ("YCbCr", "RGB", "Gray", "GRAY"):
+        if how.exif or height * width > how.max_pixels or space not in (*COLOURS, "Gray"):
             return None
-        if channels == 1 and space in ("YCbCr", "RGB"):
-            return None
-        return simplejpeg.decode_jpeg(data, "GRAY" if channels == 1 else "RGB", **_scale(height, width, min_size))
+        grey = space not in COLOURS and channels == 1
+        pixels = simplejpeg.decode_jpeg(data, "GRAY" if grey else "RGB", **_scale(height, width, min_size))
+        return np.asarray(Image.fromarray(pixels).convert("L"))[..., None] if channels == 1 and not grey else pixels
     except ValueError:
         return None
 

@@ -126,7 +126,7 @@ def read(source: Source, index: int, channels: int, min_size: MinSize | None = N
             raise BrokenImage(printable(f"{key}: {error}")) from None
     found = data.shape[-1]
     if found != channels:
-        raise TrainError(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}")
+        raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
     return data, label
 
 

@@ -9,12 +9,10 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from train.data import cache, labels
-from train.data.images import HEAD, SUFFIXES, is_image
-from train.data.names import printable
+from train.data.images import SUFFIXES, is_image, read_head
+from train.data.names import counted
 from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.errors import TrainError
-
-SHOWN = 3  # names that are listed of what was left out
 
 
 class Listing(NamedTuple):
@@ -51,7 +49,7 @@ class Folder:
         raw = [os.path.dirname(file).split(os.sep)[0] or "." for file in self.files]
         _refuse_lookalikes(root, set(raw))
         self.classes, self.labels = labels.by_name(raw)
-        self.reading = Reading(options, (*left_out, *tree.left_out(set(raw))))
+        self.reading = Reading(options, (*left_out, *tree.left_out(set(raw))), notes=tuple(tree.notes()))
 
     @property
     def fingerprint(self) -> str:
@@ -85,16 +83,18 @@ class _Tree:
             cache.store("folder", root, kept)
 
     def left_out(self, classes: set[str]) -> Iterator[str]:
-        """Phrases for what is not used, and for what is used twice."""
+        """Phrases for what is not used."""
         empty = sorted(set(self.index[""].folders) - classes - set(self.loops))
         others = [os.path.join(folder, name) for folder, listing in self.index.items() for name in listing.others]
-        yield from _phrase("folder without images", "folders without images", empty)
-        yield from _phrase("link to a folder above it", "links to folders above them", self.loops)
-        yield from _phrase("file that is no image", "files that are no images", sorted(others))
-        twice = [" = ".join(folders) for folders in self.places.values() if len(folders) > 1]
-        yield from (
-            f"nothing of {pair}, which is one folder under several names: its images count twice" for pair in twice
-        )
+        yield from counted("folder without images", "folders without images", empty)
+        yield from counted("link to a folder above it", "links to folders above them", self.loops)
+        yield from counted("file that is no image", "files that are no images", sorted(others))
+
+    def notes(self) -> Iterator[str]:
+        """Phrases for folders that are read twice."""
+        for folders in self.places.values():
+            if len(folders) > 1:
+                yield f"{' and '.join(folders)} are one folder, its images count {len(folders)} times"
 
     def _walk(self, folder: str, above: tuple[tuple[int, int], ...]) -> None:
         state = os.stat(self.root / folder)
@@ -122,26 +122,8 @@ def _list(folder: Path, stamp: list[int] | None) -> Listing:
             if entry.is_dir():
                 folders.append(entry.name)
             else:
-                (files if is_image(entry.name, partial(_head, entry.path)) else others).append(entry.name)
+                (files if is_image(entry.name, partial(read_head, entry.path)) else others).append(entry.name)
     return Listing(stamp, sorted(folders), sorted(files), sorted(others))
-
-
-def _head(path: str) -> bytes:
-    """The first bytes of a regular file; none of anything else."""
-    try:
-        if not os.path.isfile(path):
-            return b""
-        with open(path, "rb") as file:
-            return file.read(HEAD)
-    except OSError:
-        return b""
-
-
-def _phrase(one: str, many: str, names: list[str]) -> Iterator[str]:
-    """A count and the first names, if there are any: "2 folders without images (a, b)"."""
-    if names:
-        shown = ", ".join([*map(printable, names[:SHOWN]), *["..."][: len(names) > SHOWN]])
-        yield f"{len(names):,} {one if len(names) == 1 else many} ({shown})"
 
 
 def _refuse_lookalikes(root: Path, names: set[str]) -> None:

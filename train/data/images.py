@@ -1,5 +1,6 @@
 """Tell image files from others, by suffix or by their first bytes."""
 
+import os
 import re
 from collections.abc import Callable
 
@@ -21,6 +22,17 @@ SIGNATURE = re.compile(
     rb"|....ftypavi[fs]|\0\0\0\x0cjP  |\xff\x4f\xff\x51",
     re.DOTALL,
 )
+
+
+def read_head(path: str | os.PathLike[str]) -> bytes:
+    """The first HEAD bytes of a regular file; none of anything else, or if it cannot be read."""
+    try:
+        if not os.path.isfile(path):
+            return b""
+        with open(path, "rb") as file:
+            return file.read(HEAD)
+    except OSError:
+        return b""
 
 
 def is_image(name: str, head: Callable[[], bytes]) -> bool:

@@ -1,6 +1,9 @@
 """Print file and class names safely, whatever bytes or characters they hold."""
 
 import sys
+from collections.abc import Iterator, Sequence
+
+SHOWN = 3  # names that are listed of many
 
 
 def printable(text: str) -> str:
@@ -20,3 +23,10 @@ def printable(text: str) -> str:
 def _has_other_surrogates(text: str) -> bool:
     """Whether it holds surrogates that do not stand for a byte."""
     return any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)
+
+
+def counted(one: str, many: str, names: Sequence[str]) -> Iterator[str]:
+    """A count and the first names, if there are any: "2 folders without images (a, b)"."""
+    if names:
+        shown = ", ".join([*map(printable, names[:SHOWN]), *["..."][: len(names) > SHOWN]])
+        yield f"{len(names):,} {one if len(names) == 1 else many} ({shown})"

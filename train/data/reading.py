@@ -29,9 +29,10 @@ class Reading(NamedTuple):
     """What a source says about how it was read.
 
     left_out: phrases for what was found and is not used. unlabelled: why all images are in one
-    class, and what to do about it.
+    class, and what to do about it. notes: what else the user should know.
     """
 
     options: ReadOptions = DEFAULTS
     left_out: tuple[str, ...] = ()
     unlabelled: str = "give each class a folder of its own"
+    notes: tuple[str, ...] = ()

@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 import numpy as np
 
 from train.command.config import DIGITS_PATH
-from train.data import layout
+from train.data import advice, layout
 from train.data.digits import Digits
 from train.data.folder import Folder
 from train.data.layout import SHARDS, Layout, Part
@@ -114,8 +114,8 @@ def _of_folder(path: Path, split: Split, options: ReadOptions) -> Source:
     try:
         return Folder(part.folder, options, left_out)
     except TrainError as error:
-        advice = next(layout.advice(part.folder), None)
-        raise TrainError(f"{error}; {advice}" if advice else str(error)) from None
+        remedy = next(advice.elsewhere(part.folder), None)
+        raise TrainError(f"{error}; {remedy}" if remedy else str(error)) from None
 
 
 def _chosen(path: Path, found: Layout, split: Split) -> Part:
@@ -125,17 +125,21 @@ def _chosen(path: Path, found: Layout, split: Split) -> Part:
     part = found.parts.get(split if found.divided else "all")
     if part is None:
         others = " or ".join(f"{name} ({each.pattern})" for name, each in found.parts.items())
-        wanted = "for training" if split == "train" else "for validation"
-        raise TrainError(f"{path}: no part of it is {wanted}, only {others}; give one of these paths if you mean it")
+        if split == "train":
+            raise TrainError(f"{path}: no part of it is for training, only {others}; give one of these paths to use it")
+        raise TrainError(
+            f"{path}: no part of it is for validation, only {others}; name one with --eval_data_path,"
+            " or as --data_path where nothing is trained"
+        )
     return part
 
 
 def _of_files(path: Path, files: Sequence[Path], split: Split, options: ReadOptions) -> Source:
     """Files that were named: they are not divided, but for the arrays of an npz file."""
     for file in files:
-        advice = layout.compressed(file)
-        if advice:
-            raise TrainError(advice)
+        remedy = advice.compressed(file)
+        if remedy:
+            raise TrainError(remedy)
         if file.suffix not in SHARDS:
             raise TrainError(f"{file}: neither a folder nor one of {', '.join(SHARDS)}")
     if files[0].suffix == ".npz" and len(files) == 1:

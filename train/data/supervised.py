@@ -120,6 +120,11 @@ class EvalBatches:
         return {"images": images, "labels": labels}, broken
 
 
+def coverage(images: int, total: int) -> str:
+    """What to print beside a score: "of 9 of 12 images; 3 could not be read"; nothing if all were read."""
+    return f"of {images:,} of {total:,} images; {total - images:,} could not be read" if images < total else ""
+
+
 def eval_crop(image: np.ndarray, size: tuple[int, int], crop_pct: float) -> np.ndarray:
     """Centre crop for evaluation: resize to cover size / crop_pct, then crop; from 384 px on, resize only."""
     if min(size) >= RESIZE_ONLY:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data import cache, labels, layout
+from train.data import advice, cache, labels
 from train.data.decode import BrokenImage
 from train.data.images import HEAD, is_image
 from train.data.reading import DEFAULTS, Reading, ReadOptions
@@ -112,7 +112,7 @@ def _scanned(path: Path, label: str) -> Shard:
     except OSError as error:
         raise TrainError(f"{path}: {error.strerror or error}") from None
     except tarfile.TarError as error:
-        why = layout.misnamed(path) or f"{path}: not an uncompressed tar of images and labels, or damaged ({error})"
+        why = advice.misnamed(path) or f"{path}: not an uncompressed tar of images and labels, or damaged ({error})"
         raise TrainError(why) from None
     return shard
 
