@@ -88,6 +88,16 @@ def test_patterns_choose_shards(tmp_path: Path) -> None:
     assert "braces are not expanded, give a pattern with * or ?" in refused(f"{tmp_path}/x-{{0..2}}.tar")
 
 
+def test_a_pattern_does_not_merge_parts(tmp_path: Path) -> None:
+    for name in ("train", "validation", "test"):
+        table(tmp_path / "data" / f"{name}-0.parquet", labels=[len(name)] * 6)
+    assert set(open_source(f"{tmp_path}/data/*.parquet").labels) == {5}
+    assert set(open_eval(f"{tmp_path}/data/*.parquet", "--data_path").labels) == {10}
+    assert set(open_eval(f"{tmp_path}/data/test*.parquet", "--data_path").labels) == {4}
+    (tmp_path / "banner.png").write_bytes(FILES[0])  # of the data set's card
+    assert "banner.png" in describe(open_source(str(tmp_path)))
+
+
 def test_test_labels_of_the_hub_do_not_end_a_run(tmp_path: Path) -> None:
     source = open_source(str(table(tmp_path / "test.parquet", labels=[-1] * 6)))
     assert (source.classes, set(source.labels)) == ((".",), {0})

@@ -16,7 +16,6 @@ SHARDS = (".tar", ".parquet", ".npz")
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Part -> words for it, in the names of folders and shards."""
 
-
 WORDS = {word: split for split, words in SPLITS.items() for word in words}
 
 
@@ -103,14 +102,24 @@ def _by_names(root: Path, place: Path, files: list[Path]) -> Layout:
     beside = sorted(str(each.relative_to(root)) for folder in {root, place} for each in folder.iterdir())
     unused = {*beside} - {str(each.relative_to(root)) for each in (*files, place)}
     left_out = tuple(counted("other entry", "other entries", sorted(name for name in unused if name[0] != ".")))
+    return Layout(_grouped(files), left_out)
+
+
+def of_files(files: list[Path]) -> Layout:
+    """The layout of shards that a pattern names: divided if their names tell several parts."""
+    parts = _grouped(files)
+    return Layout(parts if len(parts) > 1 else {"all": Part(str(files[0]), shards=tuple(files))})
+
+
+def _grouped(files: list[Path]) -> dict[str, Part]:
+    """The part of each name; "all" if no name tells one."""
     found: dict[str, list[Path]] = {}
     for file in files:
         found.setdefault(_split_of(file), []).append(file)
     if set(found) == {""}:
-        return Layout({"all": Part(f"'{place}/*{files[0].suffix}'", shards=tuple(files))}, left_out)
+        return {"all": Part(f"'{files[0].parent}/*{files[0].suffix}'", shards=tuple(files))}
     found["train"] = sorted([*found.pop("", []), *found.get("train", [])])
-    parts = {split: Part(_pattern(split, each, files), shards=tuple(each)) for split, each in found.items() if each}
-    return Layout(parts, left_out)
+    return {split: Part(_pattern(split, each, files), shards=tuple(each)) for split, each in found.items() if each}
 
 
 def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
@@ -118,11 +127,7 @@ def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
     kinds = sorted({file.suffix for file in files})
     if len(kinds) > 1:
         raise TrainError(f"{place}: has {' and '.join(kinds)} files; give one kind, such as '{place}/*{kinds[0]}'")
-    if (
-        any(map(_has_image, (each for each in _folders(root) if each != place)))
-        or _holds_image(root)
-        or _holds_image(place)
-    ):
+    if any(_has_image(each) for each in _folders(root) if each != place) or _holds_image(place):
         raise TrainError(
             f"{root}: has both {kinds[0]} files and image files; give '{place}/*{kinds[0]}' to read the {kinds[0]}"
             " files, or move them away"

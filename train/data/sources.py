@@ -91,11 +91,14 @@ def _opened(data_path: str, split: Split, options: ReadOptions) -> Source:
         )
     path = Path(data_path).expanduser()
     if path.is_dir():
-        return _of_folder(path, split, options)
+        return _of_layout(path, layout.find(path), split, options)
     files = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))
     if not files:
         raise TrainError(f"{path}: {_absent(path)}")
-    return _of_files(path, files, split, options)
+    _refuse_other_files(files)
+    if len(files) == 1 and files[0].suffix == ".npz":
+        return Npz(files[0], split, options)
+    return _of_layout(path, layout.of_files(files), split, options)
 
 
 def _absent(path: Path) -> str:
@@ -104,11 +107,10 @@ def _absent(path: Path) -> str:
     return "no file matches this pattern" if glob.has_magic(str(path)) else "no such folder or file"
 
 
-def _of_folder(path: Path, split: Split, options: ReadOptions) -> Source:
-    found = layout.find(path)
+def _of_layout(path: Path, found: Layout, split: Split, options: ReadOptions) -> Source:
     part = _chosen(path, found, split)
-    unused = tuple(name for name in found.parts if name not in ("train", "val", "all"))
-    left_out = (*found.left_out, *(f"the {name} part" for name in unused))
+    unused = tuple(f"the {name} part" for name in found.parts if name not in ("train", "val", "all"))
+    left_out = (*found.left_out, *unused)
     if part.folder is None:
         return _of_shards(part.shards, options, left_out)
     try:
@@ -134,29 +136,22 @@ def _chosen(path: Path, found: Layout, split: Split) -> Part:
     return part
 
 
-def _of_files(path: Path, files: Sequence[Path], split: Split, options: ReadOptions) -> Source:
-    """Files that were named: they are not divided, but for the arrays of an npz file."""
+def _refuse_other_files(files: Sequence[Path]) -> None:
+    """TrainError for files that are no shards of one kind."""
     for file in files:
         remedy = advice.compressed(file)
         if remedy:
             raise TrainError(remedy)
         if file.suffix not in SHARDS:
             raise TrainError(f"{file}: neither a folder nor one of {', '.join(SHARDS)}")
-    if files[0].suffix == ".npz" and len(files) == 1:
-        return Npz(files[0], split, options)
-    if split == "val":
-        raise NoSplit(f"{path}: a file has no validation part; give --eval_data_path, or --disable_eval True")
-    return _of_shards(files, options, ())
+        if file.suffix != files[0].suffix:
+            raise TrainError(f"{file}: is beside {files[0].suffix} files; give one kind")
 
 
 def _of_shards(files: Sequence[Path], options: ReadOptions, left_out: tuple[str, ...]) -> Source:
-    kinds = {file.suffix for file in files}
-    if len(kinds) > 1:
-        raise TrainError(
-            f"{files[0]}: is beside {' and '.join(sorted(kinds - {files[0].suffix}))} files; give one kind"
-        )
-    if kinds == {".npz"}:
-        if len(files) > 1:
-            raise TrainError(f"{files[0]}: one of {len(files)} npz files; give one, such as --data_path {files[0]}")
-        return Npz(files[0], "all", options, left_out)
-    return READERS[kinds.pop()](files, options, left_out)
+    kind = files[0].suffix
+    if kind != ".npz":
+        return READERS[kind](files, options, left_out)
+    if len(files) > 1:
+        raise TrainError(f"{files[0]}: one of {len(files)} npz files; give one, such as --data_path {files[0]}")
+    return Npz(files[0], "all", options, left_out)
