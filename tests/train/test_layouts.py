@@ -80,6 +80,14 @@ def test_the_hubs_converted_layout(tmp_path: Path) -> None:
     assert len(open_source(line.split("such as ")[1])) == 6
 
 
+def test_the_hubs_layout_by_configuration(tmp_path: Path) -> None:
+    for name in ("train", "test"):
+        table(tmp_path / "plain_text" / f"{name}-00000-of-00001.parquet", labels=[len(name)] * 6)
+    assert set(open_source(str(tmp_path)).labels) == {5}
+    tree(tmp_path / "cat", classes=1)
+    assert "has both" in refused(tmp_path)
+
+
 def test_patterns_choose_shards(tmp_path: Path) -> None:
     for number in range(3):
         shard(tmp_path / f"x-{number}.tar", pairs([number]))
@@ -284,7 +292,7 @@ def test_save_to_disk_says_how_to_write_parquet(tmp_path: Path) -> None:
     [
         (lambda at: "s3://bucket/images", "s3://bucket/images: not a path of this machine; copy the data here"),
         (lambda at: at / "x.jpg", "neither a folder nor one of .tar"),
-        (lambda at: table(at / "deep" / "er" / "x.parquet").parent.parent, "give that folder"),
+        (lambda at: table(at / "a" / "b" / "c" / "x.parquet").parents[2], "give that folder"),
     ],
 )
 def test_what_is_elsewhere_is_said(tmp_path: Path, make: Callable[[Path], Path | str], line: str) -> None:

@@ -15,6 +15,10 @@ from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.errors import TrainError
 
 
+class NoImages(TrainError):
+    """There is no image below a folder."""
+
+
 class Listing(NamedTuple):
     """The contents of one folder, and its cache stamp (None: never reuse)."""
 
@@ -45,7 +49,7 @@ class Folder:
             raise TrainError(f"{os.fspath(error.filename or root)}: {error.strerror}") from None
         self.files = sorted(os.path.join(folder, name) for folder, each in tree.index.items() for name in each.files)
         if not self.files:
-            raise TrainError(f"{root}: no image below it ({', '.join(SUFFIXES)}, or files of another suffix that are)")
+            raise NoImages(f"{root}: no image below it ({', '.join(SUFFIXES)}, or images of another suffix)")
         raw = [os.path.dirname(file).split(os.sep)[0] or "." for file in self.files]
         _refuse_lookalikes(root, set(raw))
         self.classes, self.labels = labels.by_name(raw)

@@ -43,8 +43,8 @@ class Layout:
 def find(root: Path) -> Layout:
     """The layout of a folder: divided by sub-folders, by the names of shards, or not at all.
 
-    Shards may lie in the folder, in its data/ (as the hub stores data sets), or in CONFIG/SPLIT/
-    (as the hub converts them). Raises TrainError if it can be read in two ways.
+    Shards may lie in the folder, in its data/ or CONFIG/ (as the hub stores data sets), or in
+    CONFIG/SPLIT/ (as the hub converts them). Raises TrainError if it can be read in two ways.
     """
     folders = _split_folders(root)
     others = [each for each in _folders(root) if each not in folders.values() and _has_image(each)] if folders else []
@@ -57,10 +57,18 @@ def find(root: Path) -> Layout:
         )
     if places:
         return _by_names(root, places[0], _shards(places[0]))
-    configs = [each for each in _folders(root) if any(map(_shards, _split_folders(each).values()))]
+    configs = {each: files for each in _folders(root) if (files := _config_shards(each))}
     if len(configs) > 1:
-        raise TrainError(f"{root}: has several data sets; give one, such as {configs[0]}")
-    return find(configs[0]) if configs else Layout({"all": Part(str(root), root)})
+        raise TrainError(f"{root}: has several data sets; give one, such as {next(iter(configs))}")
+    for config, files in configs.items():
+        _refuse_mixed(root, config, files)
+        return find(config)
+    return Layout({"all": Part(str(root), root)})
+
+
+def _config_shards(folder: Path) -> list[Path]:
+    """Shards in a folder, or in the folders of its parts."""
+    return _shards(folder) or [file for part in _split_folders(folder).values() for file in _shards(part)]
 
 
 def _split_folders(root: Path) -> dict[str, Path]:
@@ -128,9 +136,10 @@ def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
     if len(kinds) > 1:
         raise TrainError(f"{place}: has {' and '.join(kinds)} files; give one kind, such as '{place}/*{kinds[0]}'")
     if any(_has_image(each) for each in _folders(root) if each != place) or _holds_image(place):
+        pattern = files[0].parent / f"*{kinds[0]}"
         raise TrainError(
-            f"{root}: has both {kinds[0]} files and image files; give '{place}/*{kinds[0]}' to read the {kinds[0]}"
-            " files, or move them away"
+            f"{root}: has both {kinds[0]} files and image files; give '{pattern}' to read the {kinds[0]} files,"
+            " or move them away"
         )
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from train.command.config import DIGITS_PATH
 from train.data import advice, layout
 from train.data.digits import Digits
-from train.data.folder import Folder
+from train.data.folder import Folder, NoImages
 from train.data.layout import SHARDS, Layout, Part
 from train.data.names import printable
 from train.data.npz import Npz
@@ -115,9 +115,9 @@ def _of_layout(path: Path, found: Layout, split: Split, options: ReadOptions) ->
         return _of_shards(part.shards, options, left_out)
     try:
         return Folder(part.folder, options, left_out)
-    except TrainError as error:
+    except NoImages as error:
         remedy = next(advice.elsewhere(part.folder), None)
-        raise TrainError(f"{error}; {remedy}" if remedy else str(error)) from None
+        raise TrainError(f"{part.folder}: no image below it; {remedy}" if remedy else str(error)) from None
 
 
 def _chosen(path: Path, found: Layout, split: Split) -> Part:
