@@ -37,4 +37,4 @@ def tree(root: Path, classes: int = 2, each: int = 4) -> Path:
 def trust(patch: pytest.MonkeyPatch) -> None:
     """Let the cache of listings trust the file system of the tests at once, whatever it is."""
     patch.setattr(cache, "SETTLED", 0.0)
-    patch.setattr(cache, "HONEST", {None, *cache._file_systems().values()})
+    patch.setattr(cache, "TRUSTED", {None, *cache._file_systems().values()})

@@ -135,4 +135,4 @@ def test_a_broken_image_of_any_name_has_a_line(tmp_path: Path) -> None:
     source = Folder(root)
     with pytest.raises(BrokenImage, match=r"\\xff\.jpg: an empty file"):
         read(source, 1, 3)
-    assert describe(source) == "2 images in 1 classes: c0 (2)"
+    assert describe(source) == "2 images in 1 class: c0 (2)"

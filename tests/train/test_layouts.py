@@ -237,10 +237,10 @@ def test_another_data_set_at_the_same_path_is_seen(tmp_path: Path, monkeypatch: 
     assert "c1/x.jpg" in Folder(root).files
 
 
-def test_only_honest_file_systems_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_known_file_systems_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trust(monkeypatch)
     assert cache.stamp(tmp_path.stat())
-    monkeypatch.setattr(cache, "HONEST", {"ext4"})
+    monkeypatch.setattr(cache, "TRUSTED", {"ext4"})
     number = tmp_path.stat().st_dev
     for kind, trusted in (("ext4", True), ("fuse.s3fs", False), ("squashfs", False), ("overlay", False)):
         mounts = tmp_path / kind

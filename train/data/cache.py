@@ -8,11 +8,14 @@ import hashlib
 import json
 import os
 import time
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-HONEST = frozenset(
+from convert.files import write_text
+
+TRUSTED = frozenset(
     ["ext2", "ext3", "ext4", "xfs", "btrfs", "zfs", "f2fs", "tmpfs", "nfs", "nfs4", "lustre", "gpfs", "ceph", "beegfs"]
 )
 """File systems that set the time of change (ctime) at every change, and let nobody else set it."""
@@ -28,7 +31,7 @@ def stamp(state: os.stat_result) -> list[int] | None:
 
     A ctime without a fraction of a second is made up, and one of just now may be repeated.
     """
-    if _file_systems().get(state.st_dev) not in HONEST or not state.st_ctime_ns % 10**9:
+    if _file_systems().get(state.st_dev) not in TRUSTED or not state.st_ctime_ns % 10**9:
         return None
     if state.st_ctime_ns > time.time_ns() - SETTLED * 1e9:
         return None
@@ -60,13 +63,9 @@ def load(kind: str, path: Path) -> Any:
 def store(kind: str, path: Path, value: Any) -> None:
     """Store a JSON value for `path`; does nothing without a writable cache."""
     file = _file(kind, path)
-    try:
+    with suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps(value), encoding="utf-8")
-        aside.replace(file)
-    except OSError:
-        return
+        write_text(file, json.dumps(value))
 
 
 def _file(kind: str, path: Path) -> Path:

@@ -29,12 +29,11 @@ class Match:
 def describe(source: Source) -> str:
     """One line: the number of images, the classes, and what was left out."""
     counts = np.bincount(source.labels, minlength=len(source.classes)).tolist()
+    line = f"{len(source):,} images in {len(counts):,} {'class' if len(counts) == 1 else 'classes'}: "
     if len(counts) <= LISTED:
-        each = ", ".join(f"{printable(name)} ({n:,})" for name, n in zip(source.classes, counts, strict=True))
-        line = f"{len(source):,} images in {len(counts)} classes: {each}"
+        line += ", ".join(f"{printable(name)} ({n:,})" for name, n in zip(source.classes, counts, strict=True))
     else:
-        line = f"{len(source):,} images in {len(counts):,} classes: {listed(source.classes)};"
-        line += f" {min(counts):,} to {max(counts):,} images per class"
+        line += f"{listed(source.classes)}; {min(counts):,} to {max(counts):,} images per class"
     left_out = [f"left out: {', '.join(source.reading.left_out)}"] if source.reading.left_out else []
     return "; ".join([line, *map(printable, [*left_out, *source.reading.notes])])
 
