@@ -54,6 +54,7 @@ def test_transparency_is_dropped_and_rotation_tags_are_ignored() -> None:
         "empty": b"",
         "text": b"<html>404</html>",
         "cut JPEG": encoded(pixels(1))[:300],
+        "AVIF without a place": encoded(pixels(1), "AVIF").replace(b"iloc", b"xxxx"),
         "cut PNG": encoded(pixels(1), "PNG")[:300],
         "JPEG header only": b"\xff\xd8\xff\xe0",
         "float TIFF": encoded(np.ones((4, 4), np.float32), "TIFF"),

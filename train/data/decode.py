@@ -15,7 +15,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*")
 COLOURS = ("YCbCr", "RGB")
 DEEP = ("I;16", "I;16L", "I;16B", "I;16N")  # 16 bits per pixel, which Pillow's convert would clip
-UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError)
+UNREADABLE = (OSError, ValueError, SyntaxError, EOFError, MemoryError, RuntimeError, struct.error)
 BITS, SAMPLES = 258, 277
 """TIFF tags: bits per sample, samples per pixel."""
 
