@@ -207,6 +207,8 @@ def test_a_fifth_of_the_digits_is_held_out() -> None:
         ),
         (lambda at: table(at / "x.parquet", labels=[0, 1, -1, 0, 0, 0]), "row 2 has the label -1"),
         (lambda at: table(at / "x.parquet", labels=[0, 1, None, 0, 0, 0]), "row 2 has the label None"),
+        (lambda at: table(at / "x.parquet", labels=[[1, 2]] * 6), "row 0 has the label [1, 2], which is neither"),
+        (lambda at: table(at / "x.parquet", labels=[0.5] * 6), "row 0 has the label 0.5, which is neither"),
         (lambda at: table(at / "x.parquet", labels=[0, 1, 5, 0, 0, 0], names=["a", "b"]), "row 2 has the label 5"),
         (lambda at: arrays(at / "x.npz", pictures=BYTES), "no array images or train_images; it has pictures"),
         (lambda at: arrays(at / "x.npz", images=BYTES / 255), "images is float64"),

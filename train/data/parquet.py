@@ -86,25 +86,20 @@ class Parquet:
     def _labelled(self, tables: Sequence[Any], columns: "_Columns") -> tuple[tuple[str, ...], list[int]]:
         """The classes and the label of each image; one class if there are no labels."""
         name = self.label
-        values = (
-            [value for table in tables for value in _values(table, name)] if name else [HIDDEN] * int(self.ends[-1])
-        )
-        if set(values) == {HIDDEN}:
-            if name:
-                self.reading = self.reading._replace(
-                    unlabelled=f"each {name} is {HIDDEN}: the labels are not published"
-                )
+        if name is None:
+            return (UNLABELLED,), [0] * int(self.ends[-1])
+        values = [value for table in tables for value in _values(table, name)]
+        if all(value == HIDDEN for value in values):
+            self.reading = self.reading._replace(unlabelled=f"each {name} is {HIDDEN}: the labels are not published")
             return (UNLABELLED,), [0] * len(values)
-        known = columns.class_names(name or "")
+        known = columns.class_names(name)
         wrong = next((row for row, value in enumerate(values) if not _fits(value, known)), None)
         if wrong is not None:
-            what = "neither a class number nor a name" if not known else f"not one of its {len(known)} classes"
+            what = f"not one of its {len(known)} classes" if known else "neither a class number nor a name"
             raise TrainError(f"{self.files[0]}: row {wrong} has the {name} {values[wrong]!r}, which is {what}")
-        return (
-            (known, values)
-            if known
-            else labels.number([str(int(v)) if isinstance(v, bool) else str(v) for v in values])
-        )
+        if known:
+            return known, values
+        return labels.number([str(int(value)) if isinstance(value, int) else value for value in values])
 
     def _refuse_slow(self, largest: int, total: int) -> None:
         """TrainError where every image would cost a large row group."""
