@@ -118,3 +118,8 @@ def test_numbers_are_indices_and_names_are_sorted() -> None:
     assert labels.number(["b", "a", "b"]) == (("a", "b"), [1, 0, 1])
     assert labels.number(["e\u0301", "\u00e9"]) == (("\u00e9",), [0, 0])
     assert labels.by_name(["10", "2", "1"]) == (("1", "10", "2"), [1, 2, 0])
+
+
+def test_keys_may_be_given_with_their_dot(tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", pairs(range(6), about, "json"))
+    assert opened(path, label_key=".json:about.name", image_key=".jpg").classes == NAMES

@@ -51,7 +51,7 @@ class Tars:
 
     def __init__(self, shards: Sequence[Path], options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.shards = sorted(shards)
-        extension, _, field = (options.label_key or LABEL).partition(":")
+        extension, _, field = (options.label_key or LABEL).lstrip(".").partition(":")
         scanned = [_scanned(shard, extension) for shard in self.shards]
         chosen = [
             _chosen(shard, each.members, options.image_key) for shard, each in zip(self.shards, scanned, strict=True)
@@ -156,7 +156,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int = -1) 
 def _chosen(path: Path, members: list[Member], image_key: str | None) -> list[Member]:
     """The images of a shard, one per key; TrainError if a key has several."""
     if image_key is not None:
-        members = [member for member in members if member.extension == image_key]
+        members = [member for member in members if member.extension == image_key.lstrip(".")]
     first: dict[str, Member] = {}
     for member in members:
         other = first.setdefault(member.key, member)
