@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from train.data.reading import Reading
+
 CLASSES = 1000
 CONTRAST, COLOUR = 44, 0.25
 """Chosen so that 500 x 400 pixels at quality 90 take 110 kB, the average of ImageNet's files."""
@@ -37,6 +39,7 @@ class Photographs:
     files: tuple[bytes, ...]
     classes: tuple[str, ...] = field(default=tuple(map(str, range(CLASSES))), repr=False)
     fingerprint: str = "photographs"
+    reading: Reading = field(default=Reading(), repr=False)
 
     @classmethod
     def make(cls, count: int, height: int, width: int) -> "Photographs":

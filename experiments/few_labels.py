@@ -26,7 +26,7 @@ import numpy as np
 from backends import NAMES
 from train.__main__ import main as train
 from train.command.config import Config
-from train.data.sources import Digits
+from train.data.digits import Digits
 from train.data.subset import labelled
 from train.tasks.features import Features
 from train.tasks.probe import votes
