@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 import spec
 from backends.initial import initial_arrays
 from backends.torch import ENGINES, build, forward, set_arrays
-from backends.torch.sites import enter
+from backends.torch.space import enter
 from backends.torch.steps import Call
 from parity_tests import golden, oracle, tolerances
 from parity_tests.mutants import MUTANTS
@@ -114,7 +114,7 @@ def _is_downsampling(name: str) -> bool:
 
 def blanks() -> Iterator[Row]:
     """Digits on black, pixels from 0 to 1, first weights: sites that are 0 after the stem, which `to_sparse` drops."""
-    from backends.torch.sites.minkowski import ME, Minkowski
+    from backends.torch.space.minkowski import ME, Minkowski
 
     model = spec.fcmae("convnextv2_atto", in_chans=1)
     digits = np.kron(load_digits().images[:8] / 16, np.ones((28, 28)))[..., None]

@@ -13,7 +13,7 @@ if "jax" not in backends.installed():
 import jax
 
 from backends.jax import api, depthwise
-from backends.jax.sites.visible import Layout
+from backends.jax.space.visible import Layout
 
 CASE = CASES["equal widths"]
 

@@ -4,7 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends.torch.sites import visible  # noqa: E402
+from backends.torch.space import visible  # noqa: E402
 from parity_tests.strategies import CASES  # noqa: E402
 from parity_tests.subjects import Subject  # noqa: E402
 from parity_tests.test_laws import assert_obeys  # noqa: E402

@@ -20,7 +20,7 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("sites/minkowski.py", "kernels/", "parallel.py"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
     "jax": ("layout.py", "update.py", "aot.py", "flops.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
@@ -61,7 +61,7 @@ def test_same_classes_in_the_same_words(name: str) -> None:
     assert classes(ROOT / "torch" / name) == classes(ROOT / "jax" / name)
 
 
-@pytest.mark.parametrize("name", ["build.py", "model.py", "sites/__init__.py", "sites/masked.py", "sites/visible.py"])
+@pytest.mark.parametrize("name", ["build.py", "model.py", "space/__init__.py", "space/dense.py", "space/visible.py"])
 def test_same_functions(name: str) -> None:
     torch, jax = (functions(ROOT / backend / name) for backend in ("torch", "jax"))
     assert [pair for pair in torch if pair[0] != "forward"] == jax  # flax calls a module by __call__

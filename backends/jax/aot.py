@@ -24,7 +24,7 @@ from backends.api import choose_engine, visible_patches
 from backends.jax import api
 from backends.jax.depthwise import TPUS
 from backends.jax.flops import repeats
-from backends.jax.sites import ENGINES
+from backends.jax.space import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
 from backends.protocol import BackendError, Batch, Optimizer, TrainerOptions
 

@@ -15,7 +15,7 @@ from backends import api
 from backends.initial import initial_arrays
 from backends.jax.layout import to_canonical, to_flax
 from backends.jax.model import FCMAE, Classifier
-from backends.jax.sites import ENGINES
+from backends.jax.space import ENGINES
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 
 Net = Classifier | FCMAE

@@ -8,7 +8,7 @@ from jax import Array
 
 import spec
 from backends.jax.build import make
-from backends.jax.sites import enter
+from backends.jax.space import enter
 from backends.jax.steps import Call, Chain, at_least_float32
 
 Record = Callable[[str, Any], None]

@@ -1,6 +1,6 @@
 """The steps of the spec as flax.nnx modules: parameters, plus one line on the sites they act on.
 
-A module never knows how space is stored: the sites object does (see `sites/`).
+A module never knows how space is stored: the sites object does (see `space/`).
 """
 
 from collections.abc import Callable, Sequence

@@ -18,7 +18,7 @@ from backends.initial import initial_arrays
 from backends.jax import api
 from backends.jax.cluster import Processes
 from backends.jax.layout import to_flax
-from backends.jax.sites import ENGINES
+from backends.jax.space import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 

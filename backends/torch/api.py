@@ -11,7 +11,7 @@ from backends import api
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 from backends.torch.model import FCMAE, Classifier
-from backends.torch.sites import ENGINES
+from backends.torch.space import ENGINES
 
 Net = Classifier | FCMAE
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 import spec
 from backends.torch.build import make
-from backends.torch.sites import enter
+from backends.torch.space import enter
 from backends.torch.steps import Call, Chain, at_least_float32
 
 Record = Callable[[str, Any], None]

@@ -15,7 +15,7 @@ from backends.protocol import DEFAULTS, Arrays, BackendError, Batch, Cluster, Op
 from backends.torch import api, parallel
 from backends.torch.cluster import distributed_errors
 from backends.torch.model import FCMAE
-from backends.torch.sites import ENGINES
+from backends.torch.space import ENGINES
 
 
 class Trainer:

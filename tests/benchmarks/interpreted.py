@@ -14,7 +14,7 @@ import torch
 import backends
 import spec
 from backends.torch.depthwise import Halo
-from backends.torch.sites import visible
+from backends.torch.space import visible
 
 SIDES = (8, 4, 2, 1)
 SHAPES = ((5, 7), (70, 3))  # channels and k: fewer than a block, and more

@@ -30,7 +30,7 @@ def test_nothing_has_moved(backend: str) -> None:
 
 def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites import visible
+    from backends.torch.space import visible
 
     plain = visible.halo_conv
     monkeypatch.setattr(visible, "halo_conv", lambda x, *rest: plain(x.clone(), *rest))
@@ -43,8 +43,8 @@ def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch
 
 def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("jax")
-    from backends.jax.sites.masked import Masked
-    from backends.jax.sites.visible import Visible
+    from backends.jax.space.dense import Masked
+    from backends.jax.space.visible import Visible
 
     def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
         return Masked.enter(images, mask, patch)
@@ -57,8 +57,8 @@ def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_work_at_removed_patches_is_seen_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites.masked import Masked
-    from backends.torch.sites.visible import Visible
+    from backends.torch.space.dense import Masked
+    from backends.torch.space.visible import Visible
 
     def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
         return Masked.enter(images, mask, patch)

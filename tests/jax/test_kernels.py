@@ -24,7 +24,7 @@ from jax.sharding import SingleDeviceSharding
 from backends.jax import aot
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise, plan
-from backends.jax.sites.visible import Layout
+from backends.jax.space.visible import Layout
 
 CASE = CASES["equal widths"]
 

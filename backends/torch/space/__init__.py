@@ -11,8 +11,8 @@ from typing import Any
 
 from torch import Tensor
 
-from backends.torch.sites.masked import Masked
-from backends.torch.sites.visible import Visible
+from backends.torch.space.dense import Masked
+from backends.torch.space.visible import Visible
 
 WITNESS = ("minkowski",) if importlib.util.find_spec("MinkowskiEngine") else ()
 ENGINES = ("masked", "visible", *WITNESS)
@@ -26,7 +26,7 @@ def enter(engine: str, images: Tensor, mask: Tensor | None, patch: int, visible:
     if engine == "visible":
         return Visible.enter(images, mask, patch, visible)
     if engine == "minkowski":
-        from backends.torch.sites.minkowski import Minkowski  # optional, and slow to import
+        from backends.torch.space.minkowski import Minkowski  # optional, and slow to import
 
         return Minkowski.enter(images, mask, patch)
     return Masked.enter(images, mask, patch)

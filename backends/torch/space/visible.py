@@ -12,7 +12,7 @@ from torch import Tensor
 import spec
 from backends.torch.depthwise import Halo, halo_conv
 from backends.torch.norm import safe_norm
-from backends.torch.sites.masked import Masked
+from backends.torch.space.dense import Masked
 from backends.torch.steps import at_least_float32
 
 WHOLE = 3

@@ -12,7 +12,7 @@ from jax import Array
 import spec
 from backends.jax.depthwise import Neighbours, gather, scatter, side_of, visible_conv
 from backends.jax.norm import safe_norm
-from backends.jax.sites.masked import Masked
+from backends.jax.space.dense import Masked
 from backends.jax.steps import at_least_float32
 
 

@@ -20,7 +20,7 @@ from torch.func import functional_call
 
 import spec
 from backends.protocol import BackendError
-from backends.torch.sites.masked import Masked
+from backends.torch.space.dense import Masked
 from backends.torch.steps import at_least_float32
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from jax import Array
 
-from backends.jax.sites.masked import Masked
-from backends.jax.sites.visible import Visible
+from backends.jax.space.dense import Masked
+from backends.jax.space.visible import Visible
 
 ENGINES = ("masked", "visible")
 
