@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
-from backends.torch.norm import gelu, respond
+from backends.torch.norm import respond
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -107,12 +107,7 @@ class Gelu(Step):
     """Exact GELU."""
 
     def forward(self, sites: Any) -> Any:
-        if not sites.only_visible:
-            return sites.map(F.gelu)
-        x, squares = gelu(sites.x)
-        sites = sites.map(lambda _: x)
-        sites.squares = squares
-        return sites
+        return sites.map(F.gelu)
 
 
 class GRN(Step):

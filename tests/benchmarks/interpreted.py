@@ -19,9 +19,6 @@ from backends.torch.space import visible
 SIDES = (8, 4, 2, 1)
 SHAPES = ((5, 7), (70, 3))  # channels and k: fewer than a block, and more
 
-SCOPES = {"image": (1, 2, 3), "batch": (0, 1, 2, 3)}
-FACTORS = ("x", "scale", "shift")
-
 
 class Case(NamedTuple):
     """Two images of 2 x 3 patches, three of them visible."""
@@ -67,20 +64,15 @@ def main(path: str) -> None:
     """Each kernel alone, then models in which every tensor says that it is on a GPU."""
     os.environ["TRITON_INTERPRET"] = "1"
     from backends.torch import depthwise as plain
-    from backends.torch import norm
-    from backends.torch.kernels import depthwise, grn
+    from backends.torch.kernels import depthwise
 
-    norm.kernels, plain.kernels = grn, depthwise
+    plain.kernels = depthwise
 
     found: dict[str, np.ndarray] = {}
     for name, (x, grad, weight, bias, halo) in cases():
         found[f"{name}: forward"] = depthwise.conv(x, weight, bias, halo.rows).numpy()
         found[f"{name}: without a bias"] = depthwise.conv(x, weight, None, halo.rows).numpy()
         found[f"{name}: weights"] = depthwise.weight_gradient(x, grad, weight, halo.rows).numpy()
-        for scope, axes in SCOPES.items():
-            found[f"{name}: squares, {scope}"] = norm._over(norm.GeluSquares.apply(x)[1], axes, x).numpy()
-            gradients = norm._gradients_by_kernel(x, grad, x.sum(axes, keepdim=True))
-            found |= {f"{name}: by {by}, {scope}": g.numpy() for by, g in zip(FACTORS, gradients, strict=True)}
     torch.Tensor.is_cuda = property(lambda self: True)  # type: ignore[assignment,method-assign]
     visible.WHOLE = float("inf")
     for engine in ("masked", "visible"):

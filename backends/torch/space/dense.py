@@ -20,7 +20,6 @@ class Masked:
     def __init__(self, x: Tensor, keep: Tensor | None = None) -> None:
         self.x, self.keep = x, keep
         self.only_visible = keep is None
-        self.squares: Tensor | None = None  # their sums an image (N, C), where a step before has made them
 
     @classmethod
     def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> "Masked":
@@ -61,7 +60,7 @@ class Masked:
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites: (N, 1, 1, C), or (1, 1, 1, C) over the batch."""
         axes = (1, 2) if scope == "image" else (0, 1, 2)
-        return safe_norm(self.grid(), axes, self.squares)
+        return safe_norm(self.grid(), axes)
 
     def fill(self, token: Tensor) -> "Masked":
         return Masked(self.x if self.keep is None else torch.where(self.keep, self.x, token))

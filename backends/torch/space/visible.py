@@ -97,7 +97,6 @@ class Visible:
     def __init__(self, x: Tensor, layout: Layout, halo: Halo | None = None) -> None:
         self.x, self.layout, self.halo = x, layout, halo
         self.only_visible = True
-        self.squares: Tensor | None = None  # their sums an image (N, C), where a step before has made them
 
     @classmethod
     def enter(cls, images: Tensor, mask: Tensor | None, patch: int, visible: int) -> "Visible":
@@ -147,7 +146,7 @@ class Visible:
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites: (N, 1, 1, 1, C), or (1, 1, 1, 1, C) over the batch."""
         axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
-        return safe_norm(self.x, axes, self.squares)
+        return safe_norm(self.x, axes)
 
     def fill(self, token: Tensor) -> Masked:
         return Masked(self.layout.scatter(self.x, token))
