@@ -1,74 +1,57 @@
-"""Masked dense: the full grid and a keep grid; the plain model when nothing is masked."""
+"""Engine "masked": the full grid and the sites to keep; the plain model when nothing is masked."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import spec
-from backends.torch.norm import safe_norm
-from backends.torch.steps import at_least_float32
+from backends.torch.norm import at_least_float32, grn, respond, safe_norm
+from backends.torch.space.protocol import Space
 
 
-class Masked:
-    """x (N, H, W, C) and keep (N, H, W, 1), or no keep when every site is visible.
+@dataclass(frozen=True, eq=False)
+class DenseSpace:
+    """x is (N, H, W, C). Removed sites hold anything between spatial steps, which clear them first."""
 
-    Removed sites hold anything between spatial steps; they are cleared where space mixes.
-    """
+    keep: Tensor | None = None  # N H W 1; None: every site is visible
 
-    def __init__(self, x: Tensor, keep: Tensor | None = None) -> None:
-        self.x, self.keep = x, keep
-        self.only_visible = keep is None
+    def grid(self, x: Tensor) -> Tensor:
+        """By `where`, not by a product, so that inf and NaN cannot pass."""
+        return x if self.keep is None else torch.where(self.keep, x, 0)
 
-    @classmethod
-    def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> "Masked":
-        if mask is None:
-            return cls(images)
-        keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
-        return cls(images, keep[..., None])
+    def broadcast(self, values: Tensor) -> Tensor:
+        return values.view(-1, 1, 1, 1)
 
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.x.dtype
-
-    def prepare(self, body: dict[str, spec.Step]) -> "Masked":
-        """Self: these sites find all that a block needs on the way."""
-        return self
-
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Masked":
-        return Masked(function(self.x), self.keep)
-
-    def plus(self, other: "Masked", scale: Tensor | None = None) -> "Masked":
-        """Self plus scale (N,) times other."""
-        added = other.x if scale is None else other.x * scale.view(-1, 1, 1, 1)
-        return Masked(self.x + added, self.keep)
-
-    def grid(self) -> Tensor:
-        """x with exact zeros at removed sites: a `where`, so that inf and NaN cannot pass."""
-        return self.x if self.keep is None else torch.where(self.keep, self.x, 0)
-
-    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Masked":
+    def patch_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Space]:
         stride = weight.shape[-1]
         keep = None if self.keep is None else self.keep[:, ::stride, ::stride]
-        return Masked(_conv(self.grid(), weight, bias, stride=stride), keep)
+        return _conv(self.grid(x), weight, bias, stride=stride), DenseSpace(keep)
 
-    def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Masked":
-        padding, channels = weight.shape[-1] // 2, weight.shape[0]
-        return Masked(_conv(self.grid(), weight, bias, padding=padding, groups=channels), self.keep)
+    def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        return _conv(self.grid(x), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
-    def spatial_norm(self, scope: str) -> Tensor:
-        """L2 norm of each channel over the visible sites: (N, 1, 1, C), or (1, 1, 1, C) over the batch."""
+    def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
         axes = (1, 2) if scope == "image" else (0, 1, 2)
-        return safe_norm(self.grid(), axes)
+        if self.keep is None:
+            return grn(x, axes, gamma, beta, eps)
+        return respond(x, safe_norm(self.grid(x), axes), gamma, beta, eps)
 
-    def fill(self, token: Tensor) -> "Masked":
-        return Masked(self.x if self.keep is None else torch.where(self.keep, self.x, token))
+    def fill(self, x: Tensor, token: Tensor) -> tuple[Tensor, Space]:
+        return x if self.keep is None else torch.where(self.keep, x, token), DenseSpace()
 
-    def pool(self) -> "Masked":
-        total = at_least_float32(self.grid()).sum((1, 2))
-        count = self.x.shape[1] * self.x.shape[2] if self.keep is None else self.keep.sum((1, 2))
-        return Masked((total / count).to(self.dtype))
+    def pool(self, x: Tensor) -> tuple[Tensor, Space]:
+        total = at_least_float32(self.grid(x)).sum((1, 2))
+        count = x.shape[1] * x.shape[2] if self.keep is None else self.keep.sum((1, 2))
+        return (total / count).to(x.dtype), DenseSpace()
+
+
+def enter(images: Tensor, mask: Tensor | None, patch: int) -> tuple[Tensor, DenseSpace]:
+    """Images (N, H, W, C) and their space; mask (N, G_h, G_w), 1 = removed, or None."""
+    if mask is None:
+        return images, DenseSpace()
+    keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    return images, DenseSpace(keep[..., None])
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:

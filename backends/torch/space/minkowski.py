@@ -1,4 +1,4 @@
-"""MinkowskiEngine's sparse tensor: what the published code runs on, and the independent witness of the other engines.
+"""MinkowskiEngine's sparse tensor: what the published code runs on, an independent reference for the other engines.
 
 Optional, and imported on first use: `make minkowski` builds and installs it. In its kernels
 the first spatial axis, the row, runs fastest.
@@ -9,7 +9,7 @@ import collections.abc
 import importlib
 import os
 import warnings
-from collections.abc import Callable
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -18,10 +18,11 @@ from einops import rearrange
 from torch import Tensor
 from torch.func import functional_call
 
-import spec
 from backends.protocol import BackendError
-from backends.torch.space.dense import Masked
-from backends.torch.steps import at_least_float32
+from backends.torch.norm import at_least_float32, respond
+from backends.torch.space import dense
+from backends.torch.space.dense import DenseSpace
+from backends.torch.space.protocol import Space
 
 
 def _load() -> Any:
@@ -56,125 +57,94 @@ class _DepthwiseConv(DepthwiseConv):
         pass
 
 
-class Images:
-    """The batch before the stem, which convolves it densely, as in the published code: a pixel is no site yet."""
+class PixelSpace(DenseSpace):
+    """The images before the stem, which convolves them densely, as in the published code."""
 
-    def __init__(self, dense: Masked) -> None:
-        self.dense = dense
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.dense.dtype
-
-    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+    def patch_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Space]:
         """The visible sites, known from the mask and never from the values: a visible site may well be zero."""
-        dense = self.dense.patch_conv(weight, bias)
-        shape = dense.x.shape[:3]
-        keep = dense.x.new_ones(shape, dtype=torch.bool) if dense.keep is None else dense.keep[..., 0]
-        coordinates = keep.nonzero().int().contiguous()
-        return Minkowski(ME.SparseTensor(dense.x[keep], coordinates=coordinates), shape)
+        x = super().patch_conv(x, weight, bias)[0]
+        stride, shape = weight.shape[-1], x.shape[:3]
+        keep = x.new_ones(shape, dtype=torch.bool) if self.keep is None else self.keep[:, ::stride, ::stride, 0]
+        sparse = ME.SparseTensor(x[keep], coordinates=keep.nonzero().int().contiguous())
+        return sparse.F, MinkowskiSpace(shape, sparse.coordinate_map_key, sparse.coordinate_manager)
 
 
-class Minkowski:
-    """x (M, C): the visible sites of all images, in the order that the engine keeps them in.
+@dataclass(frozen=True, eq=False)
+class MinkowskiSpace:
+    """x is (M, C): the visible sites of all images, in the order that the engine keeps them in.
 
-    sparse holds them and their coordinates: image, row and column, counted in sites of the stem,
-    of which shape (N, H, W) is the full grid. The engine convolves in float32 or float64, whatever x is in.
+    The engine convolves in float32 or float64, whatever x is in.
     """
 
-    def __init__(self, sparse: Any, shape: torch.Size) -> None:
-        self.sparse, self.shape = sparse, shape
-        self.only_visible = False  # they are, and yet not in an array whose first axis is the image
-
-    @classmethod
-    def enter(cls, images: Tensor, mask: Tensor | None, patch: int) -> Images:
-        """BackendError on a device that the engine was not built for."""
-        if images.is_cuda and not ME.is_cuda_available():
-            raise BackendError(
-                f"device: this MinkowskiEngine knows no CUDA; move the model from {images.device} to cpu"
-            )
-        return Images(Masked.enter(images, mask, patch))
-
-    @property
-    def x(self) -> Tensor:
-        return self.sparse.F
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.x.dtype
+    shape: torch.Size  # N H W, in sites of the stem
+    key: Any  # of this stage's coordinates in the manager
+    manager: Any
 
     @property
     def stride(self) -> int:
-        """Sites of the stem a site, along an edge."""
-        return int(self.sparse.tensor_stride[0])
+        """Sites of the stem per site, along an edge."""
+        return int(self.key.get_tensor_stride()[0])
 
     @cached_property
     def coordinates(self) -> tuple[Tensor, ...]:
         """Image, row and column of each site, (M,) each, rows and columns in sites."""
-        image, row, column = self.sparse.C.long().unbind(1)
+        image, row, column = self.manager.get_coordinates(self.key).long().unbind(1)
         return image, row // self.stride, column // self.stride
 
-    def prepare(self, body: dict[str, spec.Step]) -> "Minkowski":
-        """Self: the engine keeps what it needs."""
-        return self
+    def grid(self, x: Tensor) -> Tensor:
+        """The removed sites of the last row and column included."""
+        return self._scatter(x, x.new_zeros(()))
 
-    def map(self, function: Callable[[Tensor], Tensor]) -> "Minkowski":
-        return self._like(function(self.x))
+    def broadcast(self, values: Tensor) -> Tensor:
+        return values[self.coordinates[0], None]
 
-    def plus(self, other: "Minkowski", scale: Tensor | None = None) -> "Minkowski":
-        """Self plus scale (N,) times other."""
-        added = other.x if scale is None else other.x * scale[self.coordinates[0], None]
-        return self._like(self.x + added)
-
-    def grid(self) -> Tensor:
-        """(N, H, W, C) with exact zeros at removed sites, those of the last row and column included."""
-        return self._scatter(self.x.new_zeros(()))
-
-    def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+    def patch_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Space]:
         size = weight.shape[-1]
         kernel = rearrange(at_least_float32(weight), "o i kh kw -> (kw kh) i o").contiguous()
         windows = ME.KernelGenerator(kernel_size=size, stride=size, dimension=2)
-        before, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
-        after = ME.CoordinateMapKey(before.get_coordinate_size())  # filled in by the convolution
-        x = ME.MinkowskiConvolutionFunction.apply(
-            at_least_float32(self.x), kernel, windows, MODE, before, after, manager
+        after = ME.CoordinateMapKey(self.key.get_coordinate_size())  # filled in by the convolution
+        y = ME.MinkowskiConvolutionFunction.apply(
+            at_least_float32(x), kernel, windows, MODE, self.key, after, self.manager
         )
-        x = (x + at_least_float32(bias)).to(self.dtype)
-        sparse = ME.SparseTensor(x, coordinate_map_key=after, coordinate_manager=manager)
-        return Minkowski(sparse, self.shape)
+        return (y + at_least_float32(bias)).to(x.dtype), MinkowskiSpace(self.shape, after, self.manager)
 
-    def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
+    def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         channels, _, size, _ = weight.shape
         conv = _DepthwiseConv(channels, kernel_size=size, bias=True, dimension=2)
         values = {
             "kernel": rearrange(at_least_float32(weight), "c 1 kh kw -> (kw kh) c"),
             "bias": at_least_float32(bias),
         }
-        out = functional_call(conv, values, self.map(at_least_float32).sparse)
-        return Minkowski(out, self.shape).map(lambda x: x.to(self.dtype))
+        sparse = ME.SparseTensor(at_least_float32(x), coordinate_map_key=self.key, coordinate_manager=self.manager)
+        return functional_call(conv, values, sparse).F.to(x.dtype)
 
-    def spatial_norm(self, scope: str) -> Tensor:
+    def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
+        return respond(x, self._norm(at_least_float32(x), scope), gamma, beta, eps)
+
+    def fill(self, x: Tensor, token: Tensor) -> tuple[Tensor, Space]:
+        return self._scatter(x, token), DenseSpace()
+
+    def pool(self, x: Tensor) -> tuple[Tensor, Space]:
+        wide, image = at_least_float32(x), self.coordinates[0]
+        return torch.stack([wide[image == n].mean(0) for n in range(self.shape[0])]).to(x.dtype), DenseSpace()
+
+    def _norm(self, x: Tensor, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites of a site's own image: (M, C), or (1, C) over the batch."""
-        x = at_least_float32(self.x)
         if scope == "batch":
             return torch.linalg.vector_norm(x, dim=0, keepdim=True)
         image = self.coordinates[0]
         return torch.stack([torch.linalg.vector_norm(x[image == n], dim=0) for n in range(self.shape[0])])[image]
 
-    def fill(self, token: Tensor) -> Masked:
-        return Masked(self._scatter(token))
-
-    def pool(self) -> Masked:
-        x, image = at_least_float32(self.x), self.coordinates[0]
-        return Masked(torch.stack([x[image == n].mean(0) for n in range(self.shape[0])]).to(self.dtype))
-
-    def _like(self, x: Tensor) -> "Minkowski":
-        """Other values at the same sites."""
-        key, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
-        return Minkowski(ME.SparseTensor(x, coordinate_map_key=key, coordinate_manager=manager), self.shape)
-
-    def _scatter(self, empty: Tensor) -> Tensor:
+    def _scatter(self, x: Tensor, empty: Tensor) -> Tensor:
         """(N, H, W, C), with `empty` (C,) at removed sites."""
         images, height, width = self.shape
-        grid = empty.expand(images, height // self.stride, width // self.stride, self.x.shape[1])
-        return grid.index_put(self.coordinates, self.x)
+        grid = empty.expand(images, height // self.stride, width // self.stride, x.shape[1])
+        return grid.index_put(self.coordinates, x)
+
+
+def enter(images: Tensor, mask: Tensor | None, patch: int) -> tuple[Tensor, Space]:
+    """Images (N, H, W, C) and their space; BackendError on a device that the engine was not built for."""
+    if images.is_cuda and not ME.is_cuda_available():
+        raise BackendError(f"device: this MinkowskiEngine knows no CUDA; move the model from {images.device} to cpu")
+    x, space = dense.enter(images, mask, patch)
+    return x, PixelSpace(space.keep)
