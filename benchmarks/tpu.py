@@ -39,7 +39,8 @@ def measure(
         if part == "fcmae":
             return net(images, mask, platform=device.platform, remat=remat, **options)["loss"]
         call = Call(platform=device.platform, remat=remat)
-        return net.encode(images, mask, call, **options).grid().astype(jnp.float32).sum()
+        x, space = net.encode(images, mask, call, **options)
+        return space.grid(x).astype(jnp.float32).sum()
 
     with api.precision(dtype):
         return aot.price([(1, jax.jit(jax.grad(loss)).trace(params, images, mask))], device.platform)

@@ -9,6 +9,7 @@ import re
 import time
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import jax
@@ -20,11 +21,10 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends.api import choose_engine, visible_patches
+from backends.api import choose
 from backends.jax import api
-from backends.jax.depthwise import TPUS
 from backends.jax.flops import repeats
-from backends.jax.space import ENGINES
+from backends.jax.space.engines import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
 from backends.protocol import BackendError, Batch, Optimizer, TrainerOptions
 
@@ -61,7 +61,7 @@ def devices(topology: str) -> list[Any]:
         if not count.isdecimal() or not 0 < int(count) <= len(there):
             raise BackendError(f"aot: {topology!r}: this process sees {len(there)} CPU devices")
         return there[: int(count)]
-    if not TPUS:
+    if not (find_spec("libtpu") or "TPU_LIBRARY_PATH" in os.environ):
         raise BackendError("aot: needs libtpu, which compiles for TPUs and needs none; pip install 'twinnext[aot]'")
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
@@ -86,8 +86,8 @@ def cost(step: TrainStep, row: Batch, rows: int, many: int) -> Cost:
 
     row: one row of a batch, (1, ...) each.
     """
-    visible = visible_patches(row.get("mask"), row["images"], step.model.encoder.patch_size)
-    options = {"engine": choose_engine(step.options.engine, ENGINES, row.get("mask"), visible), "visible": visible}
+    mask = row.get("mask")
+    options = {**choose(step.model, ENGINES, step.options.engine, row["images"], mask, mask)}
     with api.precision(step.options.dtype):
         batch = {name: _rows(step, rows * step.mesh.size, np.asarray(value)) for name, value in row.items()}
         return price(_programs(step, batch, many, options), step.platform)

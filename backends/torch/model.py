@@ -77,6 +77,8 @@ class Classifier(Model):
 class FCMAE(Model):
     """The masked autoencoder."""
 
+    model: spec.FCMAE
+
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
         self.encoder_names = tuple(name for name in self.names if name.startswith("encoder."))

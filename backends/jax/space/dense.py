@@ -1,76 +1,59 @@
-"""Masked dense: the full grid and a keep grid; the plain model when nothing is masked."""
+"""Engine "masked": the full grid and the sites to keep; the plain model when nothing is masked."""
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-import spec
-from backends.jax.norm import safe_norm
-from backends.jax.steps import at_least_float32
+from backends.jax.norm import at_least_float32, respond, safe_norm
+from backends.jax.space.protocol import Space
 
 
-class Masked:
-    """x (N, H, W, C) and keep (N, H, W, 1), or no keep when every site is visible.
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True, eq=False)
+class DenseSpace:
+    """x is (N, H, W, C). Removed sites hold anything between spatial steps, which clear them first."""
 
-    Removed sites hold anything between spatial steps; they are cleared where space mixes.
-    """
+    keep: Array | None = None  # N H W 1; None: every site is visible
 
-    convolves = True  # by XLA's own convolution, on CPU too
+    def grid(self, x: Array) -> Array:
+        """By `where`, not by a product, so that inf and NaN cannot pass."""
+        return x if self.keep is None else jnp.where(self.keep, x, 0)
 
-    def __init__(self, x: Array, keep: Array | None = None) -> None:
-        self.x, self.keep = x, keep
+    def broadcast(self, values: Array) -> Array:
+        return values.reshape(-1, 1, 1, 1)
 
-    @classmethod
-    def enter(cls, images: Array, mask: Array | None, patch: int) -> "Masked":
-        if mask is None:
-            return cls(images)
-        keep = (mask == 0).repeat(patch, 1).repeat(patch, 2)
-        return cls(images, keep[..., None])
-
-    @property
-    def dtype(self) -> jnp.dtype:
-        return self.x.dtype
-
-    def prepare(self, body: dict[str, spec.Step]) -> "Masked":
-        """Self: these sites find all that a block needs on the way."""
-        return self
-
-    def map(self, function: Callable[[Array], Array]) -> "Masked":
-        return Masked(function(self.x), self.keep)
-
-    def plus(self, other: "Masked", scale: Array | None = None) -> "Masked":
-        """Self plus scale (N,) times other."""
-        added = other.x if scale is None else other.x * scale.reshape(-1, 1, 1, 1)
-        return Masked(self.x + added, self.keep)
-
-    def grid(self) -> Array:
-        """x with exact zeros at removed sites: a `where`, so that inf and NaN cannot pass."""
-        return self.x if self.keep is None else jnp.where(self.keep, self.x, 0)
-
-    def patch_conv(self, weight: Array, bias: Array) -> "Masked":
+    def patch_conv(self, x: Array, weight: Array, bias: Array) -> tuple[Array, Space]:
         stride = weight.shape[0]
         keep = None if self.keep is None else self.keep[:, ::stride, ::stride]
-        return Masked(_conv(self.grid(), weight, bias, window_strides=(stride, stride), padding="VALID"), keep)
+        y = _conv(self.grid(x), weight, bias, window_strides=(stride, stride), padding="VALID")
+        return y, DenseSpace(keep)
 
-    def depthwise_conv(self, weight: Array, bias: Array) -> "Masked":
-        groups = weight.shape[-1]
-        x = _conv(self.grid(), weight, bias, window_strides=(1, 1), padding="SAME", feature_group_count=groups)
-        return Masked(x, self.keep)
+    def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
+        options = {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": weight.shape[-1]}
+        return _conv(self.grid(x), weight, bias, **options)
 
-    def spatial_norm(self, scope: str) -> Array:
-        """L2 norm of each channel over the visible sites: (N, 1, 1, C), or (1, 1, 1, C) over the batch."""
+    def grn(self, x: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Array:
         axes = (1, 2) if scope == "image" else (0, 1, 2)
-        return safe_norm(self.grid(), axes)
+        return respond(x, safe_norm(self.grid(x), axes), gamma, beta, eps)
 
-    def fill(self, token: Array) -> "Masked":
-        return Masked(self.x if self.keep is None else jnp.where(self.keep, self.x, token))
+    def fill(self, x: Array, token: Array) -> tuple[Array, Space]:
+        return x if self.keep is None else jnp.where(self.keep, x, token), DenseSpace()
 
-    def pool(self) -> "Masked":
-        total = at_least_float32(self.grid()).sum((1, 2))
-        count = self.x.shape[1] * self.x.shape[2] if self.keep is None else self.keep.sum((1, 2))
-        return Masked((total / count).astype(self.dtype))
+    def pool(self, x: Array) -> tuple[Array, Space]:
+        total = at_least_float32(self.grid(x)).sum((1, 2))
+        count = x.shape[1] * x.shape[2] if self.keep is None else self.keep.sum((1, 2))
+        return (total / count).astype(x.dtype), DenseSpace()
+
+
+def enter(images: Array, mask: Array | None, patch: int) -> tuple[Array, DenseSpace]:
+    """Images (N, H, W, C) and their space; mask (N, G_h, G_w), 1 = removed, or None."""
+    if mask is None:
+        return images, DenseSpace()
+    keep = (mask == 0).repeat(patch, 1).repeat(patch, 2)
+    return images, DenseSpace(keep[..., None])
 
 
 def _conv(x: Array, weight: Array, bias: Array, **options: Any) -> Array:
