@@ -28,7 +28,7 @@ class Model(Chain):
         """The name of the type that the model computes in."""
         return self.explicit_dtype or str(self._at(self.names[0]).weight[...].dtype)
 
-    def enter(
+    def _enter(
         self,
         images: Array,
         mask: Array | None,
@@ -76,7 +76,7 @@ class Classifier(Model):
         the pass is compiled for; None: the one that jax prefers.
         """
         call = Call(record, keep_paths, remat, platform)
-        x, space = self.enter(images, mask, engine, visible, kernels, platform)
+        x, space = self._enter(images, mask, engine, visible, kernels, platform)
         features, space = self.run(self.names[:-1], x, space, call)
         logits, _ = self.run(self.names[-1:], features, space, call)
         return {"features": features, "logits": logits}
@@ -126,7 +126,7 @@ class FCMAE(Model):
     ) -> tuple[Array, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
         call = call or Call()
-        x, space = self.enter(images, mask, engine, visible, kernels, call.platform)
+        x, space = self._enter(images, mask, engine, visible, kernels, call.platform)
         return self.run(self.encoder_names, x, space, call)
 
 

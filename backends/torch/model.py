@@ -28,7 +28,7 @@ class Model(Chain):
         stem: torch.dtype = self._at(self.names[0]).weight.dtype
         return self.explicit_dtype or stem
 
-    def enter(
+    def _enter(
         self, images: Tensor, mask: Tensor | None, engine: str | None, visible: int | None, kernels: str
     ) -> tuple[Tensor, Space]:
         """Images as x in the space of an engine; see `forward`. BackendError for shapes that do not fit."""
@@ -68,7 +68,7 @@ class Classifier(Model):
         decisions, 1 = keep. remat recomputes the activations inside a block in the backward pass.
         """
         call = Call(record, keep_paths, remat)
-        x, space = self.enter(images, mask, engine, visible, kernels)
+        x, space = self._enter(images, mask, engine, visible, kernels)
         features, space = self.run(self.names[:-1], x, space, call)
         logits, _ = self.run(self.names[-1:], features, space, call)
         return {"features": features, "logits": logits}
@@ -116,7 +116,7 @@ class FCMAE(Model):
         kernels: str = "auto",
     ) -> tuple[Tensor, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
-        x, space = self.enter(images, mask, engine, visible, kernels)
+        x, space = self._enter(images, mask, engine, visible, kernels)
         return self.run(self.encoder_names, x, space, call or Call())
 
 

@@ -43,13 +43,12 @@ def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch
 
 def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("jax")
-    from backends.jax.space.dense import Masked
-    from backends.jax.space.visible import Visible
+    from backends.jax.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("jax"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "bytes", "temporary_bytes"}
     assert all(line.startswith("jax visible: ") for line in lines)
@@ -57,13 +56,12 @@ def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_work_at_removed_patches_is_seen_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.space.dense import Masked
-    from backends.torch.space.visible import Visible
+    from backends.torch.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("torch"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "operations", "saved_bytes"}
     assert all(line.startswith("torch visible: ") for line in lines)

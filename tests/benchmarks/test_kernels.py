@@ -14,6 +14,7 @@ pytest.importorskip("triton")
 
 from backends.torch import depthwise as plain  # noqa: E402
 from backends.torch.kernels import depthwise  # noqa: E402
+from backends.torch.space.patches import Halo  # noqa: E402
 from benchmarks import kernels  # noqa: E402
 from tests.benchmarks.interpreted import SIDES, Case, case, cases, whole  # noqa: E402
 
@@ -86,7 +87,7 @@ def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str) -> None:
 def test_the_kernels_live_inside_a_compiled_whole() -> None:
     given = case(8, 64, 7)
     x, _, weight, bias = (value.cuda() for value in given[:4])
-    found = torch.compile(plain.halo_conv, fullgraph=True)(x, weight, bias, plain.Halo(given.halo.rows.cuda()))
+    found = torch.compile(plain.halo_conv, fullgraph=True)(x, weight, bias, Halo(given.halo.rows.cuda()), True)
     truth = plain._conv(given.x, given.weight, given.bias, given.halo)
     tolerances.assert_close(found.cpu().numpy(), truth.numpy(), bound(given, "float64"), "compiled")
 
@@ -96,9 +97,8 @@ def test_the_kernels_live_inside_a_compiled_whole() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("engine", ["masked", "visible"])
-def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool) -> None:
     truth = whole(engine)
-    monkeypatch.setattr(plain, "kernels", depthwise)
     torch.compiler.reset()
     found = whole(engine, "cuda", compiled=compiled)
     tolerances.assert_all_close(found, truth, bound(case(8, 8, 7), "float64"), f"triton, {engine}")

@@ -97,6 +97,7 @@ def test_what_cannot_be_compiled_is_one_line(flags: str, line: str, capsys: pyte
 
 
 def test_without_libtpu_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aot, "TPUS", False)
+    monkeypatch.setattr(aot, "find_spec", lambda name: None)
+    monkeypatch.delenv("TPU_LIBRARY_PATH", raising=False)
     with pytest.raises(backends.protocol.BackendError, match=r"twinnext\[aot\]"):
         aot.devices("v5e:1x1")

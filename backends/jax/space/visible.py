@@ -20,9 +20,10 @@ from backends.jax.space.protocol import Space
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class VisibleSpace:
-    """x is (N, K * P * P, C): the visible patches that `layout` lists, row-major in each.
+    """The visible patches that `layout` lists, and no other site.
 
-    One axis for all sites of an image: a TPU would pad a last but one axis of P = 1 to 16.
+    x is (N, K * P * P, C), patch after patch, row-major in each. One axis for all sites of an
+    image: a TPU would pad a last but one axis of P = 1 to 16.
     """
 
     layout: Layout

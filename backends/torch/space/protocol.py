@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 class Space(Protocol):
-    """Where the values of x lie: constant through a stage. x itself is a plain tensor.
+    """Where the values of x lie: constant through a stage. x is a plain array.
 
     Shapes of x: (N, H, W, C) in the dense space, (N, K, P, P, C) in the visible one.
     Removed sites count as 0 in every spatial step.

@@ -18,7 +18,10 @@ from backends.torch.space.protocol import Space
 
 @dataclass(frozen=True, eq=False)
 class VisibleSpace:
-    """x is (N, K, P, P, C): the visible patches that `layout` lists."""
+    """The visible patches that `layout` lists, and no other site.
+
+    x is (N, K, P, P, C).
+    """
 
     layout: Layout
     kernel_size: int  # of the depthwise convolutions
