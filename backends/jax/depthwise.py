@@ -5,81 +5,40 @@ picked up again. TPUs have a kernel that reads and writes visible sites only (`k
 where the convolution is slow, loops read the sites through their halos.
 """
 
-import math
-import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from backends.jax.kernels import depthwise as kernels
+from backends.jax.kernels import depthwise as pallas
+from backends.jax.space.patches import Neighbours, gather, scatter
 
 Form = Callable[..., Array]
 
-TPUS = find_spec("libtpu") is not None or "TPU_LIBRARY_PATH" in os.environ
-"""Whether the compiler of TPUs is here, as it is beside every TPU."""
+
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def visible_conv(x: Array, weight: Array, where: Neighbours, kernels: bool = False) -> Array:
+    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C).
+
+    kernels: by the Pallas kernels where the platform is a TPU.
+    """
+    return _conv(x, weight, where, kernels)
 
 
-class Neighbours(NamedTuple):
-    """Where the visible patches lie, for each form; a compiler drops what its own does not read."""
-
-    halo: Array  # N * K, Q, Q, as `Layout.halo`
-    kept: Array  # N K, as `Layout.index`
-    slot: Array  # N G_h G_w, as `Layout.slot`
+def _forward(
+    x: Array, weight: Array, where: Neighbours, kernels: bool
+) -> tuple[Array, tuple[Array, Array, Neighbours]]:
+    return _conv(x, weight, where, kernels), (x, weight, where)
 
 
-def side_of(x: Array, visible: int) -> int:
-    """P, the sites along a patch, of x (N, K * P * P, C)."""
-    return math.isqrt(x.shape[1] // visible)
-
-
-def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
-    """The visible sites (N, K * P * P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
-    images, height, _, channels = grid.shape
-    rows, columns = patches
-    side = height // rows
-    every = grid.reshape(images, rows, side, columns, side, channels).swapaxes(2, 3)
-    every = every.reshape(images, rows * columns, side, side, channels)
-    return _taken(every, index).reshape(images, -1, channels)
-
-
-def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Array:
-    """Visible sites (N, K * P * P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-    images, _, channels = x.shape
-    rows, columns = slot.shape[1:]
-    side = side_of(x, visible)
-    slot = slot.reshape(images, -1)
-    every = _taken(x.reshape(images, visible, side, side, channels), jnp.minimum(slot, visible - 1))
-    every = jnp.where((slot < visible)[:, :, None, None, None], every, jnp.asarray(empty, x.dtype))
-    grid = every.reshape(images, rows, columns, side, side, channels).swapaxes(2, 3)
-    return grid.reshape(images, rows * side, columns * side, channels)
-
-
-def _taken(patches: Array, index: Array) -> Array:
-    """Patches (N, J, P, P, C) of patches (N, I, P, P, C), by their numbers (N, J), which are all below I."""
-    return jnp.take_along_axis(patches, index[:, :, None, None, None], 1, mode="promise_in_bounds")
-
-
-@jax.custom_vjp
-def visible_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C)."""
-    return _conv(x, weight, where)
-
-
-def _forward(x: Array, weight: Array, where: Neighbours) -> tuple[Array, tuple[Array, Array, Neighbours]]:
-    return _conv(x, weight, where), (x, weight, where)
-
-
-def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, None]:
+def _backward(kernels: bool, saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, None]:
     """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy."""
     x, weight, where = saved
     return (
-        _conv(grad, weight[::-1, ::-1], where),
-        _weight_gradient(x, grad, where, len(weight)).astype(weight.dtype),
+        _conv(grad, weight[::-1, ::-1], where, kernels),
+        _weight_gradient(x, grad, where, len(weight), kernels).astype(weight.dtype),
         None,
     )
 
@@ -87,19 +46,21 @@ def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Arra
 visible_conv.defvjp(_forward, _backward)
 
 
-def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    return lax.platform_dependent(x, weight, where, **_forms(_scanned_conv, kernels.conv, _grid_conv))
+def _conv(x: Array, weight: Array, where: Neighbours, kernels: bool) -> Array:
+    return lax.platform_dependent(x, weight, where, **_forms(_scanned_conv, pallas.conv, _grid_conv, kernels))
 
 
-def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
+def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int, kernels: bool) -> Array:
     """dw (k, k, 1, C) in the dtype of x."""
-    forms = (partial(form, size=size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
-    return lax.platform_dependent(x, grad, where, **_forms(*forms))
+    scanned, tpu, grid = (
+        partial(form, size=size) for form in (_scanned_gradient, pallas.weight_gradient, _grid_gradient)
+    )
+    return lax.platform_dependent(x, grad, where, **_forms(scanned, tpu, grid, kernels))
 
 
-def _forms(cpu: Form, tpu: Form, default: Form) -> dict[str, Form]:
-    """By platform; all are traced, so that of TPUs, which takes a second, only where their compiler is."""
-    return {"cpu": cpu, "default": default} | ({"tpu": tpu} if TPUS else {})
+def _forms(cpu: Form, tpu: Form, default: Form, kernels: bool) -> dict[str, Form]:
+    """By platform. All are traced: the TPU's, which takes a second, only where it is chosen."""
+    return {"cpu": cpu, "default": default} | ({"tpu": tpu} if kernels else {})
 
 
 def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:
@@ -124,7 +85,7 @@ def _library_conv(grid: Array, weight: Array) -> Array:
 
 
 def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """One gather and multiply-add a kernel offset; XLA's grouped conv is 20 times slower on CPU.
+    """One gather and multiply-add per kernel offset; XLA's grouped convolution is 20 times slower on CPU.
 
     A loop, since XLA tears the unrolled sum apart when a norm follows: it wrote out every shifted tile.
     """

@@ -1,7 +1,12 @@
-"""The one norm whose gradient needs care."""
+"""GRN and its norm, whose gradient needs care; and the data type that norms and sums are made in."""
 
 import jax.numpy as jnp
 from jax import Array
+
+
+def at_least_float32(x: Array) -> Array:
+    """x in float32, or in float64 if it is: what norms, sums and losses accumulate in."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def safe_norm(x: Array, axes: tuple[int, ...]) -> Array:
@@ -9,7 +14,12 @@ def safe_norm(x: Array, axes: tuple[int, ...]) -> Array:
 
     Two `where`s: the outer one alone would still pass sqrt's infinite slope on, times 0.
     """
-    wide = jnp.promote_types(x.dtype, jnp.float32)
-    total = jnp.square(x.astype(wide)).sum(axes, keepdims=True)
+    total = jnp.square(at_least_float32(x)).sum(axes, keepdims=True)
     positive = total > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1)), 0)
+
+
+def respond(x: Array, norm: Array, gamma: Array, beta: Array, eps: float) -> Array:
+    """y = x * scale + beta, scale = 1 + gamma * norm / (mean of norm over channels + eps)."""
+    scale = (1 + gamma * (norm / (norm.mean(-1, keepdims=True) + eps))).astype(x.dtype)
+    return x * scale + beta.astype(x.dtype)
