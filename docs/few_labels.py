@@ -25,7 +25,7 @@ import numpy as np
 
 from backends import NAMES
 from train.__main__ import main as train
-from train.command.config import Config
+from train.config import Config
 from train.data.sources import Digits
 from train.data.subset import labelled
 from train.tasks.features import Features

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import aot, loop
-from train.command import cli, slurm
+from train import aot, run
+from train.config import cli, slurm
 from train.errors import TrainError
 from train.tasks import analyse, evaluate, probe, reconstruct
 
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             aot.run(config)
         elif config.task in COMMANDS:
             COMMANDS[config.task](config)
-        elif stopped := loop.run(config):
+        elif stopped := run.train(config):
             queued = slurm.requeue(os.environ) if stopped.saved else None
             print(f"train: {stopped}{f'; {queued}' if queued else ''}", file=sys.stderr)
             return EX_TEMPFAIL

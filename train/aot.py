@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from train.command.config import Config
+from train.config import Config
 from train.errors import TrainError
-from train.loop import TASKS
+from train.run import TASKS
 
 
 def run(config: Config) -> None:

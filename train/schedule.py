@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from train.command.config import Config
+from train.config import Config
 from train.errors import TrainError
 
 

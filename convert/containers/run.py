@@ -1,6 +1,6 @@
 """A checkpoint of a run: step-XXXXXXXX/ with a manifest, and one file each of params, mu, nu and ema.
 
-`train.record.checkpoint` writes the same layout. Every byte is checked against the manifest.
+`train.checkpoints.store` writes the same layout. Every byte is checked against the manifest.
 """
 
 import hashlib

@@ -9,8 +9,8 @@ import pytest
 
 from tests.cluster.runs import ROOT
 from tests.train.test_recipes import LONG
-from train.command import cli
-from train.command.config import ClusterFlags, SlurmFlags
+from train.config import cli
+from train.config.config import ClusterFlags, SlurmFlags
 
 DOCUMENT = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)

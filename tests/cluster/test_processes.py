@@ -13,11 +13,11 @@ from backends.protocol import State
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
-from train.command import cli
+from train.checkpoints import resume
+from train.checkpoints.store import Checkpoint
+from train.config import cli
 from train.errors import TrainError
-from train.record import resume
-from train.record.checkpoint import Checkpoint
-from train.record.logs import told
+from train.logs.run_log import told
 
 pytest.importorskip("torch")
 

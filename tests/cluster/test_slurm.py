@@ -13,7 +13,7 @@ import pytest
 from tests.cluster import runs
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import slurm
+from train.config import slurm
 
 pytest.importorskip("submitit")
 

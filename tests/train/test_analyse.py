@@ -17,7 +17,7 @@ from train.__main__ import main
 from train.data.decode import decode
 from train.data.pixels import normalise
 from train.data.supervised import view
-from train.record import plots
+from train.report import plots
 from train.tasks.analyse import cosine_distance
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"

@@ -5,9 +5,8 @@ from pathlib import Path
 import pytest
 
 from train.__main__ import main
-from train.command import cli
-from train.command.config import Config
-from train.command.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
+from train.config import Config, cli
+from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
 from train.errors import TrainError
 
 

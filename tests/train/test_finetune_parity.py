@@ -11,7 +11,7 @@ from backends.protocol import Batch, Dtype, Optimizer, State, Trainer, TrainerOp
 from parity_tests import tolerances
 from parity_tests.oracle.training import train_step
 from parity_tests.strategies import Case
-from train.command import cli
+from train.config import cli
 from train.schedule import Schedule
 from train.tasks.finetune import Finetuning
 

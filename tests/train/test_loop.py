@@ -13,7 +13,7 @@ from tests.train import fake
 from tests.train.fake import assert_same_run, last
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
 
 FOUR_EPOCHS = ("--batch_size", "206", "--epochs", "4", "--save_ckpt_freq", "1", "--print_freq", "3")  # 7 updates each
@@ -203,6 +203,6 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.loop.run", interrupted)
+    monkeypatch.setattr("train.run.train", interrupted)
     assert main(["--backend", "torch"]) == 130
     assert capsys.readouterr().err.startswith("train: interrupted")

@@ -16,11 +16,10 @@ from backends.protocol import State
 from parity_tests import tolerances
 from parity_tests.strategies import Case
 from train.__main__ import main
-from train.command import cli
-from train.command.config import Config
+from train.checkpoints import store
+from train.config import Config, cli
 from train.data.pixels import normalise
 from train.data.sources import open_source
-from train.record import checkpoint
 from train.tasks import probe
 from train.tasks.evaluate import untrained
 from train.tasks.features import Features, encoder, extract
@@ -103,7 +102,7 @@ def test_a_checkpoint_says_itself_what_its_patches_are(images: Path, tmp_path: P
 def _saved(model: spec.Classifier, root: Path) -> str:
     """The path of a run of the model."""
     meta = {"identity": {"model": asdict(model)}}
-    checkpoint.save(root / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    store.save(root / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
     return str(root)
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from train.command import cli
-from train.command.published import PUBLISHED
+from train.config import cli
+from train.config.published import PUBLISHED
 from train.errors import TrainError
 
 SCRIPTS = """

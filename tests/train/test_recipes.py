@@ -7,9 +7,8 @@ import pytest
 
 import spec
 from train.__main__ import main
-from train.command import cli
-from train.command.config import Config
-from train.command.recipes import FINETUNE, RECIPES
+from train.config import Config, cli
+from train.config.recipes import FINETUNE, RECIPES
 from train.errors import TrainError
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"

@@ -13,9 +13,9 @@ from backends.protocol import State
 from convert.models import describe
 from tests.train.images import encoded, pixels, tree
 from train.__main__ import main
-from train.command import cli
-from train.record import checkpoint
-from train.record.pictures import GAP, LABEL, MARGIN, REMOVED
+from train.checkpoints import store
+from train.config import cli
+from train.report.pictures import GAP, LABEL, MARGIN, REMOVED
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
@@ -82,7 +82,7 @@ def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.Ca
     model = spec.fcmae(depths=(1, 1), dims=(4, 8), in_chans=1, patch_size=4, image_size=16, decoder_dim=4)
     (tmp_path / "config.toml").write_text(config.to_toml())
     meta = {"identity": {"model": describe(model)}}
-    path = checkpoint.save(tmp_path / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    path = store.save(tmp_path / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
     for place in (tmp_path, path):
         for more in ([], ["--images", str(_grey(tmp_path))]):
             resolved = cli.read(["--task", "reconstruct", "--finetune", str(place), *more])

@@ -11,7 +11,7 @@ import backends
 from tests.train.images import tree
 from tests.train.test_recipes import LONG
 from train.__main__ import main
-from train.record import checkpoint
+from train.checkpoints import store
 
 SMALL = (
     "--depths 1 1 1 1 --dims 8 8 8 8 --decoder_embed_dim 8 --input_size 64 --batch_size 4 --update_freq 2 --mix_group 4"
@@ -28,12 +28,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(command: str, backend: str, **places: Path) -> checkpoint.Checkpoint:
+def run(command: str, backend: str, **places: Path) -> store.Checkpoint:
     """The last checkpoint of a documented command with real places in it."""
     names = {"data": "DATA", "out": "OUT", "start": "CKPT"}
     words = [str({names[key]: path for key, path in places.items()}.get(word, word)) for word in shlex.split(command)]
     assert main([*words, *SMALL.split(), "--backend", backend]) == 0
-    found = checkpoint.newest(places["out"] / "checkpoints", print)
+    found = store.newest(places["out"] / "checkpoints", print)
     assert found is not None
     return found
 

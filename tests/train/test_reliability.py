@@ -16,7 +16,7 @@ import backends
 from parity_tests.tolerances import TRAJECTORY, assert_all_close
 from tests.train.fake import CLOCK, assert_same_run, last
 from tests.train.victim import Victim, saved, writing
-from train.record.checkpoint import PARTS
+from train.checkpoints.store import PARTS
 
 pytestmark = pytest.mark.slow
 

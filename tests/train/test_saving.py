@@ -16,17 +16,17 @@ import pytest
 
 from backends.protocol import State
 from tests.project.tree import ROOT
+from train.checkpoints import store
+from train.checkpoints.checkpointer import Saver
 from train.errors import TrainError
-from train.record import checkpoint
-from train.record.appended import Appended
-from train.record.saver import Saver
+from train.logs.append_file import Appended
 
 SIZE = 50_000
 
 
 def state(fill: float) -> State:
     """A state whose files are larger than a page."""
-    return State(*({"weight": np.full(SIZE, fill, np.float32)} for _ in checkpoint.PARTS), t=int(fill))
+    return State(*({"weight": np.full(SIZE, fill, np.float32)} for _ in store.PARTS), t=int(fill))
 
 
 def test_a_run_goes_on_while_its_state_is_written() -> None:
@@ -87,12 +87,12 @@ def test_another_error_is_not_hidden_by_that_of_a_save() -> None:
     assert said == ["NOT SAVED: ZeroDivisionError: division by zero"]
 
 
-@pytest.mark.parametrize("part", checkpoint.PARTS)
+@pytest.mark.parametrize("part", store.PARTS)
 def test_what_is_not_finite_is_never_saved(tmp_path: Path, part: str) -> None:
     broken = state(2)
     getattr(broken, part)["weight"][7] = np.nan
     with pytest.raises(TrainError, match=rf"step-00000002: not written: {part} weight is not finite"):
-        checkpoint.save(tmp_path, 2, broken, {}, keep=1)
+        store.save(tmp_path, 2, broken, {}, keep=1)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -167,23 +167,23 @@ def die_at(event: int) -> None:
         file.write_bytes(data)
         tick()
 
-    checkpoint._sync = in_halves
+    store._sync = in_halves
     for name in ("mkdir", "rename", "unlink", "rmdir", "fsync"):
         setattr(os, name, mortal(getattr(os, name)))
 
 
 def outcome(root: Path, event: int) -> str:
     """What is found after a save of step 2 over step 1 was killed: the step, and whether it is whole."""
-    checkpoint.save(root, 1, state(1), {}, keep=1)
+    store.save(root, 1, state(1), {}, keep=1)
     child = os.fork()
     if not child:
         die_at(event)
-        checkpoint.save(root, 2, state(2), {}, keep=1)
+        store.save(root, 2, state(2), {}, keep=1)
         os._exit(0)
     _, status = os.waitpid(child, 0)
-    found = checkpoint.newest(root, print)
+    found = store.newest(root, print)
     assert found is not None
-    for part in checkpoint.PARTS:
+    for part in store.PARTS:
         assert (getattr(found.state, part)["weight"] == found.step).all()
     assert [path.name for path in root.iterdir() if path.name.startswith(".")] == []
     return f"{found.step}{'' if os.WIFSIGNALED(status) else '!'}"

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from train.command.config import Config
+from train.config import Config
 from train.errors import TrainError
 from train.schedule import Schedule
 

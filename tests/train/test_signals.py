@@ -15,8 +15,8 @@ from tests.train import fake
 from tests.train.fake import assert_same_run, last, metrics
 from tests.train.images import tree
 from tests.train.victim import Victim, saved
-from train import run as running
-from train.run import Stopped
+from train import loop as running
+from train.loop import Stopped
 from train.signals import NAMES, Signals
 
 

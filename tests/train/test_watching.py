@@ -12,8 +12,8 @@ import pytest
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import cli
-from train.record.meter import Meter
+from train.config import cli
+from train.logs.metrics import Meter
 from train.tasks.pretrain import Pretraining
 
 

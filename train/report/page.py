@@ -10,8 +10,8 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from train.errors import TrainError
-from train.record import plots
-from train.report.record import Record, load, spread
+from train.report import plots
+from train.report.run_data import Record, load, spread
 
 PLOTS = {
     "loss": ("loss", "val_loss", "val_loss_ema"),

@@ -15,15 +15,15 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
-from train.command.config import Config
+from train.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
 from train.data.supervised import view
 from train.errors import TrainError
-from train.record import plots
-from train.tasks import look, weights
+from train.report import plots
+from train.tasks import images, weights
+from train.tasks.accuracy import CROP_PCT
 from train.tasks.evaluate import check_images
-from train.tasks.judge import CROP_PCT
 
 TAPS = {"act": "before GRN", "grn": "after GRN"}
 """Step of a block whose output is looked at -> its name on the plot."""
@@ -63,8 +63,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if not first:
         raise TrainError("--task analyse: name the checkpoint with --finetune or --resume, more of them with --against")
     paths = [first, *(config.against or ())]
-    models, source = [_model(config, path) for path in paths], look.source(config)  # all mistakes before the work
-    backend, folder = load(config.backend), look.make_folder(config)
+    models, source = [_model(config, path) for path in paths], images.source(config)  # all mistakes before the work
+    backend, folder = load(config.backend), images.make_folder(config)
     found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
     rows = [row for each in found for row in each]
     with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
@@ -87,7 +87,7 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
     found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    for image in look.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
+    for image in images.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
         pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
         intermediates = backend.forward(module, pixels, intermediates=True)
         for (block, tap), distances in found.items():

@@ -7,13 +7,13 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from spec import checks
-from train.command.config import Config
+from train.config import Config
 from train.data.classes import describe, listed
 from train.data.sources import Source, open_judged
 from train.errors import TrainError
-from train.record.logs import told
+from train.logs.run_log import told
 from train.tasks import weights
-from train.tasks.judge import judge, views
+from train.tasks.accuracy import judge, views
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:

@@ -9,13 +9,13 @@ import numpy as np
 
 import spec
 from backends.protocol import Arrays, Cluster, Trainer
-from train.command.config import Config
+from train.config import Config
 from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.tasks import weights
+from train.tasks.accuracy import views
 from train.tasks.evaluate import check_images
 from train.tasks.finetune import model_of
-from train.tasks.judge import views
 
 MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift where nothing trained it)"
 

@@ -5,7 +5,7 @@ from typing import Any
 import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
-from train.command.config import Config
+from train.config import Config
 from train.data.classes import describe, listed
 from train.data.mixing import Mix
 from train.data.pixels import Erase
@@ -15,7 +15,7 @@ from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, SupervisedFeed, Views
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.tasks.judge import judge, views
+from train.tasks.accuracy import judge, views
 from train.tasks.task import Review
 from train.tasks.weights import first_arrays
 

@@ -9,13 +9,13 @@ from PIL import Image
 
 import spec
 from backends.protocol import Batch, Cluster, Optimizer, Trainer
-from train.command.config import Config
+from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
 from train.data.masks import random_masks
 from train.data.sources import Source, open_source
 from train.data.transforms import CropAndFlip, centre_crop
-from train.record.pictures import reconstruct, triptych
+from train.report.pictures import reconstruct, triptych
 from train.tasks.task import Review
 
 BETAS = (0.9, 0.95)

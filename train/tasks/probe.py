@@ -22,16 +22,16 @@ import numpy as np
 import backends
 from backends.protocol import Backend
 from backends.rng import Stream, words
-from train.command.config import Config
+from train.config import Config
 from train.data.classes import describe
 from train.data.sources import open_source
 from train.data.subset import labelled, turns
 from train.errors import TrainError
-from train.record.logs import told
+from train.logs.run_log import told
+from train.tasks.accuracy import Score
 from train.tasks.evaluate import untrained
 from train.tasks.features import MEANING, Features, encoder, extract
 from train.tasks.finetune import classes_of, open_judging
-from train.tasks.judge import Score
 
 HELD_OUT = 5
 """One in so many images of a class helps to choose the penalty."""

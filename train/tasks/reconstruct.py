@@ -10,13 +10,13 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend
 from spec import checks
-from train.command.config import Config
+from train.config import Config
 from train.data.masks import random_masks
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
-from train.record.pictures import reconstruct, triptych
-from train.tasks import look, weights
+from train.report.pictures import reconstruct, triptych
+from train.tasks import images, weights
 from train.tasks.evaluate import check_images
 from train.tasks.pretrain import PICTURE_POSITION, PICTURED
 
@@ -30,13 +30,13 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if not path:
         raise TrainError("--task reconstruct: name the checkpoint with --finetune or --resume")
     model, arrays = _model(config, path)
-    source = look.source(config)  # all mistakes come before the work
-    backend, folder = load(config.backend), look.make_folder(config)
+    source = images.source(config)  # all mistakes come before the work
+    backend, folder = load(config.backend), images.make_folder(config)
     module = backend.build(model, dtype=config.precision, device=config.device)
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
-    crops = (centre_crop(image, config.image_size) for image in look.images(config, source))
+    crops = (centre_crop(image, config.image_size) for image in images.images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
         places = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))

@@ -7,10 +7,10 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from train.command import cli
-from train.command.config import Config, groups
-from train.command.recipes import TASKS, Layer
-from train.command.resolve import resolve, shown
+from train.config import cli
+from train.config.config import Config, groups
+from train.config.recipes import TASKS, Layer
+from train.config.resolve import resolve, shown
 from train.errors import TrainError
 
 

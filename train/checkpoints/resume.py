@@ -10,11 +10,11 @@ import numpy as np
 
 import spec
 from backends.protocol import Cluster
-from train.command.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
+from train.checkpoints import store
+from train.checkpoints.store import Checkpoint
+from train.config.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
 from train.data.sources import Source
 from train.errors import TrainError
-from train.record import checkpoint
-from train.record.checkpoint import Checkpoint
 
 COMPARED = (DataFlags, OptimizerFlags, FinetuneFlags, AugmentFlags)
 """Groups of flags of which a change is reported."""
@@ -38,7 +38,7 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
 def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from; TrainError when it is another run's, a line for each flag that has changed."""
     if config.resume:
-        found: Checkpoint | None = checkpoint.read(Path(config.resume))
+        found: Checkpoint | None = store.read(Path(config.resume))
     else:
         found = _newest(config.run_dir / "checkpoints", cluster, say) if config.auto_resume else None
     if found is not None:
@@ -49,9 +49,9 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
 
 def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest good checkpoint, as process 0 finds it: it alone looks, and mends what a killed run left."""
-    found = checkpoint.newest(root, say) if cluster.rank == 0 else None
+    found = store.newest(root, say) if cluster.rank == 0 else None
     told = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0])  # 0 for none
-    return found if cluster.rank == 0 or not told else checkpoint.read(checkpoint.place(root, told - 1))
+    return found if cluster.rank == 0 or not told else store.read(store.place(root, told - 1))
 
 
 def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -> None:

@@ -13,13 +13,13 @@ from backends.cluster import SingleProcess
 from backends.protocol import Arrays, Batch, State
 from tests.train import fake
 from tests.train.images import tree
-from train import loop
+from train import run
 from train.__main__ import main
-from train.command import cli
+from train.checkpoints import store
+from train.checkpoints.best import Best
+from train.config import cli
 from train.data.pixels import normalise
-from train.record import checkpoint
-from train.record.best import Best
-from train.tasks.judge import Score
+from train.tasks.accuracy import Score
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden" / "official_classifier.pth"
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -70,7 +70,7 @@ def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
         best.keep(step, scores, state, {})
     assert raised == [["acc1_ema"], ["acc1"], ["acc1_ema"], []]
     assert (_kept(tmp_path, "best_acc1"), _kept(tmp_path, "best_acc1_ema")) == (["step-00000005"], ["step-00000006"])
-    assert checkpoint.read(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
+    assert store.read(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
     Best(tmp_path).keep(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
     assert _kept(tmp_path, "best_acc1") == ["step-00000004"]
 
@@ -100,7 +100,7 @@ def finetune(images: Path, run_dir: Path, *flags: str) -> None:
         str(run_dir),
         *flags,
     ]
-    loop.run(cli.parse(words), lambda name: Backend)
+    run.train(cli.parse(words), lambda name: Backend)
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_a_fine_tuning_run_cut_short_ends_as_if_it_had_not_been(images: Path, tm
     assert [line for line in found if "acc1" in line and line["step"] in (3, 6, 9, 12)] == judged
     best = max(judged, key=lambda line: line["acc1"])
     assert _kept(tmp_path / "whole", "best_acc1") == [f"step-{best['step']:08d}"]
-    states = [checkpoint.newest(tmp_path / name / "checkpoints", print) for name in ("cut", "whole")]
+    states = [store.newest(tmp_path / name / "checkpoints", print) for name in ("cut", "whole")]
     for name, array in states[1].state.params.items():
         np.testing.assert_array_equal(states[0].state.params[name], array)
 

@@ -6,7 +6,7 @@ from tempfile import TemporaryFile
 
 import numpy as np
 
-from train.command.config import Config
+from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
 from train.data.sources import Item, Source, open_judged

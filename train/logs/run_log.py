@@ -21,8 +21,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from train.errors import TrainError
-from train.record.appended import Appended
-from train.record.tracking import Tracker
+from train.logs.append_file import Appended
+from train.logs.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 MUCH = 0.2

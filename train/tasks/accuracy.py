@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
-from train.command.config import Config
+from train.config import Config
 from train.data.classes import matched
 from train.data.feed import Share
 from train.data.pipeline import prefetch

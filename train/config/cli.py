@@ -15,8 +15,8 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from train.command import published
-from train.command.config import (
+from train.config import published
+from train.config.config import (
     AugmentFlags,
     Config,
     DataFlags,
@@ -27,8 +27,8 @@ from train.command.config import (
     SlurmFlags,
     groups,
 )
-from train.command.recipes import TASKS, Layer
-from train.command.resolve import Resolved, resolve
+from train.config.recipes import TASKS, Layer
+from train.config.resolve import Resolved, resolve
 from train.errors import TrainError
 
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
@@ -61,7 +61,7 @@ DESCRIPTION = (
     "Pre-train, fine-tune, evaluate and look into ConvNeXt V2;"
     " a fully convolutional masked autoencoder (FCMAE) comes first."
 )
-EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/command/recipes.py.
+EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/config/recipes.py.
 --task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint,
 --task probe --help those of probes; --show_recipe prints a run's values and their sources.
 The same command in the same --output_dir goes on where the run stopped."""

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.protocol import State
-from train.record import checkpoint
+from train.checkpoints import store
 
 JUDGED = ("acc1", "acc1_ema")
 
@@ -32,7 +32,7 @@ class Best:
 
     def _keep(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
         """The new one is whole before the old one goes, even one of a later step that a run left behind."""
-        kept = checkpoint.save(root, step, state, meta, keep=1)
+        kept = store.save(root, step, state, meta, keep=1)
         for other in root.glob("step-*"):
             if other != kept:
                 shutil.rmtree(other)

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from backends import launch
-from train.command.config import Config
+from train.config import Config
 from train.errors import TrainError
 
 WARNING = 120

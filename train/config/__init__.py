@@ -2,3 +2,7 @@
 
 `config.py` first. Every other room reads a configuration; none of them is known here.
 """
+
+from train.config.config import Config
+
+__all__ = ["Config"]

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from train.record.meter import Update
+from train.logs.metrics import Update
 
 
 def write(run_dir: Path, updates: Iterable[Update], first: Update, about: dict[str, Any]) -> Path:

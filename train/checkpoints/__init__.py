@@ -1,0 +1,1 @@
+"""A run's checkpoints: written in the background, found again, and kept where they score best."""
