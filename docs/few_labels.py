@@ -173,7 +173,7 @@ def neighbours_of_pixels(labels: int, seed: int) -> float:
     chosen = labelled(train, labels, seed).chosen
     known = Features(train.images[chosen].reshape(labels, -1) / 255, np.asarray(train.labels)[chosen])
     asked = Features(judged.images.reshape(len(judged), -1) / 255, np.asarray(judged.labels))
-    _, counted = next(votes(known, asked, (10,), Config.knn_temperature, len(train.classes)))
+    _, counted = next(votes(known, asked, (10,), Config().probe.knn_temperature, len(train.classes)))
     return float(100 * (counted.argmax(1) == asked.labels).mean())
 
 

@@ -23,12 +23,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         config = cli.parse(words)
-        if config.slurm:
+        if config.cluster.slurm:
             print(slurm.submit(config, words))
-        elif config.aot:
+        elif config.cluster.aot:
             aot.run(config)
-        elif config.task in COMMANDS:
-            COMMANDS[config.task](config)
+        elif config.run.task in COMMANDS:
+            COMMANDS[config.run.task](config)
         elif stopped := run.train(config):
             queued = slurm.requeue(os.environ) if stopped.saved else None
             print(f"train: {stopped}{f'; {queued}' if queued else ''}", file=sys.stderr)

@@ -48,7 +48,7 @@ class Updates:
 
     def __init__(self, config: Config, task: Task, cluster: Cluster, updates_per_epoch: int) -> None:
         self.config, self.cluster = config, cluster
-        self.feed = task.feed(config.batch_size * cluster.devices, updates_per_epoch * config.effective_batch)
+        self.feed = task.feed(config.optimizer.batch_size * cluster.devices, updates_per_epoch * config.effective_batch)
 
     def made(
         self, start: int, stop: int, meter: Meter, say: Callable[[str], None], leave: Callable[[], bool]
@@ -57,10 +57,10 @@ class Updates:
 
         It ends at `stop`, or before when `leave` says so while a batch is waited for.
         """
-        config, frequency = self.config, self.config.update_freq
+        data, frequency = self.config.data, self.config.optimizer.update_freq
         own = Share(self.feed, self.cluster.rank, self.cluster.processes)
         watch = Watch(say, self._awaited, leave)
-        made = prefetch(own, start * frequency, stop * frequency, config.num_workers, config.worker_type, watch)
+        made = prefetch(own, start * frequency, stop * frequency, data.num_workers, data.worker_type, watch)
         with closing(made):
             for _ in range(start, stop):
                 with meter.waiting():
@@ -79,9 +79,9 @@ class Updates:
     def _awaited(self, index: int) -> str:
         """What micro-batch `index` of this process is made of."""
         positions = self.feed.positions(index * self.cluster.processes + self.cluster.rank)
-        update = index // self.config.update_freq + 1
+        update = index // self.config.optimizer.update_freq + 1
         key = self.feed.key(int(positions[0]))
-        return f"update {update:,} waits for images of --data_path {self.config.data_path}, from {key} on"
+        return f"update {update:,} waits for images of --data_path {self.config.data.data_path}, from {key} on"
 
 
 class Run:
@@ -123,7 +123,7 @@ class Run:
             if step > self.saved:
                 self._record(step)
                 self._save(step)
-        return Stopped(step, self.signals.first or "a signal to another process", self.config.save_ckpt)
+        return Stopped(step, self.signals.first or "a signal to another process", self.config.checkpoints.save_ckpt)
 
     def _update(self, step: int, batches: list[Batch], broken: list[str]) -> None:
         lr = self.schedule.lr(step - 1)
@@ -136,12 +136,12 @@ class Run:
     def _look(self, step: int, ends: bool) -> None:
         """Record, review and save where it is time to."""
         config, review_freq = self.config, self.task.review_freq
-        each = config.save_every_steps
-        saves = config.save_ckpt and (
-            ends or self._epochs(step, config.save_ckpt_freq) or (each is not None and step % each == 0)
+        each = config.checkpoints.save_every_steps
+        saves = config.checkpoints.save_ckpt and (
+            ends or self._epochs(step, config.checkpoints.save_ckpt_freq) or (each is not None and step % each == 0)
         )
         reviews = review_freq > 0 and (ends or self._epochs(step, review_freq))
-        if saves or reviews or ends or step % config.print_freq == 0:
+        if saves or reviews or ends or step % config.run.print_freq == 0:
             self._record(step)
         if reviews:
             self._review(step, last=ends)
@@ -161,8 +161,8 @@ class Run:
         config = self.config
         if self.cluster.rank:
             return Silent(self.cluster.rank)
-        events = Path(config.log_dir) if config.log_dir else config.run_dir / "tb"
-        tracker = Tracker(config.wandb, config.run_dir, config.as_dict(), print) if config.wandb else None
+        events = Path(config.run.log_dir) if config.run.log_dir else config.run_dir / "tb"
+        tracker = Tracker(config.run.wandb, config.run_dir, config.as_dict(), print) if config.run.wandb else None
         log = RunLog(config.run_dir, events, start, stop, tracker)
         self.best = Best(config.run_dir)
         return log
@@ -214,17 +214,17 @@ class Run:
             return f" (evidence cannot be written: {error.strerror})"
 
     def _save(self, step: int) -> None:
-        if not self.config.save_ckpt:
+        if not self.config.checkpoints.save_ckpt:
             return
         self.saver.wait()
         state = self.trainer.export()
         self.saved = step
         if state is not None:
-            root, about, keep = self.checkpoints, self._about(step), self.config.save_ckpt_num
+            root, about, keep = self.checkpoints, self._about(step), self.config.checkpoints.save_ckpt_num
             self.saver.begin(lambda: store.save(root, step, state, about, keep))
 
     def _about(self, step: int) -> dict[str, Any]:
-        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.backend}
+        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.run.backend}
 
     def _review(self, step: int, last: bool) -> None:
         """Write down what the task sees in the model, and keep the model where it is the best so far."""
@@ -232,7 +232,7 @@ class Run:
         self._report(skipped)
         if scores:
             self.log.judged(step, self.schedule.epoch(step), scores)
-        if self.config.save_ckpt:
+        if self.config.checkpoints.save_ckpt:
             self._keep_best(step, scores)
         if picture and isinstance(self.log, RunLog):
             file = self.log.picture(step, picture)

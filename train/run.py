@@ -33,9 +33,9 @@ def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Sto
     TrainError for what cannot go on. The framework is loaded when the task is known to be sound,
     and tells with whom and on how many devices this process runs.
     """
-    task = TASKS[config.task](config)
-    backend = load(config.backend)
-    cluster = backend.init_cluster(config.device)
+    task = TASKS[config.run.task](config)
+    backend = load(config.run.backend)
+    cluster = backend.init_cluster(config.run.device)
     with Signals() as signals:  # after joining: jax.distributed has handlers of its own
         config = replace(config, devices=cluster.processes * cluster.devices)
         stopped = _run(config, task, backend, cluster, signals)
@@ -51,15 +51,17 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
         _open_run_dir(config)
     own = resume.identity(config, task.name, task.model, task.source)
     found = resume.find(config, own, cluster, say)
-    start = found.step if found else config.start_epoch * schedule.updates_per_epoch
-    stop = min(schedule.updates, config.stop_at_step or schedule.updates)
+    start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
+    stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
     for line in (*task.summary(), _plan(config, schedule)):
         say(line)
     if start >= stop:
         say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
         return None
-    if config.parity_check and config.engine != "masked" and isinstance(task.model, spec.FCMAE):
-        distance = check_engine(backend, task.model, engine=config.engine, dtype=config.precision, device=config.device)
+    if config.run.parity_check and config.run.engine != "masked" and isinstance(task.model, spec.FCMAE):
+        distance = check_engine(
+            backend, task.model, engine=config.run.engine, dtype=config.run.precision, device=config.run.device
+        )
         say(f"parity check passed: {distance}")
     first = None if found else task.first_arrays()
     trainer = _trainer(config, backend, task, cluster)

@@ -10,7 +10,7 @@ import pytest
 from tests.cluster.runs import ROOT
 from tests.train.test_recipes import LONG
 from train.config import cli
-from train.config.config import ClusterFlags, SlurmFlags
+from train.config.groups import ClusterConfig, SlurmConfig
 
 DOCUMENT = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -58,16 +58,16 @@ def test_every_released_command_has_every_form() -> None:
 def test_it_is_the_run_of_one_device(command: Found) -> None:
     single = cli.parse(shlex.split(LONG[command.released]))
     several = cli.parse(shlex.split(command.words))
-    several = replace(several, devices=command.devices or CHIPS[single.task])
+    several = replace(several, devices=command.devices or CHIPS[single.run.task])
     assert several.effective_batch == single.effective_batch
     assert several.peak_lr == single.peak_lr
-    free = {"batch_size", "update_freq", "devices", "backend", *ClusterFlags.__dataclass_fields__}
-    free |= SlurmFlags.__dataclass_fields__.keys()
+    free = {"batch_size", "update_freq", "devices", "backend", *ClusterConfig.__dataclass_fields__}
+    free |= SlurmConfig.__dataclass_fields__.keys()
     assert _without(several.as_dict(), free) == _without(single.as_dict(), free)
-    assert several.backend == ("jax" if command.form == "TPU" else "torch")
-    assert several.slurm == (command.form == "slurm")
-    if several.slurm:
-        assert several.nodes * several.ngpus == command.devices
+    assert several.run.backend == ("jax" if command.form == "TPU" else "torch")
+    assert several.cluster.slurm == (command.form == "slurm")
+    if several.cluster.slurm:
+        assert several.slurm.nodes * several.slurm.ngpus == command.devices
 
 
 def test_the_script_is_the_same_run() -> None:

@@ -163,7 +163,7 @@ def test_a_finished_run_says_so(images: Path, whole: Path, capsys: pytest.Captur
 
 def test_the_run_directory_tells_what_was_run(whole: Path) -> None:
     config = cli.parse(["--config", str(whole / "config.toml")])
-    assert (config.epochs, config.batch_size, config.output_dir) == (4, 12, str(whole))
+    assert (config.optimizer.epochs, config.optimizer.batch_size, config.run.output_dir) == (4, 12, str(whole))
     assert (whole / "config.toml").read_text().startswith("# python 3.")
     assert len(list((whole / "checkpoints").iterdir())) == 3
 

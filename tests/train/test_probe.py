@@ -51,9 +51,9 @@ def asked(images: Path, backend: str, *words: str) -> Config:
 
 
 def features(config: Config) -> Features:
-    source = open_source(config.data_path)
+    source = open_source(config.data.data_path)
     model, arrays = encoder(config, 2)
-    backend = backends.load(config.backend)
+    backend = backends.load(config.run.backend)
     cluster = backend.init_cluster("cpu")
     trainer = untrained(config, backend, cluster, model, arrays, {})
     found, broken = extract(config, trainer, cluster, source, source.classes)
@@ -84,8 +84,10 @@ def test_features_of_a_pre_trained_encoder_are_its_normalised_means(images: Path
     fcmae = replace(loaded.model, image_size=(32, 64), encoder=replace(loaded.model.encoder, grn_scope="image"))
     model = framework.build(fcmae, dtype="float64")
     framework.set_arrays(model, {name: np.asarray(loaded.arrays[name], np.float64) for name in spec.parameters(fcmae)})
-    source = open_source(config.data_path)
-    pixels = normalise(np.stack([source[n][0] for n in range(len(source))]).astype(np.uint8), config.mean, config.std)
+    source = open_source(config.data.data_path)
+    pixels = normalise(
+        np.stack([source[n][0] for n in range(len(source))]).astype(np.uint8), config.data.mean, config.data.std
+    )
     encoded = framework.forward(model, pixels.astype(np.float64), engine="masked")["encoded"].mean((1, 2))
     centred = encoded - encoded.mean(1, keepdims=True)
     expected = centred / np.sqrt(encoded.var(1, keepdims=True) + spec.EPS)
@@ -173,7 +175,7 @@ def test_the_penalty_suits_the_held_out_images(images: Path) -> None:
     noise.values[:20, 1:] *= 4
     assert probe.linear(config, noise, noise, 5)["l2"] == 0.1
     single = Features(rng.normal(size=(5, 3)), np.arange(5))
-    assert probe.linear(config, single, single, 5)["l2"] in config.probe_l2
+    assert probe.linear(config, single, single, 5)["l2"] in config.probe.probe_l2
 
 
 def test_both_frameworks_write_the_same_scores(images: Path, tmp_path: Path) -> None:

@@ -160,7 +160,7 @@ def test_nobody_who_does_not_ask_imports_it(images: Path, tmp_path: Path, wandb:
     ],
 )
 def test_the_published_flags_ask_for_it(flags: str, project: str) -> None:
-    assert cli.parse(flags.split()).wandb == project
+    assert cli.parse(flags.split()).run.wandb == project
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +12,11 @@ import spec
 from backends.protocol import Cluster
 from train.checkpoints import store
 from train.checkpoints.store import Checkpoint
-from train.config.config import AugmentFlags, Config, DataFlags, FinetuneFlags, OptimizerFlags
+from train.config.config import FLAGS, Config
 from train.data.sources import Source
 from train.errors import TrainError
 
-COMPARED = (DataFlags, OptimizerFlags, FinetuneFlags, AugmentFlags)
+COMPARED = ("data", "optimizer", "finetune", "augment")
 """Groups of flags of which a change is reported."""
 
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
@@ -28,7 +28,7 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
     return {
         "task": task,
         "model": json.loads(json.dumps(asdict(model))),
-        "seed": config.seed,
+        "seed": config.run.seed,
         "effective_batch": config.effective_batch,
         "images": len(source),
         "fingerprint": source.fingerprint,
@@ -37,10 +37,10 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
 
 def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
     """The checkpoint to go on from; TrainError when it is another run's, a line for each flag that has changed."""
-    if config.resume:
-        found: Checkpoint | None = store.read(Path(config.resume))
+    if config.checkpoints.resume:
+        found: Checkpoint | None = store.read(Path(config.checkpoints.resume))
     else:
-        found = _newest(config.run_dir / "checkpoints", cluster, say) if config.auto_resume else None
+        found = _newest(config.run_dir / "checkpoints", cluster, say) if config.checkpoints.auto_resume else None
     if found is not None:
         _refuse_another(found, own, config)
         _report_changes(found, config, say)
@@ -79,7 +79,7 @@ def _fitting(images: Any, config: Config) -> str:
     if not isinstance(images, int) or images % config.devices:
         return f"which {config.devices} devices cannot share"
     share = images // config.devices
-    batch = max(size for size in range(1, min(share, config.batch_size) + 1) if share % size == 0)
+    batch = max(size for size in range(1, min(share, config.optimizer.batch_size) + 1) if share % size == 0)
     return f"as --batch_size {batch} --update_freq {share // batch} would be"
 
 
@@ -97,6 +97,6 @@ def _difference(theirs: Any, own: Mapping[str, Any], at: str = "") -> str:
 
 def _report_changes(found: Checkpoint, config: Config, say: Callable[[str], None]) -> None:
     before, now = found.meta.get("config", {}), config.as_dict()
-    for name in (member.name for group in COMPARED for member in fields(group)):
+    for name in (name for name, flag in FLAGS.items() if flag.group in COMPARED):
         if name not in FREE and name in before and before[name] != now[name]:
             say(f"note: --{name} is {now[name]}, the run began with {before[name]}")

@@ -10,23 +10,12 @@ import re
 import sys
 import tomllib
 from collections.abc import Sequence
-from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from train.config import published
-from train.config.config import (
-    AugmentFlags,
-    Config,
-    DataFlags,
-    FinetuneFlags,
-    LookFlags,
-    ModelFlags,
-    ProbeFlags,
-    SlurmFlags,
-    groups,
-)
+from train.config.config import FLAGS, GROUPS, Config, Flag
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import Resolved, resolve
 from train.errors import TrainError
@@ -67,12 +56,12 @@ EPILOG = """Defaults are the published ones; on the embedded digits they are tho
 The same command in the same --output_dir goes on where the run stopped."""
 
 
-HIDDEN: dict[str | None, tuple[str, ...]] = {
-    FinetuneFlags.__doc__: ("finetune", *LOOKING),
-    AugmentFlags.__doc__: ("finetune",),
-    LookFlags.__doc__: ("reconstruct", "analyse"),
-    ProbeFlags.__doc__: ("probe",),
-    SlurmFlags.__doc__: (),  # shown beside --slurm
+HIDDEN: dict[str, tuple[str, ...]] = {
+    "finetune": ("finetune", *LOOKING),
+    "augment": ("finetune",),
+    "inspect": ("reconstruct", "analyse"),
+    "probe": ("probe",),
+    "slurm": (),  # shown beside --slurm
 }
 """Groups of flags that --help leaves out, but for some tasks."""
 
@@ -129,7 +118,7 @@ def _of_run(given: Sequence[Layer]) -> list[Layer]:
     file = (path.parent.parent if path.name.startswith("step-") else path) / "config.toml"
     if asked.get("task") not in LOOKING or not file.is_file():
         return []
-    known = {member.name for group in (DataFlags, ModelFlags) for member in fields(group)}
+    known = {name for name, flag in FLAGS.items() if flag.group in ("data", "model")}
     told = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
     return [Layer(str(file), {name: value for name, value in told.items() if name in known})]
 
@@ -169,7 +158,7 @@ def _unknown(word: str) -> str:
     name = word.split("=")[0]
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
-    known = [*(member.name for member in fields(Config)), *ALIASES, "enable_wandb", "job_dir", "project", "show_recipe"]
+    known = [*FLAGS, *ALIASES, "enable_wandb", "job_dir", "project", "show_recipe"]
     near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
     return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
 
@@ -186,15 +175,14 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
-    hints = get_type_hints(Config)
-    for title, members in groups():
-        shown = title not in HIDDEN or task in HIDDEN[title] or (submits and title == SlurmFlags.__doc__)
-        group = parser.add_argument_group(title if shown else None)
-        for member in members:
-            default = TASKS[task].values.get(member.name, member.default)
-            told = _argument(member, hints[member.name], default)
-            spellings = (f"--{member.name}", *SPELLINGS.get(member.name, ()))
-            group.add_argument(*spellings, **told if shown else told | {"help": argparse.SUPPRESS})
+    for name, kind in GROUPS.items():
+        shown = name not in HIDDEN or task in HIDDEN[name] or (submits and name == "slurm")
+        group = parser.add_argument_group(kind.title if shown else None)
+        for flag in FLAGS.values():
+            if flag.group == name:
+                argument = _argument(flag, TASKS[task].values.get(flag.name, flag.default))
+                spellings = (f"--{flag.name}", *SPELLINGS.get(flag.name, ()))
+                group.add_argument(*spellings, **argument if shown else argument | {"help": argparse.SUPPRESS})
     parser.add_argument("--project", help=argparse.SUPPRESS)
     for alias in (*ALIASES, "enable_wandb"):
         switch: dict[str, Any] = {"type": lambda word: _read(word, bool, (), False), "help": argparse.SUPPRESS}
@@ -202,9 +190,9 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def _argument(member: Field[Any], hint: Any, default: Any) -> dict[str, Any]:
-    """What argparse should know of a field: optional, tuple and Literal types are told apart here."""
-    optional = NoneType in get_args(hint)
+def _argument(flag: Flag, default: Any) -> dict[str, Any]:
+    """The keywords of add_argument for a flag whose type may be optional, a tuple or a Literal."""
+    hint, optional = flag.hint, NoneType in get_args(flag.hint)
     if optional:
         hint = next(kind for kind in get_args(hint) if kind is not NoneType)
     many = get_origin(hint) is tuple
@@ -215,7 +203,7 @@ def _argument(member: Field[Any], hint: Any, default: Any) -> dict[str, Any]:
     argument = {
         "type": lambda word: _read(word, kind, choices, optional),
         "metavar": "|".join(choices) or METAVARS[kind],
-        "help": member.metadata["help"] + _shown(default),
+        "help": flag.help + _shown(default),
     }
     return argument | ({"nargs": "+"} if many else BARE if kind is bool else {})
 

@@ -2,10 +2,10 @@
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
 from typing import Any, NamedTuple
 
-from train.config.config import DIGITS_PATH, Config
+from train.config.config import FLAGS, Config
+from train.config.groups import DIGITS_PATH
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError
 
@@ -18,7 +18,8 @@ class Resolved(NamedTuple):
 
     def __str__(self) -> str:
         """A line a value."""
-        rows = [(name, shown(getattr(self.config, name)), origin) for name, origin in self.origins.items()]
+        values = self.config.flags()
+        rows = [(name, shown(values[name]), origin) for name, origin in self.origins.items()]
         name, value = (max(len(row[column]) for row in rows) for column in (0, 1))
         return "\n".join(f"{row[0]:{name}}  {row[1]:{value}}  {row[2]}" for row in rows)
 
@@ -34,12 +35,12 @@ def resolve(given: Sequence[Layer]) -> Resolved:
     task = asked.get("task", trained)
     if recipe and task not in (trained, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {trained}, not {task}")
-    defaults = Layer("default", {member.name: member.default for member in fields(Config)})
+    defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
     seen = asked.get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
     digits = _digits(task, asked, bool(recipe)) if seen else []
     layers = [defaults, TASKS[task], *recipe, *digits, *given]
     origins = {name: layer.source for layer in layers for name in layer.values}
-    return Resolved(Config(**_merged(layers)), origins)
+    return Resolved(Config.from_flags(**_merged(layers)), origins)
 
 
 def _merged(layers: Iterable[Layer]) -> dict[str, Any]:

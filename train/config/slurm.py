@@ -63,9 +63,9 @@ def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
             job = executor.submit(Command((*words, "--slurm", "False", "--output_dir", str(folder.parent))))
     except (RuntimeError, OSError) as error:
         raise TrainError(f"--slurm True: the job was refused: {' '.join(str(error).split())}") from None
-    images = config.effective_batch * config.nodes * config.ngpus
+    images = config.effective_batch * config.slurm.nodes * config.slurm.ngpus
     return (
-        f"job {job.job_id}: {config.nodes} x {config.ngpus} processes, {images:,} images an update;"
+        f"job {job.job_id}: {config.slurm.nodes} x {config.slurm.ngpus} processes, {images:,} images an update;"
         f" its words are in {job.paths.stdout}"
     )
 
@@ -89,16 +89,16 @@ def _asked(config: Config) -> dict[str, Any]:
     """What submitit is to ask of SLURM: as the released scripts do, but for names of their cluster."""
     return {
         "name": "twinnext",
-        "nodes": config.nodes,
-        "tasks_per_node": config.ngpus,
-        "gpus_per_node": None if config.device == "cpu" else config.ngpus,
-        "cpus_per_task": config.cpus_per_task,
-        "mem_gb": config.mem_gb,
-        "timeout_min": config.timeout,
+        "nodes": config.slurm.nodes,
+        "tasks_per_node": config.slurm.ngpus,
+        "gpus_per_node": None if config.run.device == "cpu" else config.slurm.ngpus,
+        "cpus_per_task": config.slurm.cpus_per_task,
+        "mem_gb": config.slurm.mem_gb,
+        "timeout_min": config.slurm.timeout,
         "stderr_to_stdout": True,
-        "slurm_partition": config.partition,
-        "slurm_constraint": config.constraint,
-        "slurm_comment": config.comment,
+        "slurm_partition": config.slurm.partition,
+        "slurm_constraint": config.slurm.constraint,
+        "slurm_comment": config.slurm.comment,
         "slurm_signal_delay_s": WARNING,
         "slurm_additional_parameters": {"requeue": True},
         "slurm_srun_args": [f"--wait={LINGER}"],

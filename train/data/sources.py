@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from train.config.config import DIGITS_PATH
+from train.config.groups import DIGITS_PATH
 from train.data.arrays import Npz
 from train.data.folder import Folder
 from train.data.parquet import Parquet

@@ -99,16 +99,15 @@ def _page(record: Record, drawn: list[str]) -> str:
 
 
 def _model(record: Record) -> str:
-    config = record.config
-    if config.model:
-        return config.model
-    return " and ".join(f"{name} {' '.join(map(str, getattr(config, name) or ()))}" for name in ("depths", "dims"))
+    model = record.config.model
+    sizes = {"depths": model.depths, "dims": model.dims}
+    return model.model or " and ".join(f"{name} {' '.join(map(str, size or ()))}" for name, size in sizes.items())
 
 
 def _state(record: Record) -> str:
     """Finished, or how far it came."""
-    config = record.config
-    goal, unit = (config.epochs, "epoch") if config.max_steps is None else (config.max_steps, "step")
+    epochs, steps = record.config.optimizer.epochs, record.config.checkpoints.max_steps
+    goal, unit = (epochs, "epoch") if steps is None else (steps, "step")
     reached = record.last(unit) or 0
     return "finished" if reached >= goal else f"stopped at {unit} {reached:,.4g} of {goal:,}"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.config import cli
-from train.config.config import Config, groups
+from train.config.config import FLAGS, Config, titled
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import resolve, shown
 from train.errors import TrainError
@@ -43,16 +43,15 @@ class Record:
 
     def values(self) -> list[Value]:
         """Every flag in the order of --help; the origin is a recipe's, or "given" where the run was told so itself."""
-        config = self.config
-        named = {name: getattr(config, name) for name in ("task", "recipe", "data_path", "images")}
+        values = self.config.flags()
+        named = {name: values[name] for name in ("task", "recipe", "data_path", "images")}
         expected, origins = resolve([Layer("given", named)])
-        task = TASKS[config.task].values
+        task = TASKS[values["task"]].values
+        standard = expected.flags()
         found = []
-        for member in (member for _, members in groups() for member in members):
-            value = getattr(config, member.name)
-            origin = origins[member.name] if value == getattr(expected, member.name) else "given"
-            default = task.get(member.name, member.default)
-            found.append(Value(member.name, shown(value), shown(default), origin))
+        for name, value in values.items():
+            origin = origins[name] if value == standard[name] else "given"
+            found.append(Value(name, shown(value), shown(task.get(name, FLAGS[name].default)), origin))
         return found
 
 
@@ -62,7 +61,7 @@ def load(folder: Path) -> Record:
     if not file.is_file():
         raise TrainError(f"{folder}: not a run directory, it has no config.toml")
     config = cli.parse(["--config", str(file)])
-    titles = {f"# {title}" for title, _ in groups()}
+    titles = {f"# {title}" for title, _ in titled()}
     lines = file.read_text(encoding="utf-8").splitlines()
     about = takewhile(lambda line: line.startswith("# ") and line not in titles, lines)
     return Record(

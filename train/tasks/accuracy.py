@@ -67,6 +67,6 @@ def judge(
 
 def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
     """The evaluation of a source's images by a model that knows some classes."""
-    crop = CROP_PCT if config.crop_pct is None else config.crop_pct
+    crop = CROP_PCT if config.finetune.crop_pct is None else config.finetune.crop_pct
     labels = matched(source, classes)
-    return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
+    return Views(source, labels, config.model.in_chans, config.data.image_size, crop, config.optimizer.batch_size)

@@ -59,12 +59,12 @@ def cosine_distance(features: np.ndarray) -> float:
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Write cosine_distance.csv and cosine_distance.svg, a curve a checkpoint, to the output folder."""
-    first = config.finetune or config.resume
+    first = config.finetune.finetune or config.checkpoints.resume
     if not first:
         raise TrainError("--task analyse: name the checkpoint with --finetune or --resume, more of them with --against")
-    paths = [first, *(config.against or ())]
+    paths = [first, *(config.inspect.against or ())]
     models, source = [_model(config, path) for path in paths], images.source(config)  # all mistakes before the work
-    backend, folder = load(config.backend), images.make_folder(config)
+    backend, folder = load(config.run.backend), images.make_folder(config)
     found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
     rows = [row for each in found for row in each]
     with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
@@ -82,13 +82,13 @@ def _model(config: Config, path: str) -> spec.Classifier:
 
 def _rows(config: Config, source: Source, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
     """The rows of one checkpoint, tap by tap."""
-    module = backend.build(model, dtype=config.precision, device=config.device)
-    backend.set_arrays(module, weights.first_arrays(model, config.seed, 1.0, path))
+    module = backend.build(model, dtype=config.run.precision, device=config.run.device)
+    backend.set_arrays(module, weights.first_arrays(model, config.run.seed, 1.0, path))
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
     found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
-    crop = CROP_PCT if config.crop_pct is None else config.crop_pct
+    crop = CROP_PCT if config.finetune.crop_pct is None else config.finetune.crop_pct
     for image in images.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
-        pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
+        pixels = normalise(view(image, config.data.image_size, crop)[None], config.data.mean, config.data.std)
         intermediates = backend.forward(module, pixels, intermediates=True)
         for (block, tap), distances in found.items():
             distances.append(cosine_distance(intermediates[f"{block}.{tap}"][0]))

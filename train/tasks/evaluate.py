@@ -18,21 +18,21 @@ from train.tasks.accuracy import judge, views
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Print top-1 and top-5 of the classifier in a checkpoint, which says itself what model it is."""
-    path = config.finetune or config.resume
+    path = config.finetune.finetune or config.checkpoints.resume
     if not path:
         raise TrainError("--task eval: name the checkpoint to evaluate with --finetune or --resume")
     model, arrays, ema, meta = weights.classifier(path)
     _check(config, path, model, ema)
-    flag = "eval_data_path" if config.eval_data_path else "data_path"
+    flag = "eval_data_path" if config.finetune.eval_data_path else "data_path"
     source = open_judged(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
-    backend = load(config.backend)
-    cluster = backend.init_cluster(config.device)
+    backend = load(config.run.backend)
+    cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
-    averaged = (False, True) if config.model_ema_eval else (False,)
-    scores, broken = judge(trainer, cluster, batches, config.num_workers, averaged)
+    averaged = (False, True) if config.finetune.model_ema_eval else (False,)
+    scores, broken = judge(trainer, cluster, batches, config.data.num_workers, averaged)
     for line in broken:
         print(f"skipped: {line}")
     if cluster.rank == 0:
@@ -42,24 +42,26 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
 def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
     """TrainError or SpecError where the flags do not fit the checkpoint."""
-    if config.model_ema_eval and not ema:
+    if config.finetune.model_ema_eval and not ema:
         raise TrainError(f"--model_ema_eval True: {path} holds no average")
     check_images(config, path, model.encoder)
 
 
 def check_images(config: Config, path: str, encoder: spec.Encoder) -> None:
     """TrainError or SpecError unless the encoder in a checkpoint takes the images that the flags describe."""
-    checks.image_size(config.image_size, encoder.patch_size)
+    checks.image_size(config.data.image_size, encoder.patch_size)
     found = encoder.in_chans
-    if found != config.in_chans:
-        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
+    if found != config.model.in_chans:
+        raise TrainError(
+            f"--in_chans {config.model.in_chans}: the model in {path} takes {found}; give --in_chans {found}"
+        )
 
 
 def untrained(
     config: Config, backend: Backend, cluster: Cluster, model: spec.Classifier, arrays: Arrays, ema: Arrays
 ) -> Trainer:
     """A trainer of given parameters and, where --model_ema_eval asks for it, their average, before any update."""
-    optimizer = Optimizer(ema_decay=1.0 if config.model_ema_eval else None)
+    optimizer = Optimizer(ema_decay=1.0 if config.finetune.model_ema_eval else None)
     trainer = backend.Trainer(model, optimizer, config.trainer_options(), cluster=cluster)
     trainer.restore(State.initial(arrays, ema))
     return trainer

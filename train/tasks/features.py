@@ -33,14 +33,14 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     A checkpoint of pre-training has no last norm: its scale is 1 and its shift 0 then. GRN's sum
     is the flags', so that features do not depend on the batch unless that is asked for.
     """
-    path = config.finetune
+    path = config.finetune.finetune
     if not path:
         model = model_of(config, classes)
     else:
         found = weights.load(path).model.encoder
         check_images(config, path, found)
-        model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.grn_scope), classes)
-    return model, weights.first_arrays(model, config.seed, 1.0, path)
+        model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.model.grn_scope), classes)
+    return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 
 def extract(
@@ -53,7 +53,7 @@ def extract(
     values, labels, broken = [], [], []
     images = views(config, source, classes)
     images = replace(images, batch_size=images.batch_size * cluster.devices)
-    with closing(prefetch(images, 0, len(images), config.num_workers)) as batches:
+    with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
         for batch, lines in batches:
             real = batch["labels"] >= 0
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])

@@ -39,7 +39,7 @@ class Files:
 
 def source(config: Config) -> Source:
     """The files of --images, or the part of --data_path for validation; TrainError when there is nothing to read."""
-    return Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
+    return Files(config.inspect.images) if config.inspect.images else open_judged(config.data.data_path, "--data_path")
 
 
 def images(config: Config, source: Source) -> Iterator[np.ndarray]:
@@ -47,16 +47,18 @@ def images(config: Config, source: Source) -> Iterator[np.ndarray]:
 
     An image that cannot be read costs a line; TrainError when none can.
     """
-    count = len(source) if config.images else min(config.num_images, len(source))
+    count = len(source) if config.inspect.images else min(config.inspect.num_images, len(source))
     broken = 0
     for index in np.linspace(0, len(source), count, endpoint=False).astype(int).tolist():
         try:
-            yield read(source, index, config.in_chans)[0]
+            yield read(source, index, config.model.in_chans)[0]
         except BrokenImage as error:
             broken += 1
             print(f"skipped: {error}")
     if broken == count:
-        raise TrainError(f"{'--images' if config.images else '--data_path'}: none of the {count} images can be read")
+        raise TrainError(
+            f"{'--images' if config.inspect.images else '--data_path'}: none of the {count} images can be read"
+        )
 
 
 def make_folder(config: Config) -> Path:

@@ -43,27 +43,31 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
-        self.source: Source = open_source(config.data_path)
-        self.optimizer = Optimizer(weight_decay=config.weight_decay, betas=BETAS, clip_grad=config.clip_grad)
-        self._masks = Masks(config.seed, self.model.grid, spec.visible_patches(self.model))
+        self.source: Source = open_source(config.data.data_path)
+        self.optimizer = Optimizer(
+            weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
+        )
+        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
 
     def feed(self, rows: int, epoch_size: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
             source=self.source,
-            seed=config.seed,
-            channels=config.in_chans,
+            seed=config.run.seed,
+            channels=config.model.in_chans,
             batch_size=rows,
             epoch_size=epoch_size,
-            augment=CropAndFlip(config.image_size, config.crop_range, config.hflip, config.decode == "scaled"),
+            augment=CropAndFlip(
+                config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
+            ),
             extra=self._masks,
         )
 
     @property
     def review_freq(self) -> int:
         """Epochs between two pictures; 0 for none."""
-        return self.config.picture_freq
+        return self.config.run.picture_freq
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -90,7 +94,7 @@ class Pretraining:
         batch = self._pictured
         predicted = trainer.evaluate(batch)["prediction"]
         images, mask = batch["images"], batch["mask"]
-        rebuilt = reconstruct(images, mask, predicted, self.model, self.config.mean, self.config.std)
+        rebuilt = reconstruct(images, mask, predicted, self.model, self.config.data.mean, self.config.data.std)
         return triptych(images, mask, rebuilt, self.model.encoder.patch_size)
 
     @cached_property
@@ -98,7 +102,9 @@ class Pretraining:
         """A few images spread over the source, whole, each with the same mask all through the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
-        images = np.stack([centre_crop(self._readable(start), self.config.image_size) for start in starts.tolist()])
+        images = np.stack(
+            [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
+        )
         return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), starts)}
 
     def _readable(self, start: int) -> np.ndarray:
@@ -106,22 +112,22 @@ class Pretraining:
         index = start
         while True:
             try:
-                return read(self.source, index % len(self.source), self.config.in_chans)[0]
+                return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
 
 
 def _model(config: Config) -> spec.FCMAE:
-    sizes = {"depths": config.depths, "dims": config.dims}
+    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     return spec.fcmae(
-        config.model,
-        image_size=config.image_size,
-        mask_ratio=config.mask_ratio,
-        decoder_depth=config.decoder_depth,
-        decoder_dim=config.decoder_embed_dim,
-        norm_target=config.norm_pix_loss,
-        in_chans=config.in_chans,
-        patch_size=config.patch_size,
-        grn_scope=config.grn_scope,
+        config.model.model,
+        image_size=config.data.image_size,
+        mask_ratio=config.model.mask_ratio,
+        decoder_depth=config.model.decoder_depth,
+        decoder_dim=config.model.decoder_embed_dim,
+        norm_target=config.model.norm_pix_loss,
+        in_chans=config.model.in_chans,
+        patch_size=config.model.patch_size,
+        grn_scope=config.model.grn_scope,
         **{name: value for name, value in sizes.items() if value is not None},
     )

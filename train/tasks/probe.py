@@ -42,15 +42,15 @@ ITERATIONS = 1000
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Print top-1 and top-5 of each probe and write them to probe.json; TrainError for what cannot be."""
-    source = labelled(open_source(config.data_path), config.train_labels, config.seed)
+    source = labelled(open_source(config.data.data_path), config.finetune.train_labels, config.run.seed)
     classes = classes_of(config, source)
     judging = open_judging(config)
     model, arrays = encoder(config, classes)
     print(f"training: {describe(source)}")
     print(f"evaluation: {describe(judging)}")
-    print(f"encoder: {config.finetune or 'drawn anew, untrained'}")
-    backend = load(config.backend)
-    cluster = backend.init_cluster(config.device)
+    print(f"encoder: {config.finetune.finetune or 'drawn anew, untrained'}")
+    backend = load(config.run.backend)
+    cluster = backend.init_cluster(config.run.device)
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
     trainer = untrained(config, backend, cluster, model, arrays, {})
@@ -65,7 +65,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 def nearest(config: Config, train: Features, judged: Features, classes: int) -> list[dict[str, Any]]:
     """The scores of k-NN for each k; of two classes with equal votes the lower comes first."""
     scores = []
-    for k, counted in votes(train, judged, config.knn_k, config.knn_temperature, classes):
+    for k, counted in votes(train, judged, config.probe.knn_k, config.probe.knn_temperature, classes):
         score = _score(counted, judged.labels)
         print(f"k-NN, k = {k}: {told(score)}")
         scores.append({"k": k, **score})
@@ -111,10 +111,10 @@ def linear(config: Config, train: Features, judged: Features, classes: int) -> d
 
 def _penalty(config: Config, train: Features, classes: int) -> float:
     """The best of --probe_l2."""
-    keys = words(config.seed, Stream.LABELS, 1, len(train.labels))
+    keys = words(config.run.seed, Stream.LABELS, 1, len(train.labels))
     counts = np.bincount(train.labels)[train.labels]
     held = turns(train.labels, keys) < np.where(counts > 1, np.maximum(counts // HELD_OUT, 1), 0)
-    penalties = sorted(config.probe_l2, reverse=True)
+    penalties = sorted(config.probe.probe_l2, reverse=True)
     if not held.any() or len(penalties) == 1:
         return penalties[len(penalties) // 2]
     rest, kept = (Features(*(column[rows] for column in train)) for rows in (~held, held))
@@ -164,7 +164,7 @@ def _score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
 def _write(config: Config, results: dict[str, Any], train: Features, judged: Features) -> None:
     """probe.json: the results, what they were computed from, and every flag."""
     about = {
-        "encoder": config.finetune or None,
+        "encoder": config.finetune.finetune or None,
         "features": MEANING,
         "channels": train.values.shape[1],
         "train_images": len(train.labels),

@@ -26,23 +26,25 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
     The masks depend on --seed and on an image's place alone, so that two checkpoints can be compared.
     """
-    path = config.finetune or config.resume
+    path = config.finetune.finetune or config.checkpoints.resume
     if not path:
         raise TrainError("--task reconstruct: name the checkpoint with --finetune or --resume")
     model, arrays = _model(config, path)
     source = images.source(config)  # all mistakes come before the work
-    backend, folder = load(config.backend), images.make_folder(config)
-    module = backend.build(model, dtype=config.precision, device=config.device)
+    backend, folder = load(config.run.backend), images.make_folder(config)
+    module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
-    crops = (centre_crop(image, config.image_size) for image in images.images(config, source))
+    crops = (centre_crop(image, config.data.image_size) for image in images.images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
         places = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
-        mask = random_masks(config.seed, places, model.grid, visible)
-        out = backend.forward(module, normalise(pixels, config.mean, config.std), mask, engine=config.engine)
-        rebuilt = reconstruct(pixels, mask, out["prediction"], model, config.mean, config.std)
+        mask = random_masks(config.run.seed, places, model.grid, visible)
+        out = backend.forward(
+            module, normalise(pixels, config.data.mean, config.data.std), mask, engine=config.run.engine
+        )
+        rebuilt = reconstruct(pixels, mask, out["prediction"], model, config.data.mean, config.data.std)
         file = folder / f"reconstruction-{number:02d}.png"
         triptych(pixels, mask, rebuilt, model.encoder.patch_size).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
@@ -62,13 +64,13 @@ def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
         )
     check_images(config, path, theirs.encoder)
     patch = theirs.encoder.patch_size
-    height, width = config.image_size
-    scope = config.grn_scope if config.grn_scope == "batch" else theirs.encoder.grn_scope
+    height, width = config.data.image_size
+    scope = config.model.grn_scope if config.model.grn_scope == "batch" else theirs.encoder.grn_scope
     model = replace(
         theirs,
         encoder=replace(theirs.encoder, grn_scope=scope),
         image_size=(height, width),
-        mask_ratio=checks.mask_ratio(config.mask_ratio, (height // patch, width // patch)),
-        norm_target=theirs.norm_target and config.norm_pix_loss,
+        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        norm_target=theirs.norm_target and config.model.norm_pix_loss,
     )
     return model, {name: weights.read(path, checkpoint, name) for name in spec.parameters(model)}
