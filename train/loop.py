@@ -1,4 +1,4 @@
-"""A trainer on its way from one update to another: logging, saving and reviewing, and ready to stop."""
+"""The training loop: one update after another, with logging, evaluation, checkpoints and signals."""
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
@@ -11,81 +11,84 @@ import numpy as np
 
 from backends.protocol import Batch, Cluster, Trainer
 from train.checkpoints import store
-from train.checkpoints.best import Best
-from train.checkpoints.checkpointer import Saver
+from train.checkpoints.best import BestCheckpoints
+from train.checkpoints.checkpointer import AsyncCheckpointer
 from train.config import Config
 from train.data.feed import Share
 from train.data.pipeline import Watch, prefetch
 from train.errors import TrainError
 from train.logs import nan_report
-from train.logs.metrics import Meter, Update
-from train.logs.run_log import RunLog, Silent
+from train.logs.metrics import Metrics, Update
+from train.logs.run_log import RunLog, SilentLog
 from train.logs.tracking import Tracker
 from train.schedule import Schedule
 from train.signals import Signals
-from train.tasks.task import Task
+from train.tasks.task import Evaluation, Task
 
 AGREE = 8
-"""Updates between two times that several processes ask each other for a signal, for which they wait for each other:
-at an update in three seconds still within the 30 that SLURM leaves from SIGTERM to SIGKILL."""
+"""With several processes, check for signals every AGREE updates, which waits for all of them.
+
+At one update in three seconds this is within the 30 seconds that SLURM leaves between SIGTERM and SIGKILL.
+"""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """A run that a signal has ended before its time, after a whole update."""
+    """Where a signal stopped a run: after a whole update, before its end."""
 
     step: int
     signal: str
     saved: bool
 
     def __str__(self) -> str:
-        kept = "saved; the same command goes on from here" if self.saved else "not saved, as --save_ckpt False asks"
+        kept = "saved; the same command continues from here" if self.saved else "not saved (--save_ckpt False)"
         return f"stopped by {self.signal} after step {self.step:,}, {kept}"
 
 
-class Updates:
-    """What this process passes to the trainer in each update, and what all processes together do."""
+class UpdateBatches:
+    """The batches that this process passes to the trainer, grouped by update."""
 
     def __init__(self, config: Config, task: Task, cluster: Cluster, updates_per_epoch: int) -> None:
         self.config, self.cluster = config, cluster
-        self.feed = task.feed(config.optimizer.batch_size * cluster.devices, updates_per_epoch * config.effective_batch)
+        rows = config.optimizer.batch_size * cluster.devices
+        self.feed = task.feed(rows, updates_per_epoch * config.effective_batch)
 
-    def made(
-        self, start: int, stop: int, meter: Meter, say: Callable[[str], None], leave: Callable[[], bool]
+    def iterate(
+        self, start: int, stop: int, metrics: Metrics, say: Callable[[str], None], should_stop: Callable[[], bool]
     ) -> Generator[tuple[list[Batch], list[str]], None, None]:
-        """The micro-batches of each update from `start` on, and a line for each broken image in them.
+        """The micro-batches of updates start + 1 to stop, and a line for each broken image in them.
 
-        It ends at `stop`, or before when `leave` says so while a batch is waited for.
+        Ends early when `should_stop` returns True while a batch is waited for.
         """
         data, frequency = self.config.data, self.config.optimizer.update_freq
         own = Share(self.feed, self.cluster.rank, self.cluster.processes)
-        watch = Watch(say, self._awaited, leave)
-        made = prefetch(own, start * frequency, stop * frequency, data.num_workers, data.worker_type, watch)
-        with closing(made):
+        watch = Watch(say, self._describe_batch, should_stop)
+        batches = prefetch(own, start * frequency, stop * frequency, data.num_workers, data.worker_type, watch)
+        with closing(batches):
             for _ in range(start, stop):
-                with meter.waiting():
-                    group = list(islice(made, frequency))
+                with metrics.waiting_for_data():
+                    group = list(islice(batches, frequency))
                 if len(group) < frequency:
                     return
                 yield [batch for batch, _ in group], [line for _, lines in group for line in lines]
 
-    def about(self, step: int) -> dict[str, Any]:
-        """The samples of the update that ends at `step`: from and to which place in the run, and their items."""
+    def describe(self, step: int) -> dict[str, Any]:
+        """The samples of the update that ends at `step`, on all processes: their positions in the run, their items."""
         count = self.config.effective_batch
         positions = range((step - 1) * count, step * count)
         items = [self.feed.key(position) for position in positions]
         return {"positions": [positions.start, positions.stop], "items": items}
 
-    def _awaited(self, index: int) -> str:
-        """What micro-batch `index` of this process is made of."""
+    def _describe_batch(self, index: int) -> str:
+        """Which update micro-batch `index` of this process belongs to, and its first image."""
         positions = self.feed.positions(index * self.cluster.processes + self.cluster.rank)
         update = index // self.config.optimizer.update_freq + 1
         key = self.feed.key(int(positions[0]))
-        return f"update {update:,} waits for images of --data_path {self.config.data.data_path}, from {key} on"
+        return f"update {update:,} waits for images of --data_path {self.config.data.data_path}, starting at {key}"
 
 
-class Run:
-    """What is the same from update to update."""
+class Loop:
+    """The updates of a run from `start` to `stop`."""
 
     def __init__(
         self,
@@ -96,154 +99,159 @@ class Run:
         cluster: Cluster,
         identity: dict[str, Any],
         signals: Signals,
+        start: int,
+        stop: int,
     ) -> None:
         self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
+        self.signals, self.start, self.stop = signals, start, stop
         self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
-        self.signals = signals
-        self.meter = Meter(config.effective_batch, config.devices)
-        self.updates = Updates(config, task, cluster, schedule.updates_per_epoch)
+        self.metrics = Metrics(config.effective_batch, config.devices)
+        self.batches = UpdateBatches(config, task, cluster, schedule.updates_per_epoch)
+        self.log = self._open_log()
+        self.best = BestCheckpoints(config.run_dir) if isinstance(self.log, RunLog) else None
+        self.checkpointer = AsyncCheckpointer(self.log.say)
         self.checkpoints = config.run_dir / "checkpoints"
-        self.broken: set[str] = set()
+        self.saved = start
+        self.broken_images: set[str] = set()
 
-    def go(self, start: int, stop: int) -> Stopped | None:
-        """Make the updates from `start` to `stop`, or to where a signal asks to stop."""
-        self.saved = step = start
-        with (
-            self._log(start, stop) as self.log,
-            Saver(self.log.say) as self.saver,
-            closing(self.updates.made(start, stop, self.meter, self.log.say, self._leaves)) as updates,
-        ):
-            for step, (batches, broken) in enumerate(updates, start + 1):
-                self._update(step, batches, broken)
-                self._look(step, ends=step == stop)
-                if self._asked(step):
+    def _open_log(self) -> RunLog | SilentLog:
+        config = self.config
+        if self.cluster.rank:
+            return SilentLog(self.cluster.rank)
+        events = Path(config.run.log_dir) if config.run.log_dir else config.run_dir / "tb"
+        project = config.run.wandb
+        tracker = Tracker(project, config.run_dir, config.as_dict(), print) if project else None
+        return RunLog(config.run_dir, events, self.start, self.stop, tracker)
+
+    def run(self) -> Stopped | None:
+        """Train; return where a signal stopped the run, or None at its end."""
+        step, stop, log = self.start, self.stop, self.log
+        batches = self.batches.iterate(step, stop, self.metrics, log.say, self._should_stop_waiting)
+        with log, self.checkpointer, closing(batches):
+            for step, (micro_batches, broken) in enumerate(batches, self.start + 1):
+                self._update(step, micro_batches, broken)
+                self._log_and_save(step)
+                if self._should_stop(step):
                     break
             if step == stop:
                 return None
             if step > self.saved:
-                self._record(step)
+                self._log_metrics(step)
                 self._save(step)
         return Stopped(step, self.signals.first or "a signal to another process", self.config.checkpoints.save_ckpt)
 
     def _update(self, step: int, batches: list[Batch], broken: list[str]) -> None:
         lr = self.schedule.lr(step - 1)
-        self.meter.add(step, lr, self.trainer.step(batches, lr), broken)
-        self._check()
-        self.saver.look()
-        self.log.update()
-        self._report(broken)
+        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken)
+        self._check_finite()
+        self.checkpointer.poll()
+        self.log.advance()
+        self._report_broken(broken)
 
-    def _look(self, step: int, ends: bool) -> None:
-        """Record, review and save where it is time to."""
-        config, review_freq = self.config, self.task.review_freq
-        each = config.checkpoints.save_every_steps
+    def _log_and_save(self, step: int) -> None:
+        """Log, evaluate and save, whatever is due after this update."""
+        config, eval_freq, last = self.config, self.task.eval_freq, step == self.stop
+        every = config.checkpoints.save_every_steps
         saves = config.checkpoints.save_ckpt and (
-            ends or self._epochs(step, config.checkpoints.save_ckpt_freq) or (each is not None and step % each == 0)
+            last
+            or self._ends_epochs(step, config.checkpoints.save_ckpt_freq)
+            or (every is not None and step % every == 0)
         )
-        reviews = review_freq > 0 and (ends or self._epochs(step, review_freq))
-        if saves or reviews or ends or step % config.run.print_freq == 0:
-            self._record(step)
-        if reviews:
-            self._review(step, last=ends)
-            self.meter.restart()
-        if saves:  # last, so that a run cut short before it comes back to the review
+        evaluates = eval_freq > 0 and (last or self._ends_epochs(step, eval_freq))
+        if saves or evaluates or last or step % config.run.print_freq == 0:
+            self._log_metrics(step)
+        if evaluates:
+            self._evaluate(step)
+            self.metrics.reset()
+        if saves:  # after the evaluation: a run killed before this save repeats the evaluation, too
             self._save(step)
 
-    def _asked(self, step: int) -> bool:
-        """Whether to stop after this update, the same for all processes."""
-        own = self.signals.first is not None
-        if self.cluster.processes == 1:
-            return own
-        return step % AGREE == 0 and bool(self.cluster.all_reduce_sum(np.array([own]))[0])
-
-    def _log(self, start: int, stop: int) -> RunLog | Silent:
-        """What writes the run down, in the process that does; and with it the best checkpoints."""
-        config = self.config
-        if self.cluster.rank:
-            return Silent(self.cluster.rank)
-        events = Path(config.run.log_dir) if config.run.log_dir else config.run_dir / "tb"
-        tracker = Tracker(config.run.wandb, config.run_dir, config.as_dict(), print) if config.run.wandb else None
-        log = RunLog(config.run_dir, events, start, stop, tracker)
-        self.best = Best(config.run_dir)
-        return log
-
-    def _leaves(self) -> bool:
-        """Whether to stop without waiting for the next batch: alone, for several stop together after an update."""
-        return self.cluster.processes == 1 and self.signals.first is not None
-
-    def _epochs(self, step: int, epochs: int) -> bool:
+    def _ends_epochs(self, step: int, epochs: int) -> bool:
+        """Whether this update ends a multiple of `epochs`."""
         return step % (epochs * self.schedule.updates_per_epoch) == 0
 
-    def _report(self, broken: Sequence[str]) -> None:
-        """Name each broken image once; how often one was skipped is in the metrics."""
-        for line in dict.fromkeys(broken):
-            if line not in self.broken:
-                self.broken.add(line)
-                self.log.say(f"skipped, {len(self.broken)} so far: {line}")
+    def _should_stop(self, step: int) -> bool:
+        """Whether a signal asks to stop after this update; all processes agree."""
+        signalled = self.signals.first is not None
+        if self.cluster.processes == 1:
+            return signalled
+        return step % AGREE == 0 and bool(self.cluster.all_reduce_sum(np.array([signalled]))[0])
 
-    def _record(self, step: int) -> None:
-        values = self.meter.read()
-        self._check()
-        if not values:  # recorded already
+    def _should_stop_waiting(self) -> bool:
+        """Whether to stop while waiting for data. Single process only: several have to agree after an update."""
+        return self.cluster.processes == 1 and self.signals.first is not None
+
+    def _report_broken(self, broken: Sequence[str]) -> None:
+        """Print each broken image once; the metrics count how often one was skipped."""
+        for line in dict.fromkeys(broken):
+            if line not in self.broken_images:
+                self.broken_images.add(line)
+                self.log.say(f"skipped, {len(self.broken_images)} so far: {line}")
+
+    def _log_metrics(self, step: int) -> None:
+        values = self.metrics.read()
+        self._check_finite()
+        if not values:  # already logged
             return
         shared = self.cluster.all_reduce_sum(np.array([values["skipped"], values["data_wait"]])).tolist()
         values |= {"skipped": shared[0], "data_wait": shared[1] / self.cluster.processes}
-        self.log.record(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
+        self.log.metrics(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
 
-    def _check(self) -> None:
-        """TrainError once an update has broken, which all processes see at the same time."""
-        first = self.meter.unsound
+    def _check_finite(self) -> None:
+        """TrainError if a finished update has a loss or gradient that is not finite; on all processes at once."""
+        first = self.metrics.first_not_finite
         if first is None:
             return
         what = f"loss is {first.loss}" if first.loss - first.loss else f"gradient's norm is {first.grad_norm}"
         raise TrainError(
-            f"step {first.step}: the {what}; nothing was saved since it broke{self._evidence(first)}."
+            f"step {first.step}: the {what}; nothing was saved since{self._write_nan_report(first)}."
             " Lower --blr, set --clip_grad 1, or use --precision float32"
         )
 
-    def _evidence(self, first: Update) -> str:
-        """Where it is written how an update broke; nothing where another process writes it."""
+    def _write_nan_report(self, first: Update) -> str:
+        """Write the report in process 0; return the words of the message about it."""
         if self.cluster.rank:
             return ""
-        self.saver.wait()
-        good = store.latest(self.checkpoints)
-        about = {**self.updates.about(first.step), "checkpoint": str(good) if good else None}
+        self.checkpointer.wait()
+        newest = store.latest(self.checkpoints)
+        details = {**self.batches.describe(first.step), "checkpoint": str(newest) if newest else None}
         try:
-            return f", evidence in {nan_report.write(self.config.run_dir, self.meter.recent, first, about)}"
+            return f", details in {nan_report.write(self.config.run_dir, self.metrics.recent, first, details)}"
         except OSError as error:
-            return f" (evidence cannot be written: {error.strerror})"
+            return f" (the details cannot be written: {error.strerror})"
 
     def _save(self, step: int) -> None:
         if not self.config.checkpoints.save_ckpt:
             return
-        self.saver.wait()
+        self.checkpointer.wait()
         state = self.trainer.export()
         self.saved = step
         if state is not None:
-            root, about, keep = self.checkpoints, self._about(step), self.config.checkpoints.save_ckpt_num
-            self.saver.begin(lambda: store.save(root, step, state, about, keep))
+            root, meta, keep = self.checkpoints, self._meta(step), self.config.checkpoints.save_ckpt_num
+            self.checkpointer.start(lambda: store.save(root, step, state, meta, keep))
 
-    def _about(self, step: int) -> dict[str, Any]:
+    def _meta(self, step: int) -> dict[str, Any]:
         return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.run.backend}
 
-    def _review(self, step: int, last: bool) -> None:
-        """Write down what the task sees in the model, and keep the model where it is the best so far."""
-        scores, skipped, picture = self.task.review(self.trainer, self.cluster)
-        self._report(skipped)
-        if scores:
-            self.log.judged(step, self.schedule.epoch(step), scores)
+    def _evaluate(self, step: int) -> None:
+        """Evaluate, log the result, and keep the model if it is the best so far."""
+        found = self.task.evaluate(self.trainer, self.cluster)
+        self._report_broken(found.skipped)
+        if found.scores:
+            self.log.scores(step, self.schedule.epoch(step), found.scores)
         if self.config.checkpoints.save_ckpt:
-            self._keep_best(step, scores)
-        if picture and isinstance(self.log, RunLog):
-            file = self.log.picture(step, picture)
-            if last:
+            self._save_best(step, found)
+        if found.picture and isinstance(self.log, RunLog):
+            file = self.log.picture(step, found.picture)
+            if step == self.stop:
                 self.log.say(f"reconstructions: {file}")
 
-    def _keep_best(self, step: int, scores: dict[str, float]) -> None:
-        self.saver.wait()  # the scores of the best so far are known then
-        raised = isinstance(self.log, RunLog) and bool(self.best.raised(scores))
-        if self.cluster.all_reduce_sum(np.array([raised]))[0]:  # everybody exports, or nobody
+    def _save_best(self, step: int, found: Evaluation) -> None:
+        self.checkpointer.wait()  # only then are the best scores so far known
+        best, scores = self.best, found.scores
+        improved = best is not None and bool(best.improved(scores))
+        if self.cluster.all_reduce_sum(np.array([improved]))[0]:  # export is collective
             state = self.trainer.export()
-            if state is not None:
-                about = self._about(step)
-                self.saver.begin(lambda: self.best.keep(step, scores, state, about))
+            if state is not None and best is not None:
+                meta = self._meta(step)
+                self.checkpointer.start(lambda: best.save(step, scores, state, meta))

@@ -1,4 +1,4 @@
-"""The run: what happens between a command line and a trained model, in either framework."""
+"""A training run from its configuration to its last update: set-up, resume, loop, report."""
 
 import os
 import platform
@@ -15,7 +15,7 @@ from train.checkpoints import resume
 from train.config import Config
 from train.errors import TrainError
 from train.logs import machine
-from train.loop import Run, Stopped
+from train.loop import Loop, Stopped
 from train.schedule import Schedule
 from train.signals import Signals
 from train.tasks.finetune import Finetuning
@@ -28,15 +28,15 @@ VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "si
 
 
 def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopped | None:
-    """Train to the end of the schedule, or to --stop_at_step; how far it came where a signal has stopped it.
+    """Train to the end of the schedule or to --stop_at_step; return where a signal stopped the run, else None.
 
-    TrainError for what cannot go on. The framework is loaded when the task is known to be sound,
-    and tells with whom and on how many devices this process runs.
+    The framework is loaded only after the task has been checked. TrainError if the run cannot
+    start or continue.
     """
     task = TASKS[config.run.task](config)
     backend = load(config.run.backend)
     cluster = backend.init_cluster(config.run.device)
-    with Signals() as signals:  # after joining: jax.distributed has handlers of its own
+    with Signals() as signals:  # after init_cluster: jax.distributed installs handlers of its own
         config = replace(config, devices=cluster.processes * cluster.devices)
         stopped = _run(config, task, backend, cluster, signals)
         cluster.shutdown()
@@ -44,13 +44,13 @@ def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Sto
 
 
 def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals: Signals) -> Stopped | None:
-    leads = cluster.rank == 0
-    say: Say = print if leads else _silent
+    main_process = cluster.rank == 0
+    say: Say = print if main_process else _discard
     schedule = Schedule.of(config, len(task.source))
-    if leads:
+    if main_process:
         _open_run_dir(config)
-    own = resume.identity(config, task.name, task.model, task.source)
-    found = resume.find(config, own, cluster, say)
+    identity = resume.identity(config, task.name, task.model, task.source)
+    found = resume.find(config, identity, cluster, say)
     start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
     stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
     for line in (*task.summary(), _plan(config, schedule)):
@@ -58,27 +58,31 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
     if start >= stop:
         say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
         return None
-    if config.run.parity_check and config.run.engine != "masked" and isinstance(task.model, spec.FCMAE):
-        distance = check_engine(
-            backend, task.model, engine=config.run.engine, dtype=config.run.precision, device=config.run.device
-        )
-        say(f"parity check passed: {distance}")
-    first = None if found else task.first_arrays()
+    _check_parity(config, backend, task, say)
+    arrays = None if found else task.first_arrays()
     trainer = _trainer(config, backend, task, cluster)
     if found:
         trainer.restore(found.state)
-        say(f"going on from {found.path}")
-    elif first:
-        trainer.restore(State.initial(first))
+        say(f"resumed from {found.path}")
+    elif arrays:
+        trainer.restore(State.initial(arrays))
     try:
-        return Run(config, task, schedule, trainer, cluster, own, signals).go(start, stop)
+        return Loop(config, task, schedule, trainer, cluster, identity, signals, start, stop).run()
     finally:
-        if leads:
-            say(report.told(config.run_dir))
+        if main_process:
+            say(report.try_write(config.run_dir))
 
 
-def _silent(line: str) -> None:
-    """What another process says."""
+def _discard(line: str) -> None:
+    """Drop a line that process 0 prints."""
+
+
+def _check_parity(config: Config, backend: Backend, task: Task, say: Say) -> None:
+    """Compare the engine with the masked one, if --parity_check asks for it and the task masks anything."""
+    asked = config.run
+    if asked.parity_check and asked.engine != "masked" and isinstance(task.model, spec.FCMAE):
+        distance = check_engine(backend, task.model, engine=asked.engine, dtype=asked.precision, device=asked.device)
+        say(f"parity check passed: {distance}")
 
 
 def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> Trainer:
@@ -86,20 +90,20 @@ def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> 
 
 
 def _open_run_dir(config: Config) -> None:
-    """Make the run directory and write config.toml; TrainError when that cannot be."""
+    """Make the run directory and write config.toml; TrainError if that fails."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
         file = config.run_dir / "config.toml"
-        aside = file.with_suffix(".writing")  # a full disk must not cost the run what it was
-        about = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
-        aside.write_text(about + config.to_toml(), encoding="utf-8")
-        os.replace(aside, file)
+        temporary = file.with_suffix(".writing")  # a full disk must not destroy the old config.toml
+        comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
+        temporary.write_text(comments + config.to_toml(), encoding="utf-8")
+        os.replace(temporary, file)
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
 
 
 def _versions() -> str:
-    """The packages that decide the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
+    """Versions of the packages that affect the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
     found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
     return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 

@@ -24,7 +24,7 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config, images: int) -> Self:
-        """The schedule of a run over so many images; TrainError when they do not fill one update."""
+        """The schedule of a run over a number of images; TrainError if they are fewer than one update."""
         updates, asked = images // config.effective_batch, config.optimizer
         if not updates:
             raise TrainError(

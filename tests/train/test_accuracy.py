@@ -16,7 +16,7 @@ from tests.train.images import tree
 from train import run
 from train.__main__ import main
 from train.checkpoints import store
-from train.checkpoints.best import Best
+from train.checkpoints.best import BestCheckpoints
 from train.config import cli
 from train.data.pixels import normalise
 from train.tasks.accuracy import Score
@@ -61,17 +61,17 @@ def _kept(run_dir: Path, name: str) -> list[str]:
 
 def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
     (tmp_path / "metrics.jsonl").write_text('{"step": 3, "loss": 1}\n{"step": 3, "acc1": 40}\n')
-    best, state = Best(tmp_path), State({"w": np.ones(2, np.float32)})
+    best, state = BestCheckpoints(tmp_path), State({"w": np.ones(2, np.float32)})
     offers = [(4, 30, 10), (5, 50, 10), (6, 50, 12), (7, 49, 11)]
     raised = []
     for step, acc1, acc1_ema in offers:
         scores = {"acc1": acc1, "acc1_ema": acc1_ema, "val_loss": 9}
-        raised.append(best.raised(scores))
-        best.keep(step, scores, state, {})
+        raised.append(best.improved(scores))
+        best.save(step, scores, state, {})
     assert raised == [["acc1_ema"], ["acc1"], ["acc1_ema"], []]
     assert (_kept(tmp_path, "best_acc1"), _kept(tmp_path, "best_acc1_ema")) == (["step-00000005"], ["step-00000006"])
     assert store.read(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
-    Best(tmp_path).keep(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
+    BestCheckpoints(tmp_path).save(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
     assert _kept(tmp_path, "best_acc1") == ["step-00000004"]
 
 
@@ -167,7 +167,7 @@ def test_a_bare_published_checkpoint_is_judged(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--task eval", "--task eval: name the checkpoint to evaluate with --finetune or --resume"),
+        ("--task eval", "--task eval: give the checkpoint to evaluate with --finetune or --resume"),
         ("--task eval --finetune {golden}", "--in_chans 1: "),
         (
             "--task eval --finetune {golden} --data_path {images}",
@@ -177,10 +177,10 @@ def test_a_bare_published_checkpoint_is_judged(
             "--task eval --finetune {golden} --input_size 50",
             "image_size: the height 50 is no multiple",
         ),
-        ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no average"),
-        ("--task eval --finetune {fcmae} --data_path {images}", "--finetune {fcmae}: has no classifier's head"),
+        ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no EMA"),
+        ("--task eval --finetune {fcmae} --data_path {images}", "--finetune {fcmae}: has no classification head"),
         ("--task eval --finetune {images}/none.pth", "--finetune {images}/none.pth: no such file or folder"),
-        ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no average to evaluate"),
+        ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no EMA to evaluate"),
         (
             "--task finetune --nb_classes 9",
             "--nb_classes 9: the data has 10 classes (0, 1, 2, 3, 4, 5,",
@@ -191,7 +191,7 @@ def test_a_bare_published_checkpoint_is_judged(
         ("--task finetune --data_path {images}/val/c0", "--data_path {images}/val/c0: all images are of one class"),
         (
             "--task finetune --data_path {images} --finetune {fcmae}",
-            "--finetune {fcmae}: an encoder of another size",
+            "--finetune {fcmae}: its encoder has another size",
         ),
         (
             "--task finetune --data_path {images} --in_chans 5 --mean 0 --std 1",
@@ -224,7 +224,7 @@ def test_the_flags_that_fit_a_checkpoint_are_told_and_fit(
     ]
     words += ["--output_dir", str(tmp_path), "--batch_size", "4", "--max_steps", "1", "--input_size", "32"]
     assert main(words) == 2
-    told = capsys.readouterr().err.rpartition("it is that of ")[2].split()
+    told = capsys.readouterr().err.rpartition("has another size; give ")[2].split()
     assert main([*words, *told]) == 0
     (line, judged) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite(line["loss"])

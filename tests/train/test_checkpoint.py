@@ -113,7 +113,7 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path, dama
     assert "step-00000002" in line
     assert "\n" not in line
     damage(tmp_path / "step-00000001")
-    with pytest.raises(Damaged, match="no checkpoint is whole"):
+    with pytest.raises(Damaged, match="no checkpoint is intact"):
         store.newest(tmp_path, said.append)
 
 

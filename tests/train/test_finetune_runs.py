@@ -95,7 +95,7 @@ def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
 def test_however_an_update_is_shared_out_its_mixed_samples_are_the_same(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten images an update, four updates an epoch, two images left over: mixed by sixes, across updates and epochs."""
+    """Ten images per update, four updates an epoch, two images left over: mixed by sixes, across updates and epochs."""
     seen: dict[str, list[Batch]] = {}
     rates: dict[str, list[float]] = {}
     step = fake.Trainer.step

@@ -84,7 +84,7 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
     assert_same_run(tmp_path, whole)
     said = capsys.readouterr().out
     assert "step-00000014/mu.safetensors: 0 bytes" in said
-    assert "going on from" in said
+    assert "resumed from" in said
     assert "step-00000007" in said
 
 
@@ -94,7 +94,7 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
         ("--seed 1", "--seed 1: the run began with 0"),
         (
             "--batch_size 14",
-            "--batch_size x --update_freq: 14 images an update, the run began with 12, as --batch_size 12"
+            "--batch_size x --update_freq: 14 images per update, the run began with 12, as --batch_size 12"
             " --update_freq 1 would be",
         ),
         ("--dims 8", "another model (encoder.dims [4] there, [8] here)"),

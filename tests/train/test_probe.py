@@ -139,7 +139,7 @@ def test_neighbours_vote_as_the_brute_force_oracle_says(monkeypatch: pytest.Monk
     allowed = tolerances.TRAJECTORY["float64"]
     assert worst_gap(train, judged) < allowed
     assert worst_gap(train, judged, temperature=0.08) > allowed
-    monkeypatch.setattr(probe, "_unit", lambda values: values)  # planted: distance instead of direction
+    monkeypatch.setattr(probe, "_unit_vectors", lambda values: values)  # planted: distance instead of direction
     assert worst_gap(train, judged) > allowed
 
 
@@ -153,7 +153,7 @@ def objective(logits: np.ndarray, train: Features, l2: float) -> float:
 
 def test_the_linear_probe_minimises_what_it_says() -> None:
     train, penalties = random_features(80, 0, spread=2.0), (1e-3, 1e-2, 1e-1, 1.0)
-    fits = {l2: probe.fitted(train, train, l2, 5)[0] for l2 in penalties}
+    fits = {l2: probe.fit_logits(train, train, l2, 5)[0] for l2 in penalties}
     for l2 in penalties:
         values = {other: objective(logits, train, l2) for other, logits in fits.items()}
         assert min(values, key=values.__getitem__) == l2
@@ -161,7 +161,9 @@ def test_the_linear_probe_minimises_what_it_says() -> None:
 
 def test_a_class_that_was_never_seen_is_never_chosen_and_two_are_enough() -> None:
     values = np.array([[-1.0], [-2.0], [1.0], [2.0]])
-    logits, converged = probe.fitted(Features(values, np.array([1, 1, 3, 3])), Features(values, np.zeros(4)), 0.1, 5)
+    logits, converged = probe.fit_logits(
+        Features(values, np.array([1, 1, 3, 3])), Features(values, np.zeros(4)), 0.1, 5
+    )
     assert converged
     assert logits.argmax(1).tolist() == [1, 1, 3, 3]
     assert np.isneginf(logits[:, [0, 2, 4]]).all()
@@ -203,7 +205,7 @@ def test_a_run_of_ours_is_probed(images: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--knn_k 15", "--knn_k 15: there are 14 training images; give as many at most"),
+        ("--knn_k 15", "--knn_k 15: there are 14 training images; give at most that many"),
         ("--knn_k 0", "--knn_k: 0 is below 1"),
         ("--finetune {images}", "--finetune {images}: "),
         ("--in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3; give --in_chans 3"),

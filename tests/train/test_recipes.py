@@ -139,4 +139,4 @@ def test_help_lists_the_flags_of_fine_tuning_where_they_matter(capsys: pytest.Ca
     assert "--mixup" not in lines()
     for words in (("--task", "finetune"), ("--recipe=finetune_base",), ("--eval", "True")):
         assert "--mixup X" in lines(*words)
-    assert "(100)" in lines("--task", "finetune")
+    assert "(default: 100)" in lines("--task", "finetune")

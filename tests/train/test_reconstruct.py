@@ -108,7 +108,7 @@ def _grey(folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "--task reconstruct: name the checkpoint with --finetune or --resume"),
+        ("", "--task reconstruct: give the checkpoint with --finetune or --resume"),
         ("--finetune {classifier} --images {image}", "--finetune {classifier}: has no decoder"),
         ("--finetune {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae}", "--in_chans 1: the model in {fcmae} takes 3; give --in_chans 3"),

@@ -17,9 +17,9 @@ import pytest
 from backends.protocol import State
 from tests.project.tree import ROOT
 from train.checkpoints import store
-from train.checkpoints.checkpointer import Saver
+from train.checkpoints.checkpointer import AsyncCheckpointer
 from train.errors import TrainError
-from train.logs.append_file import Appended
+from train.logs.append_file import AppendFile
 
 SIZE = 50_000
 
@@ -31,9 +31,9 @@ def state(fill: float) -> State:
 
 def test_a_run_goes_on_while_its_state_is_written() -> None:
     go_on, written = threading.Event(), []
-    with Saver(print) as saver:
-        saver.begin(lambda: (go_on.wait(), written.append(1)))
-        saver.look()
+    with AsyncCheckpointer(print) as saver:
+        saver.start(lambda: (go_on.wait(), written.append(1)))
+        saver.poll()
         assert not written
         go_on.set()
     assert written == [1]
@@ -41,12 +41,12 @@ def test_a_run_goes_on_while_its_state_is_written() -> None:
 
 def test_a_save_waits_for_the_one_before() -> None:
     go_on, order = threading.Event(), []
-    with Saver(print) as saver:
-        saver.begin(lambda: (go_on.wait(), order.append("first")))
+    with AsyncCheckpointer(print) as saver:
+        saver.start(lambda: (go_on.wait(), order.append("first")))
         threading.Timer(0.05, go_on.set).start()
         saver.wait()
         order.append("exported")
-        saver.begin(lambda: order.append("second"))
+        saver.start(lambda: order.append("second"))
     assert order == ["first", "exported", "second"]
 
 
@@ -56,21 +56,21 @@ def _fails() -> None:
 
 def test_a_failed_save_is_one_loud_line_and_the_next_one_counts() -> None:
     said: list[str] = []
-    with Saver(said.append) as saver:
-        saver.begin(_fails)
-        saver.begin(lambda: None)
+    with AsyncCheckpointer(said.append) as saver:
+        saver.start(_fails)
+        saver.start(lambda: None)
     (line,) = said
-    assert line.startswith("NOT SAVED: step-00000001: cannot be written: No space left")
+    assert line.startswith("checkpoint not saved: step-00000001: cannot be written: No space left")
     assert "\n" not in line
 
 
 def test_a_failed_last_save_is_an_error() -> None:
     said: list[str] = []
     with (
-        pytest.raises(TrainError, match="No space left on device; older checkpoints are whole"),
-        Saver(said.append) as s,
+        pytest.raises(TrainError, match="No space left on device; older checkpoints are intact"),
+        AsyncCheckpointer(said.append) as s,
     ):
-        s.begin(_fails)
+        s.start(_fails)
     assert said == []
 
 
@@ -78,13 +78,13 @@ def test_another_error_is_not_hidden_by_that_of_a_save() -> None:
     said: list[str] = []
 
     def interrupted() -> None:
-        with Saver(said.append) as saver:
-            saver.begin(lambda: 1 / 0)
+        with AsyncCheckpointer(said.append) as saver:
+            saver.start(lambda: 1 / 0)
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         interrupted()
-    assert said == ["NOT SAVED: ZeroDivisionError: division by zero"]
+    assert said == ["checkpoint not saved: ZeroDivisionError: division by zero"]
 
 
 @pytest.mark.parametrize("part", store.PARTS)
@@ -98,10 +98,10 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, part: str) -> None:
 
 def test_pieces_that_do_not_fit_are_kept_and_told_once() -> None:
     said: list[str] = []
-    file = Appended(Path("/dev/full"), said.append)
+    file = AppendFile(Path("/dev/full"), said.append)
     file.write(b"one\n")
     file.write(b"two\n")
-    assert file.waiting == b"one\ntwo\n"
+    assert file.pending == b"one\ntwo\n"
     assert said == ["/dev/full: cannot be written: No space left on device; kept in memory until it can"]
     file.stream.close()
 
@@ -121,7 +121,7 @@ class Cramped(io.FileIO):
 
 def test_no_piece_is_ever_half_in_the_file(tmp_path: Path) -> None:
     said: list[str] = []
-    file = Appended(tmp_path / "lines", said.append)
+    file = AppendFile(tmp_path / "lines", said.append)
     file.stream.close()
     file.stream = cramped = Cramped(tmp_path / "lines", "a")
     for piece in (b"one\n", b"two\n", b"three\n"):

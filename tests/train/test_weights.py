@@ -61,7 +61,7 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_size_says_its_own() -> None:
-    line = r"it is that of --model none --depths 1 1 2 1 --dims 8 16 24 32$"
+    line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
     other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
@@ -75,5 +75,5 @@ def test_a_classifier_is_read_whole() -> None:
     assert arrays.keys() == spec.parameters(model).keys()
     assert ema == {}
     assert meta["format"]
-    with pytest.raises(TrainError, match="has no classifier's head; train one with --task finetune --finetune"):
+    with pytest.raises(TrainError, match="has no classification head; train one with --task finetune --finetune"):
         classifier(str(FCMAE))

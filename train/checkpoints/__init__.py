@@ -1,1 +1,1 @@
-"""A run's checkpoints: written in the background, found again, and kept where they score best."""
+"""Checkpoints of a run: saved in the background, found again to resume from, and kept where they score best."""

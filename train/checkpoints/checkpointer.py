@@ -1,4 +1,4 @@
-"""Checkpoints written in the background, so that a run goes on meanwhile."""
+"""Writing checkpoints in the background while training continues."""
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -8,10 +8,11 @@ from typing import Any, Self
 from train.errors import TrainError
 
 
-class Saver:
-    """One write at a time. A failed one is told of and costs nothing but itself, unless it was the last.
+class AsyncCheckpointer:
+    """Write checkpoints in a background thread, one at a time.
 
-    Used as a context: its end waits for the write in flight and raises TrainError where that failed.
+    A failed write is logged and training continues. Use it as a context: on exit it waits for the
+    running write, and raises TrainError if that fails.
     """
 
     def __init__(self, say: Callable[[str], None]) -> None:
@@ -25,30 +26,32 @@ class Saver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        failure = self._ended()
+        failure = self._finish()
         self.pool.shutdown()
         if failure and error is None:
-            raise TrainError(f"{failure}; older checkpoints are whole: the same command goes on from them")
+            raise TrainError(f"{failure}; older checkpoints are intact: the same command continues from them")
         if failure:
-            self.say(f"NOT SAVED: {failure}")
+            self.say(f"checkpoint not saved: {failure}")
 
-    def begin(self, write: Callable[[], Any]) -> None:
-        """Start a write of what nobody changes any more, such as an exported state."""
+    def start(self, write: Callable[[], Any]) -> None:
+        """Start a write, after the running one. What it writes must not change any more."""
         self.wait()
         self.running = self.pool.submit(write)
 
     def wait(self) -> None:
-        """Wait until nothing is being written; exporting before that would hold two copies of the state."""
-        if failure := self._ended():
-            self.say(f"NOT SAVED: {failure}; older checkpoints are whole, training goes on and will try again")
+        """Wait for the running write. Call it before exporting a state, so that memory holds one copy at most."""
+        if failure := self._finish():
+            self.say(
+                f"checkpoint not saved: {failure} (older checkpoints are intact; training continues and will retry)"
+            )
 
-    def look(self) -> None:
-        """Tell of a failure as soon as it is known, without waiting."""
+    def poll(self) -> None:
+        """Log a failure of the running write, if it has finished. Does not block."""
         if self.running and self.running.done():
             self.wait()
 
-    def _ended(self) -> str:
-        """Wait for the write in flight; what it failed of, or nothing."""
+    def _finish(self) -> str:
+        """Wait for the running write; return its error, or ""."""
         error = self.running.exception() if self.running else None
         self.running = None
         if error is None:

@@ -1,4 +1,4 @@
-"""Going on where a run stopped: which checkpoint, and whether it is of the same run."""
+"""Resuming a run: which checkpoint, and whether it belongs to the same run."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -12,7 +12,8 @@ import spec
 from backends.protocol import Cluster
 from train.checkpoints import store
 from train.checkpoints.store import Checkpoint
-from train.config.config import FLAGS, Config
+from train.config import Config
+from train.config.config import FLAGS
 from train.data.sources import Source
 from train.errors import TrainError
 
@@ -20,11 +21,11 @@ COMPARED = ("data", "optimizer", "finetune", "augment")
 """Groups of flags of which a change is reported."""
 
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
-"""Flags that may change without a word: they change no result, or what matters of them is in the identity."""
+"""Flags whose change is not reported: they change no result, or the identity has what matters of them."""
 
 
 def identity(config: Config, task: str, model: spec.Model, source: Source) -> dict[str, Any]:
-    """What makes two runs one: on it depend the arrays of a state, and which sample is at which position."""
+    """What must be equal to resume: it decides the arrays of a state, and which sample has which position."""
     return {
         "task": task,
         "model": json.loads(json.dumps(asdict(model))),
@@ -36,7 +37,10 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
 
 
 def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
-    """The checkpoint to go on from; TrainError when it is another run's, a line for each flag that has changed."""
+    """The checkpoint to resume from, if any, with a line for each flag that has changed.
+
+    own: the identity of this run. TrainError if the checkpoint has another one.
+    """
     if config.checkpoints.resume:
         found: Checkpoint | None = store.read(Path(config.checkpoints.resume))
     else:
@@ -48,10 +52,10 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
 
 
 def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
-    """The newest good checkpoint, as process 0 finds it: it alone looks, and mends what a killed run left."""
+    """The newest intact checkpoint. Only process 0 searches, and removes what a killed run left behind."""
     found = store.newest(root, say) if cluster.rank == 0 else None
-    told = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0])  # 0 for none
-    return found if cluster.rank == 0 or not told else store.read(store.place(root, told - 1))
+    step = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0]) - 1
+    return found if cluster.rank == 0 or step < 0 else store.read(store.path_of(root, step))
 
 
 def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -> None:
@@ -60,13 +64,13 @@ def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -
     lines = {
         "task": "--task {own}: the run began with {theirs}",
         "seed": "--seed {own}: the run began with {theirs}",
-        "effective_batch": f"--batch_size x --update_freq{devices}: {{own}} images an update, the run began with"
-        f" {{theirs}}, {_fitting(theirs.get('effective_batch'), config)}",
+        "effective_batch": f"--batch_size x --update_freq{devices}: {{own}} images per update, the run began with"
+        f" {{theirs}}, {_matching_flags(theirs.get('effective_batch'), config)}",
         "images": "--data_path: the data has {own} images now, the run began with {theirs}",
         "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
     }
     if theirs.get("model") != own["model"]:
-        difference = _difference(theirs.get("model"), own["model"])
+        difference = _first_difference(theirs.get("model"), own["model"])
         raise TrainError(f"{found.path}: a checkpoint of another model ({difference}); give another --output_dir")
     for key, line in lines.items():
         if theirs.get(key) != own[key]:
@@ -74,25 +78,25 @@ def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -
             raise TrainError(f"{reason}; give the same again, or another --output_dir ({found.path})")
 
 
-def _fitting(images: Any, config: Config) -> str:
-    """The flags that make an update of so many images on the devices that are here, in no larger a micro-batch."""
+def _matching_flags(images: Any, config: Config) -> str:
+    """Flags that give this many images per update on the present devices, in a micro-batch that is no larger."""
     if not isinstance(images, int) or images % config.devices:
-        return f"which {config.devices} devices cannot share"
+        return f"which {config.devices} devices cannot divide evenly"
     share = images // config.devices
     batch = max(size for size in range(1, min(share, config.optimizer.batch_size) + 1) if share % size == 0)
     return f"as --batch_size {batch} --update_freq {share // batch} would be"
 
 
-def _difference(theirs: Any, own: Mapping[str, Any], at: str = "") -> str:
+def _first_difference(theirs: Any, own: Mapping[str, Any], prefix: str = "") -> str:
     """The first field in which two models, as nested dicts, differ."""
     if not isinstance(theirs, dict):
-        return f"{at}{theirs} there, {own} here"
+        return f"{prefix}{theirs} there, {own} here"
     for name, value in own.items():
         if theirs.get(name) != value:
             if isinstance(value, dict):
-                return _difference(theirs.get(name), value, f"{at}{name}.")
-            return f"{at}{name} {theirs.get(name)} there, {value} here"
-    return "its fields are unknown here"
+                return _first_difference(theirs.get(name), value, f"{prefix}{name}.")
+            return f"{prefix}{name} {theirs.get(name)} there, {value} here"
+    return "it has fields that this version does not know"
 
 
 def _report_changes(found: Checkpoint, config: Config, say: Callable[[str], None]) -> None:

@@ -1,11 +1,11 @@
-"""Checkpoints: a folder of named arrays and a manifest, the same for both frameworks.
+"""The checkpoint folders of a run: named arrays and a manifest, the same for both frameworks.
 
     step-00000840/
         manifest.json        version, step, each file's size and sha256, meta
         params.safetensors   canonical name -> array, as are mu, nu and (where kept) ema
 
-Written aside, synced to disk and renamed, so that a folder of this name is complete; read
-only when every checksum holds.
+A checkpoint is written under a temporary name, synced and renamed, so a folder with this name is
+complete. It is read only if every checksum matches.
 """
 
 import hashlib
@@ -28,16 +28,16 @@ from train.errors import TrainError
 VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("params", "mu", "nu", "ema")
-ASIDE, DOOMED = ".writing-", ".deleting-"
+TEMPORARY, DELETED = ".writing-", ".deleting-"
 
 
 class Damaged(TrainError):
-    """A checkpoint that cannot be trusted: which file, and how it differs from its manifest."""
+    """A checkpoint differs from its manifest: in which file, and how."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A state, the number of updates it took, and what the run said about itself."""
+    """A state, the number of updates it took, and the metadata of the run."""
 
     path: Path
     step: int
@@ -46,12 +46,12 @@ class Checkpoint:
 
 
 def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int) -> Path:
-    """Write root/step-XXXXXXXX, keep that and the keep - 1 before it, and return its path.
+    """Write root/step-XXXXXXXX, delete all but the newest `keep` checkpoints, and return its path.
 
-    TrainError where that cannot be, for want of space or of numbers: what was there before is
-    there still, and what was written of it is not.
+    TrainError if the state is not finite or cannot be written, for instance on a full disk; older
+    checkpoints are then unchanged and nothing of the new one remains.
     """
-    path = place(root, step)
+    path = path_of(root, step)
     _refuse_broken(path, state)
     try:
         _write_all(root, path, step, state, meta)
@@ -66,47 +66,47 @@ def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int
 
 
 def _write_all(root: Path, path: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
-    """Write a checkpoint aside, and give it its name once it is whole and on the disk."""
-    aside = root / f"{ASIDE}{path.name}"
+    """Write a checkpoint under a temporary name; rename it once it is complete and synced."""
+    temporary = root / f"{TEMPORARY}{path.name}"
     _sweep(root)
-    aside.mkdir(parents=True)
-    files = {f"{part}.safetensors": _write(aside / f"{part}.safetensors", arrays) for part, arrays in _parts(state)}
+    temporary.mkdir(parents=True)
+    files = {f"{part}.safetensors": _write(temporary / f"{part}.safetensors", arrays) for part, arrays in _parts(state)}
     manifest = {"version": VERSION, "step": step, "t": state.t, "files": files, "meta": meta}
-    _sync(aside / MANIFEST, json.dumps(manifest, indent=1).encode())
-    _sync_folder(aside)
+    _sync(temporary / MANIFEST, json.dumps(manifest, indent=1).encode())
+    _sync_folder(temporary)
     if path.exists():
         _retire(path)
-    aside.rename(path)
+    temporary.rename(path)
     _sync_folder(root)
     _sync_folder(root.parent)
 
 
-def place(root: Path, step: int) -> Path:
-    """Where the checkpoint of an update lies."""
+def path_of(root: Path, step: int) -> Path:
+    """The folder of the checkpoint of an update."""
     return root / f"step-{step:08d}"
 
 
 def latest(root: Path) -> Path | None:
-    """The newest checkpoint below root, unread."""
+    """The folder of the newest checkpoint below root, unread."""
     return next((path for _, path in _steps(root)), None)
 
 
 def newest(root: Path, report: Callable[[str], None]) -> Checkpoint | None:
-    """The newest checkpoint below root whose checksums hold; a line is reported for each that fails."""
+    """The newest intact checkpoint below root; reports a line for each damaged one. Damaged if none is intact."""
     _sweep(root)
     steps = _steps(root)
     for _, path in steps:
         try:
             return read(path)
         except Damaged as error:
-            report(f"{error}; falling back to the checkpoint before it")
+            report(f"{error}; falling back to the previous checkpoint")
     if steps:
-        raise Damaged(f"{root}: no checkpoint is whole; start afresh in another --output_dir")
+        raise Damaged(f"{root}: no checkpoint is intact; start again in another --output_dir")
     return None
 
 
 def read(path: Path) -> Checkpoint:
-    """A checkpoint, once every byte of it is found as its manifest says; Damaged otherwise."""
+    """Read a checkpoint; Damaged if any byte differs from its manifest."""
     try:
         manifest = json.loads((path / MANIFEST).read_bytes())
         version, step, t, files, meta = (manifest[key] for key in ("version", "step", "t", "files", "meta"))
@@ -119,7 +119,7 @@ def read(path: Path) -> Checkpoint:
 
 
 def _refuse_broken(path: Path, state: State) -> None:
-    """TrainError for a state that holds a number which is none: it could only be gone on from to nothing."""
+    """TrainError if the state holds NaN or inf."""
     for part, arrays in _parts(state):
         for name, array in arrays.items():
             if not np.isfinite(array).all():
@@ -127,8 +127,8 @@ def _refuse_broken(path: Path, state: State) -> None:
 
 
 def _sweep(root: Path) -> None:
-    """Remove what is no checkpoint any more, or never became one."""
-    for leftover in (*root.glob(f"{ASIDE}*"), *root.glob(f"{DOOMED}*")):
+    """Remove folders that are half written or half deleted."""
+    for leftover in (*root.glob(f"{TEMPORARY}*"), *root.glob(f"{DELETED}*")):
         shutil.rmtree(leftover, ignore_errors=True)
 
 
@@ -137,10 +137,10 @@ def _parts(state: State) -> list[tuple[str, Arrays]]:
 
 
 def _write(file: Path, arrays: Arrays) -> dict[str, Any]:
-    """Write one file of arrays; its size and checksum.
+    """Write one file of arrays; return its size and checksum.
 
     safetensors 0.8.0 silently stores the memory of a transposed view in the wrong order, and
-    converted arrays are such views: everything is made contiguous here, the only writer.
+    converted arrays are such views: everything is made contiguous here.
     """
     data = safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in arrays.items()})
     _sync(file, data)
@@ -160,7 +160,7 @@ def _read(file: Path, entry: Mapping[str, Any]) -> Arrays:
 
 
 def _steps(root: Path) -> list[tuple[int, Path]]:
-    """(step, path) of what bears a checkpoint's name, newest first."""
+    """(step, path) of every folder named as a checkpoint, newest first."""
     if not root.is_dir():
         return []
     named = ((re.fullmatch(r"step-(\d{8,})", path.name), path) for path in root.iterdir())
@@ -168,8 +168,8 @@ def _steps(root: Path) -> list[tuple[int, Path]]:
 
 
 def _retire(path: Path) -> None:
-    """Take a checkpoint's name, so that half of one is never read; it is swept away afterwards."""
-    path.rename(path.with_name(f"{DOOMED}{path.name}"))
+    """Rename a checkpoint for deletion, so that a half-deleted one is never read."""
+    path.rename(path.with_name(f"{DELETED}{path.name}"))
 
 
 def _sync(file: Path, data: bytes) -> None:
@@ -180,7 +180,7 @@ def _sync(file: Path, data: bytes) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable, where the system can sync folders."""
+    """Sync the names in a folder, if the system can."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)

@@ -1,6 +1,6 @@
-"""From words to a checked configuration, or to a job of SLURM: flags, recipes, and what the published flags become.
+"""Flags, recipes and the command line, resolved to a `Config`; and submission to SLURM.
 
-`groups.py` first: it is the list of the flags. Every other room reads a `Config`; none of them is known here.
+Start with `groups.py`, the list of the flags.
 """
 
 from train.config.config import Config

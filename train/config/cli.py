@@ -1,7 +1,7 @@
-"""The command line: flags generated from `Config`, in the published spelling.
+"""The command line: one flag per field of `Config`, in the published spelling.
 
-argparse and not a library: a mistake has to end in one line, and the values of a switch
-are True, true and 1 as in the released scripts.
+Plain argparse: a mistake must end in one line, and a switch takes True, true or 1 as in the
+released scripts.
 """
 
 import argparse
@@ -27,7 +27,7 @@ EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
 
 LOOKING = ("reconstruct", "analyse", "probe")
-"""Tasks for which a run's own images and model are the defaults."""
+"""Tasks whose defaults for images and model are those of the checkpoint's run."""
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -38,22 +38,19 @@ ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
     "imagenet_default_mean_and_std": {True: IMAGENET, False: INCEPTION},
     "use_volta32": {True: {"constraint": "volta32gb"}, False: {}},
 }
-"""Published switches that say in other words what a flag of ours does."""
+"""Published switch -> value -> the flags that it sets."""
 
 SPELLINGS = {"output_dir": ("--job_dir",)}
-"""Other published names of a flag."""
+"""Flag -> its other published names."""
 
 PROJECT = "convnext"
-"""The published --project, which --enable_wandb True means where there is none."""
+"""The published default of --project, used by --enable_wandb True."""
 
-DESCRIPTION = (
-    "Pre-train, fine-tune, evaluate and look into ConvNeXt V2;"
-    " a fully convolutional masked autoencoder (FCMAE) comes first."
-)
-EPILOG = """Defaults are the published ones; on the embedded digits they are those of train/config/recipes.py.
---task finetune --help lists the flags of fine-tuning, --task analyse --help those of looking into a checkpoint,
---task probe --help those of probes; --show_recipe prints a run's values and their sources.
-The same command in the same --output_dir goes on where the run stopped."""
+DESCRIPTION = "Pre-train (FCMAE), fine-tune, evaluate and inspect ConvNeXt V2."
+EPILOG = """Defaults are the published ones; for the embedded digits they are those of train/config/recipes.py.
+--task finetune --help lists the flags of fine-tuning, --task analyse --help those of reconstruction and analysis,
+--task probe --help those of probes; --show_recipe prints the values of a run and their sources.
+The same command with the same --output_dir resumes the run."""
 
 
 HIDDEN: dict[str, tuple[str, ...]] = {
@@ -63,21 +60,18 @@ HIDDEN: dict[str, tuple[str, ...]] = {
     "probe": ("probe",),
     "slurm": (),  # shown beside --slurm
 }
-"""Groups of flags that --help leaves out, but for some tasks."""
+"""Group that --help shows for some tasks only -> those tasks."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """argparse whose errors are ours: one line, raised."""
+    """An ArgumentParser that raises TrainError."""
 
     def error(self, message: str) -> NoReturn:
         raise TrainError(message.removeprefix("argument "))
 
 
 def parse(argv: Sequence[str]) -> Config:
-    """The run that a command line asks for; TrainError for what it cannot mean.
-
-    With --show_recipe, print it and leave.
-    """
+    """Parse a command line; TrainError for a mistake. With --show_recipe, print the values and exit."""
     shows = "--show_recipe" in argv
     resolved = read([word for word in argv if word != "--show_recipe"])
     if shows:
@@ -87,15 +81,15 @@ def parse(argv: Sequence[str]) -> Config:
 
 
 def read(argv: Sequence[str]) -> Resolved:
-    """The run, and where each of its values comes from."""
+    """Parse a command line; the result also has the source of every value."""
     given = _given(argv, "the command line")
-    return resolve([*_of_run(given), *given])
+    return resolve([*_from_run(given), *given])
 
 
 def _given(argv: Sequence[str], source: str) -> list[Layer]:
-    """The values of the file that --config names, then those of the flags."""
+    """The values in the file of --config, then those of the command line."""
     namespace, unknown = _parser(_task(argv), any(word.startswith("--slurm") for word in argv)).parse_known_args(argv)
-    _tell_apart(unknown)
+    _check_unknown(unknown)
     values: dict[str, Any] = {
         name: tuple(value) if isinstance(value, list) else value for name, value in vars(namespace).items()
     }
@@ -111,16 +105,16 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
     return [*(_given(_words(path), path) if path else []), Layer(source, values)]
 
 
-def _of_run(given: Sequence[Layer]) -> list[Layer]:
-    """What a run says of its images and its model, for a task that looks into a checkpoint of it."""
+def _from_run(given: Sequence[Layer]) -> list[Layer]:
+    """The images and model of the checkpoint's run, for a task that inspects the checkpoint."""
     asked = {name: value for layer in given for name, value in layer.values.items()}
     path = Path(asked.get("finetune") or asked.get("resume") or "absent")
     file = (path.parent.parent if path.name.startswith("step-") else path) / "config.toml"
     if asked.get("task") not in LOOKING or not file.is_file():
         return []
     known = {name for name, flag in FLAGS.items() if flag.group in ("data", "model")}
-    told = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
-    return [Layer(str(file), {name: value for name, value in told.items() if name in known})]
+    found = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
+    return [Layer(str(file), {name: value for name, value in found.items() if name in known})]
 
 
 def _task(argv: Sequence[str]) -> str:
@@ -133,7 +127,7 @@ def _task(argv: Sequence[str]) -> str:
 
 
 def _words(path: str) -> list[str]:
-    """A TOML file as words of a command line, so that the same rules find its mistakes."""
+    """A TOML file as words of a command line, so that both are checked by the same rules."""
     try:
         table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -144,13 +138,13 @@ def _words(path: str) -> list[str]:
     return words
 
 
-def _tell_apart(words: Sequence[str]) -> None:
-    """A note for each published flag that changes nothing here; TrainError for one that would, or is no flag."""
+def _check_unknown(words: Sequence[str]) -> None:
+    """Print a note for each published flag without effect; TrainError for one with an effect, or an unknown flag."""
     while words:
         name, values, rest = published.split(words)
         if name not in published.PUBLISHED:
             raise TrainError(_unknown(words[0]))
-        print(f"note: {published.told(name, values)}", file=sys.stderr)
+        print(f"note: {published.explain(name, values)}", file=sys.stderr)
         words = rest
 
 
@@ -174,7 +168,7 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
-    parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and leave")
+    parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and exit")
     for name, kind in GROUPS.items():
         shown = name not in HIDDEN or task in HIDDEN[name] or (submits and name == "slurm")
         group = parser.add_argument_group(kind.title if shown else None)
@@ -185,7 +179,7 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
                 group.add_argument(*spellings, **argument if shown else argument | {"help": argparse.SUPPRESS})
     parser.add_argument("--project", help=argparse.SUPPRESS)
     for alias in (*ALIASES, "enable_wandb"):
-        switch: dict[str, Any] = {"type": lambda word: _read(word, bool, (), False), "help": argparse.SUPPRESS}
+        switch: dict[str, Any] = {"type": lambda word: _convert(word, bool, (), False), "help": argparse.SUPPRESS}
         parser.add_argument(f"--{alias}", **switch | BARE)
     return parser
 
@@ -201,15 +195,15 @@ def _argument(flag: Flag, default: Any) -> dict[str, Any]:
     choices = get_args(hint) if get_origin(hint) is Literal else ()
     kind = str if choices else hint
     argument = {
-        "type": lambda word: _read(word, kind, choices, optional),
+        "type": lambda word: _convert(word, kind, choices, optional),
         "metavar": "|".join(choices) or METAVARS[kind],
-        "help": flag.help + _shown(default),
+        "help": flag.help + _format_default(default),
     }
     return argument | ({"nargs": "+"} if many else BARE if kind is bool else {})
 
 
-def _read(word: str, kind: type, choices: tuple[str, ...], optional: bool) -> Any:
-    """A word of the command line as the value it stands for."""
+def _convert(word: str, kind: type, choices: tuple[str, ...], optional: bool) -> Any:
+    """Convert a word of the command line to a value; ArgumentTypeError if it is not one."""
     if optional and word.lower() == "none":
         return None
     if choices and word not in choices:
@@ -220,7 +214,7 @@ def _read(word: str, kind: type, choices: tuple[str, ...], optional: bool) -> An
         raise argparse.ArgumentTypeError(f"{word!r} is not {EXPECTED[kind]}") from None
 
 
-def _shown(default: Any) -> str:
+def _format_default(default: Any) -> str:
     if default in (None, ""):
         return ""
-    return f" ({' '.join(map(str, default)) if isinstance(default, tuple) else default})"
+    return f" (default: {' '.join(map(str, default)) if isinstance(default, tuple) else default})"

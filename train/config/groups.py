@@ -55,7 +55,7 @@ class RunConfig(Group):
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ... (none: the best one that the framework finds)")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
     engine: str | None = flag(None, "how the encoder skips removed patches (none: the best one)")
-    compile: bool = flag(False, "torch.compile the model: about a minute at the start; JAX always compiles")
+    compile: bool = flag(False, "torch.compile the model (JAX always compiles)")
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory")
     seed: int = flag(0, "seed of every random draw", at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
@@ -87,7 +87,7 @@ class DataConfig(Group):
     """Where the images are, and how they are read, cropped and normalised."""
 
     title = "Images"
-    data_path: str = flag(DIGITS_PATH, "a folder of images, of tar or parquet shards, an npz file, or 'digits'")
+    data_path: str = flag(DIGITS_PATH, "folder of images, of tar or parquet shards, or an npz file")
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag((0.2, 1.0), "range of the area of a random crop, 1 = the image", at_least=0)
     hflip: float = flag(0.5, "probability of a horizontal flip", at_least=0)
@@ -122,13 +122,13 @@ class ModelConfig(Group):
     """The architecture."""
 
     title = "Model"
-    model: str | None = flag("convnextv2_base", "a preset (python -m spec list), or none with --depths and --dims")
+    model: str | None = flag("convnextv2_base", "preset (python -m spec list), or none and --depths, --dims")
     depths: tuple[int, ...] | None = flag(None, "blocks per stage", at_least=1)
     dims: tuple[int, ...] | None = flag(None, "channels per stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
     grn_scope: Literal["image", "batch"] = flag(
-        "image", "GRN sums over each image; batch: over all images of a device, as the released sparse code does"
+        "image", "what GRN sums over; batch (per device) is that of the released sparse code"
     )
     mask_ratio: float = flag(0.6, "fraction of patches to remove")
     decoder_depth: int = flag(1, "blocks of the decoder", at_least=1)
@@ -197,9 +197,9 @@ class ClusterConfig(Group):
     """Several devices."""
 
     title = "Several devices"
-    shard: bool = flag(False, "shard parameters, moments and EMA over the devices instead of copying them")
+    shard: bool = flag(False, "shard parameters, moments and EMA over the devices")
     aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and exit")
-    slurm: bool = flag(False, "submit the run to SLURM (--slurm True --help lists the flags for it)")
+    slurm: bool = flag(False, "submit to SLURM; --slurm True --help lists its flags")
 
 
 @dataclass(frozen=True)

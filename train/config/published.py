@@ -1,4 +1,4 @@
-"""Flags of the published scripts that have no place here: what does their work, and which values change nothing."""
+"""Flags of the published scripts that do not exist here: what replaces them, and which of their values are accepted."""
 
 from collections.abc import Sequence
 from itertools import takewhile
@@ -8,7 +8,7 @@ from train.errors import TrainError
 
 
 class Published(NamedTuple):
-    """Values that mean what happens here anyway (None: any), and what to know or do instead."""
+    """Values with no effect here (None: any), and what to use instead."""
 
     harmless: tuple[str, ...] | None
     instead: str
@@ -20,31 +20,33 @@ PUBLISHED: dict[str, Published] = {
     "opt_betas": Published(("none",), "AdamW's betas are 0.9 0.95 in pre-training and 0.9 0.999 after, as published"),
     "momentum": Published(None, "is SGD's; AdamW has none"),
     "weight_decay_end": Published(("none",), "weight decay is constant, as in every recipe; give --weight_decay"),
-    "warmup_steps": Published(("-1", "0"), "warm-up is told in epochs, which may be a fraction: give --warmup_epochs"),
+    "warmup_steps": Published(("-1", "0"), "warm-up is given in epochs, which may be a fraction: give --warmup_epochs"),
     "layer_scale_init_value": Published(("0",), "ConvNeXt V2 has GRN in place of layer scale; leave it out"),
     "color_jitter": Published(("none", "0"), "the published script ignores it beside RandAugment (--aa); leave it out"),
     "train_interpolation": Published(("bicubic",), "images are resized bicubically, as in every recipe"),
     "resplit": Published(("false",), "there is no split without augmentation; leave it out"),
-    "cutmix_minmax": Published(("none",), "boxes of cutmix follow a beta distribution; give its shape as --cutmix"),
-    "mixup_mode": Published(("batch",), "one draw mixes all images of a group; --mix_group says how many they are"),
-    "model_ema_force_cpu": Published(None, "the average lives beside the parameters; its values are the same"),
-    "model_key": Published(None, "the parameters in a checkpoint are found by what they are"),
+    "cutmix_minmax": Published(("none",), "the boxes of cutmix follow a beta distribution; give its alpha as --cutmix"),
+    "mixup_mode": Published(("batch",), "one draw mixes all images of a group; --mix_group is their number"),
+    "model_ema_force_cpu": Published(None, "the EMA is stored beside the parameters; its values are the same"),
+    "model_key": Published(None, "the parameters in a checkpoint are found by their names and shapes"),
     "model_prefix": Published(None, "a prefix of the names in a checkpoint is found and dropped"),
-    "data_set": Published(("imnet", "image_folder"), "--data_path tells by itself: folders, tars, parquet or npz"),
-    "dist_eval": Published(None, "every image is judged once, however many devices there are"),
-    "pin_mem": Published(None, "the trainer copies batches as suits the device"),
+    "data_set": Published(
+        ("imnet", "image_folder"), "--data_path may be folders, tars, parquet or npz, which are recognised"
+    ),
+    "dist_eval": Published(None, "every image is evaluated once, on any number of devices"),
+    "pin_mem": Published(None, "the trainer chooses how batches are copied to the device"),
     "wandb_ckpt": Published(("false",), "checkpoints are in the run directory"),
-    "distributed": Published(("false",), "is found out by itself; leave it out"),
-    "world_size": Published(("1", "-1"), "is found out by itself; leave it out"),
-    "local_rank": Published(None, "is found out by itself"),
-    "dist_on_itp": Published(("false",), "is found out by itself; leave it out"),
-    "dist_url": Published(None, "is found out by itself"),
+    "distributed": Published(("false",), "is detected; leave it out"),
+    "world_size": Published(("1", "-1"), "is detected; leave it out"),
+    "local_rank": Published(None, "is detected"),
+    "dist_on_itp": Published(("false",), "is detected; leave it out"),
+    "dist_url": Published(None, "is detected"),
 }
-"""Name -> what takes its place. A flag that gets one of its own loses its line here."""
+"""Name -> what replaces it."""
 
 
-def told(name: str, values: Sequence[str]) -> str:
-    """A line for the user about a flag that changes nothing; TrainError where its value would."""
+def explain(name: str, values: Sequence[str]) -> str:
+    """A line about a published flag whose value has no effect here; TrainError if the value would have one."""
     harmless, instead = PUBLISHED[name]
     line = f"{' '.join([f'--{name}', *values])}: {instead}"
     if harmless is not None and not any(_same(" ".join(values), value) for value in harmless):
@@ -53,14 +55,14 @@ def told(name: str, values: Sequence[str]) -> str:
 
 
 def split(words: Sequence[str]) -> tuple[str, list[str], list[str]]:
-    """The name of the flag that some words begin with, its values, and the words after them."""
+    """Split words that begin with a flag into its name, its values, and the remaining words."""
     name, equals, value = words[0].partition("=")
     values = [value] if equals else list(takewhile(lambda word: not word.startswith("--"), words[1:]))
     return name.removeprefix("--"), values, list(words[1 if equals else 1 + len(values) :])
 
 
 def _same(word: str, value: str) -> bool:
-    """Whether two words are the same number or the same text."""
+    """Whether two words are the same number, or the same text but for case."""
     try:
         return float(word) == float(value)
     except ValueError:

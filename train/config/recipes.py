@@ -1,14 +1,14 @@
-"""The published recipes, and those of the digits, as plain data: a value and where it is printed.
+"""The published recipes, and those for the digits, as plain data: values and where they are printed.
 
-The tables below stand as in the paper's appendix, a row a size. A recipe is a list of layers,
-of which a later one wins; `resolve.py` puts the defaults before them and the flags after.
+The tables have one row per model size, as in the paper's appendix. A recipe is a list of layers; a
+later layer overrides an earlier one. `resolve.py` puts the defaults before them and the flags after.
 """
 
 from typing import Any, NamedTuple
 
 
 class Layer(NamedTuple):
-    """Values of flags, and where they come from, in words."""
+    """Values of flags, and their source in words."""
 
     source: str
     values: dict[str, Any]
@@ -22,14 +22,14 @@ TASKS: dict[str, Layer] = {
     ),
     "eval": Layer("default", {}),
     "reconstruct": Layer("default", {}),
-    "analyse": Layer("as many as in the paper's figure", {"num_images": 1000}),
+    "analyse": Layer("number of images in the paper's figure", {"num_images": 1000}),
     "probe": Layer("default", {}),
 }
-"""What a task changes of the defaults in `config.py`."""
+"""Task -> its changes to the defaults in `groups.py`."""
 
 SIZES = ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge")
 COMMANDS = ("atto", "tiny", "base")
-"""Sizes whose fine-tuning command is released; it repeats the paper's row."""
+"""Sizes whose fine-tuning command is released; its values are those of the paper."""
 
 _SCHEDULE = ("blr", "weight_decay", "layer_decay", "layer_decay_type", "warmup_epochs", "epochs")
 _STRENGTH = ("mixup", "cutmix", "smoothing", "drop_path")
@@ -62,7 +62,7 @@ FINETUNE_22K_1K = {
     "large": (0.8, "group", 30, 0.3, True),
     "huge": (0.85, "single", 30, 0.5, False),
 }
-"""Fine-tuning on ImageNet-1K after 22K: layer decay and its type, epochs, drop path, whether there is an average."""
+"""Fine-tuning on ImageNet-1K after 22K: layer decay and its type, epochs, drop path, whether there is an EMA."""
 
 
 def _model(task: str, size: str) -> Layer:
@@ -70,30 +70,30 @@ def _model(task: str, size: str) -> Layer:
 
 
 def _batch(total: int, device: int, source: str) -> Layer:
-    """The published batch on one device, by as many micro-batches as the released commands had devices."""
+    """The published batch on one device: one micro-batch for each device of the released command."""
     return Layer(source, {"batch_size": device, "update_freq": total // device})
 
 
 def _pretrain(size: str) -> list[Layer]:
-    told = "paper, pre-training settings" + (" and released command" if size == "base" else "")
+    source = "paper, pre-training settings" + (" and released command" if size == "base" else "")
     values = {"blr": 1.5e-4, "weight_decay": 0.05, "min_lr": 0.0, "warmup_epochs": 40.0}
     return [
         _model("pretrain", size),
-        Layer(told, values | {"crop_scale": (0.2, 1.0), "mask_ratio": 0.6, "norm_pix_loss": True}),
+        Layer(source, values | {"crop_scale": (0.2, 1.0), "mask_ratio": 0.6, "norm_pix_loss": True}),
         Layer("released command for base; the paper gives 800 or 1600", {"epochs": 1600}),
-        _batch(4096, 64, "released command for base: 64 a GPU, 4096 an update"),
+        _batch(4096, 64, "released command for base: 64 per GPU, 4096 per update"),
     ]
 
 
 def _finetune(size: str) -> list[Layer]:
     row = dict(zip(_SCHEDULE + _STRENGTH, FINETUNE[size], strict=True))
-    told = "paper, fine-tuning settings on ImageNet-1K" + (" and released command" if size in COMMANDS else "")
+    source = "paper, fine-tuning settings on ImageNet-1K" + (" and released command" if size in COMMANDS else "")
     command = "released command" + ("" if size in COMMANDS else "s of atto, tiny and base")
     layers = [
         _model("finetune", size),
-        Layer(told, row | {"reprob": 0.25, "model_ema": True, "model_ema_decay": 0.9999}),
+        Layer(source, row | {"reprob": 0.25, "model_ema": True, "model_ema_decay": 0.9999}),
         Layer(command, {"model_ema_eval": True, "precision": "bfloat16"}),
-        _batch(1024, 32, f"{command}: 32 a GPU, 1024 an update"),
+        _batch(1024, 32, f"{command}: 32 per GPU, 1024 per update"),
     ]
     if size in ("base", "large"):
         layers.append(Layer("released command for base; the paper prints 6.25e-3", {"blr": row["blr"]}))
@@ -108,20 +108,20 @@ def _finetune_22k(size: str) -> list[Layer]:
         _model("finetune", size),
         Layer("paper, intermediate fine-tuning settings on ImageNet-22K", row),
         Layer("not published; as on ImageNet-1K for this size", {"layer_decay_type": rule}),
-        _batch(4096, 32, "paper: 4096 an update"),
+        _batch(4096, 32, "paper: 4096 per update"),
     ]
 
 
 def _finetune_22k_1k(size: str) -> list[Layer]:
-    decay, rule, epochs, drop_path, averaged = FINETUNE_22K_1K[size]
+    decay, rule, epochs, drop_path, ema = FINETUNE_22K_1K[size]
     row = {"blr": 2.5e-5, "weight_decay": 1e-8, "layer_decay": decay, "warmup_epochs": 0.0, "epochs": epochs}
     row |= {"mixup": 0.0, "cutmix": 0.0, "smoothing": 0.1, "drop_path": drop_path, "reprob": 0.25}
     return [
         _model("finetune", size),
         Layer("paper, fine-tuning settings on ImageNet-1K after 22K", row),
-        Layer("paper: an average of 0.9999, and none for huge", {"model_ema": averaged, "model_ema_eval": averaged}),
+        Layer("paper: EMA 0.9999, none for huge", {"model_ema": ema, "model_ema_eval": ema}),
         Layer("not published; as on ImageNet-1K for this size", {"layer_decay_type": rule}),
-        _batch(512, 32, "paper: 512 an update"),
+        _batch(512, 32, "paper: 512 per update"),
     ]
 
 
@@ -139,7 +139,7 @@ DIGITS_IMAGES: dict[str, Any] = {
     "patch_size": 8,
     "input_size": (32,),
     "crop_scale": (0.6, 1.0),
-    "hflip": 0.0,  # a digit's mirror image is no digit
+    "hflip": 0.0,  # a mirrored digit is not a digit
     "mean": (0.5,),
     "std": (0.25,),
     "crop_pct": 1.0,  # they fill their frame
@@ -153,8 +153,8 @@ DIGITS: dict[str, dict[str, Any]] = {
         "batch_size": 64,
         "epochs": 30,
         "warmup_epochs": 2.0,
-        "blr": 6e-3,  # a small model takes, and needs, large steps
-        "print_freq": 22,  # once an epoch
+        "blr": 6e-3,  # small models need a large learning rate
+        "print_freq": 22,  # once per epoch
         "picture_freq": 5,
         "save_ckpt_freq": 5,
     },
@@ -164,7 +164,7 @@ DIGITS: dict[str, dict[str, Any]] = {
         "warmup_epochs": 3.0,
         "blr": 4e-3,
         "head_init_scale": 1.0,
-        "aa": "none",  # turned, inverted or shifted out of the frame, a digit is lost
+        "aa": "none",  # a digit that is rotated, inverted or shifted out of the frame is lost
         "reprob": 0.0,
         "print_freq": 22,
         "eval_freq": 5,
@@ -175,4 +175,4 @@ DIGITS: dict[str, dict[str, Any]] = {
     "analyse": {},
     "probe": {},
 }
-"""What fits the digits, a task."""
+"""Task -> values that suit the digits."""

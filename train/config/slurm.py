@@ -1,8 +1,8 @@
-"""SLURM: a run submitted through submitit, and queued again by itself after preemption or at its time limit.
+"""SLURM: submit a run through submitit; it requeues itself after preemption or at its time limit.
 
-submitit writes the batch script and starts a process for each GPU. That process then becomes
-`python -m train ...`: it, and not submitit, hears the signals of SLURM, so that all processes
-save the same update (train/loop.py) before process 0 asks for the job to be queued again.
+submitit writes the batch script and starts one process per GPU, which replaces itself by
+`python -m train ...`. So the run, not submitit, receives the signals of SLURM, and all processes
+save the same update (train/loop.py) before process 0 requeues the job.
 """
 
 import importlib.util
@@ -23,15 +23,15 @@ from train.config import Config
 from train.errors import TrainError
 
 WARNING = 120
-"""Seconds before its time limit in which a job hears of it."""
+"""Seconds before its time limit at which SLURM signals a job."""
 
 LINGER = 60
-"""Seconds after the end of one process in which the others have to end by themselves."""
+"""Seconds after the end of one process within which the others must end, too."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What each process of a job does: it becomes `python -m train` with these words."""
+    """The function of each process of a job: exec `python -m train` with these words."""
 
     words: tuple[str, ...]
 
@@ -42,51 +42,51 @@ class Command:
         address = os.environ.get("MASTER_ADDR") or job.hostnames[0]
         port = int(os.environ.get("MASTER_PORT") or launch.port(job.job_id))
         os.environ |= launch.announced(launch.Place(job.global_rank, job.num_tasks, job.local_rank, address, port))
-        for name in (signal.SIGUSR1, signal.SIGUSR2):  # not deadly until the run listens to them
+        for name in (signal.SIGUSR1, signal.SIGUSR2):  # ignored until the run installs its handlers
             signal.signal(name, signal.SIG_IGN)
         os.execv(sys.executable, [sys.executable, "-u", "-m", "train", *self.words])
 
 
 def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
-    """Submit a command line; returns a line about the job. TrainError where that cannot be."""
+    """Submit a command line; return a line about the job. TrainError if that fails."""
     if importlib.util.find_spec("submitit") is None:
         raise TrainError("--slurm True: submitit is not installed; pip install 'twinnext[slurm]'")
     if cluster == "slurm" and not (shutil.which("srun") and shutil.which("sbatch")):
         raise TrainError("--slurm True: there is no srun or sbatch here; submit from a machine of the cluster")
     import submitit
 
-    folder = _shared(config.run_dir) / "slurm"
+    folder = _make_shared(config.run_dir) / "slurm"
     executor = submitit.AutoExecutor(folder=folder, cluster=cluster)
-    executor.update_parameters(**_asked(config))
+    executor.update_parameters(**_parameters(config))
     try:
-        with redirect_stderr(StringIO()):  # sbatch's words, which are in the error too
+        with redirect_stderr(StringIO()):  # sbatch's message, which the error repeats
             job = executor.submit(Command((*words, "--slurm", "False", "--output_dir", str(folder.parent))))
     except (RuntimeError, OSError) as error:
         raise TrainError(f"--slurm True: the job was refused: {' '.join(str(error).split())}") from None
     images = config.effective_batch * config.slurm.nodes * config.slurm.ngpus
     return (
-        f"job {job.job_id}: {config.slurm.nodes} x {config.slurm.ngpus} processes, {images:,} images an update;"
-        f" its words are in {job.paths.stdout}"
+        f"job {job.job_id}: {config.slurm.nodes} x {config.slurm.ngpus} processes, {images:,} images per update;"
+        f" its output is in {job.paths.stdout}"
     )
 
 
 def requeue(environ: Mapping[str, str]) -> str | None:
-    """Have process 0 put its own job back into the queue, where SLURM allows it; a line about that.
+    """Requeue this job, in process 0 and if SLURM allows it; return a line about that, else None.
 
-    Not a job that is ending anyway: one that the user cancels gets the same signal as one that is preempted.
+    Only a running job is requeued: one that the user cancels gets the same signal as a preempted one.
     """
     job = environ.get("SLURM_JOB_ID")
     if job is None or environ.get("SLURM_PROCID") != "0" or "SLURM_STEP_ID" not in environ:
         return None
-    told = _scontrol("show", "job", job) or ""
-    if not {"JobState=RUNNING", "Requeue=1", "BatchFlag=1"} <= set(told.split()):
+    state = _scontrol("show", "job", job) or ""
+    if not {"JobState=RUNNING", "Requeue=1", "BatchFlag=1"} <= set(state.split()):
         return None
-    queued = _scontrol("requeue", job) is not None
-    return f"job {job} is queued again" if queued else f"SLURM has refused to queue job {job} again"
+    requeued = _scontrol("requeue", job) is not None
+    return f"job {job} is requeued" if requeued else f"SLURM refused to requeue job {job}"
 
 
-def _asked(config: Config) -> dict[str, Any]:
-    """What submitit is to ask of SLURM: as the released scripts do, but for names of their cluster."""
+def _parameters(config: Config) -> dict[str, Any]:
+    """Parameters for submitit: those of the released scripts, without the names of their cluster."""
     return {
         "name": "twinnext",
         "nodes": config.slurm.nodes,
@@ -105,10 +105,10 @@ def _asked(config: Config) -> dict[str, Any]:
     }
 
 
-def _shared(run_dir: Path) -> Path:
-    """The run directory, made; TrainError where it cannot be written, or other machines surely do not see it."""
+def _make_shared(run_dir: Path) -> Path:
+    """Make the run directory; TrainError if it cannot be written, or lies in this machine's memory."""
     if "%" in str(run_dir):
-        raise TrainError(f"--job_dir {run_dir}: the same for every job of a run, so without %j")
+        raise TrainError(f"--job_dir {run_dir}: must be the same for every job of a run; leave out %j")
     try:
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".writable").touch()
@@ -117,7 +117,7 @@ def _shared(run_dir: Path) -> Path:
         raise TrainError(f"--job_dir {run_dir}: cannot be written: {error.strerror}") from None
     if _in_memory(run_dir):
         raise TrainError(
-            f"--job_dir {run_dir}: in the memory of this machine, where no other sees it; give a shared one"
+            f"--job_dir {run_dir}: is in the memory of this machine; give a folder that all machines share"
         )
     return run_dir.absolute()
 
@@ -130,7 +130,7 @@ def _in_memory(folder: Path, mounts: Path = Path("/proc/mounts")) -> bool:
 
 
 def _scontrol(*words: str) -> str | None:
-    """What scontrol answers; None where it fails."""
+    """The output of scontrol; None if it fails."""
     try:
         done = subprocess.run(("scontrol", *words), capture_output=True, text=True, timeout=60)
     except (OSError, subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""What a run leaves behind, and finds again when it goes on: checkpoints, metrics, evidence, curves and pictures.
+"""The logs of a run: metrics.jsonl, TensorBoard events, Weights & Biases, NaN reports, and the terminal.
 
-Nothing here knows what is trained; `train/report/` makes a page of it.
+Nothing here knows what is trained; `train/report/` makes the page of it.
 """

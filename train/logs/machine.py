@@ -1,4 +1,4 @@
-"""What a run runs on, in a line."""
+"""A description of this machine for the header of config.toml."""
 
 import os
 import platform
@@ -12,9 +12,9 @@ NVIDIA = Path("/proc/driver/nvidia/gpus")
 
 
 def describe(devices: int = 1) -> str:
-    """Processor, cores, system and NVIDIA GPUs, e.g. "AMD EPYC 9B14, 16 cores, Linux x86_64, 8 x NVIDIA H100".
+    """One line: processor, cores, system, NVIDIA GPUs, e.g. "AMD EPYC 9B14, 16 cores, Linux x86_64, 8 x NVIDIA H100".
 
-    devices: how many share an update, on this machine and others.
+    devices: number of devices that share an update, over all machines.
     """
     cores = f"{os.cpu_count()} cores"
     gpus = Counter(re.findall(r"^Model:\s*(.+)$", _text(NVIDIA.glob("*/information")), re.MULTILINE))

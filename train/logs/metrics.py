@@ -1,4 +1,4 @@
-"""What a run measures of itself between two lines of its log."""
+"""Metrics of the updates since the last line of the log."""
 
 import math
 import sys
@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 REMEMBERED = 100
-"""Updates that are told of when one breaks."""
+"""Number of updates in a NaN report."""
 
 
 class Update(NamedTuple):
@@ -21,35 +21,41 @@ class Update(NamedTuple):
     lr: float
     loss: float
     grad_norm: float
-    broken: list[str]  # a line for each image that another one stood in for
+    broken: list[str]  # a line for each image that could not be read and was replaced by another
 
     @property
-    def sound(self) -> bool:
+    def is_finite(self) -> bool:
         return math.isfinite(self.loss) and math.isfinite(self.grad_norm)
 
 
-class Meter:
-    """The updates since it was last read, and the time they took.
+class Metrics:
+    """Running averages since the last log line.
 
-    The device is one update behind at most: add() waits for the update before. So the next
-    batch is asked for when the device will soon need it, time spent waiting for it is time
-    lost, and a loss that is no number is seen an update later.
+    `add` waits for the previous update, so the host is at most one update ahead of the device: the
+    next batch is requested shortly before the device needs it, and a loss that is not finite is
+    seen one update later.
     """
 
     def __init__(self, images: int, devices: int) -> None:
-        """images: of an update, on so many devices together."""
+        """images: number of images per update, summed over devices."""
         self.images, self.devices = images, devices
         self.running: tuple[int, float, Mapping[str, Any], list[str]] | None = None
         self.recent: deque[Update] = deque(maxlen=REMEMBERED)
-        self.restart()
+        self.updates: list[Update] = []
+        self.waited = 0.0
+        self.began = time.perf_counter()
+
+    def reset(self) -> None:
+        """Forget what was added since the last line, and restart the clock."""
+        self.updates, self.waited, self.began = [], 0.0, time.perf_counter()
 
     def add(self, step: int, lr: float, outcome: Mapping[str, Any], broken: list[str]) -> None:
-        """Note an update, whose outcome may still be computing."""
-        self.settle()
+        """Add an update, which the device may still be computing."""
+        self.wait()
         self.running = step, lr, outcome, broken
 
-    def settle(self) -> None:
-        """Wait for the update before."""
+    def wait(self) -> None:
+        """Wait for the running update."""
         if self.running:
             step, lr, outcome, broken = self.running
             update = Update(step, lr, float(outcome["loss"]), float(outcome["grad_norm"]), broken)
@@ -58,13 +64,13 @@ class Meter:
             self.running = None
 
     @property
-    def unsound(self) -> Update | None:
-        """The first of the finished updates whose loss or gradient is no number."""
-        return next((update for update in self.recent if not update.sound), None)
+    def first_not_finite(self) -> Update | None:
+        """The first finished update whose loss or gradient norm is NaN or inf."""
+        return next((update for update in self.recent if not update.is_finite), None)
 
     @contextmanager
-    def waiting(self) -> Iterator[None]:
-        """Time in here is spent waiting for a batch."""
+    def waiting_for_data(self) -> Iterator[None]:
+        """Count the time in this context as waiting for data."""
         began = time.perf_counter()
         try:
             yield
@@ -72,12 +78,12 @@ class Meter:
             self.waited += time.perf_counter() - began
 
     def read(self) -> dict[str, float]:
-        """Means over the updates since the last time, once the device has finished them; {} for none.
+        """Averages over the updates since the last call, once the device has finished them; {} if there are none.
 
-        images_per_s, of all devices and of one; data_wait, the share of the time spent waiting for
-        a batch; memory_mb, the most that this process has had; skipped, the broken images.
+        images_per_s (all devices) and images_per_s_device (one); data_wait, the fraction of the time
+        spent waiting for batches; memory_mb, the peak of this process; skipped, the broken images.
         """
-        self.settle()
+        self.wait()
         took = time.perf_counter() - self.began
         if not self.updates:
             return {}
@@ -91,18 +97,12 @@ class Meter:
             "memory_mb": peak_memory(),
             "skipped": float(sum(len(update.broken) for update in self.updates)),
         }
-        self.restart()
+        self.reset()
         return values
-
-    def restart(self) -> None:
-        """Forget what was added, and begin to count time anew."""
-        self.updates: list[Update] = []
-        self.waited = 0.0
-        self.began = time.perf_counter()
 
 
 def peak_memory() -> float:
-    """The most memory that this process has had, in MB; 0 where the system does not tell."""
+    """Peak memory of this process in MB; 0 where the system does not report it."""
     try:
         import resource
     except ImportError:  # Windows

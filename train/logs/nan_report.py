@@ -1,4 +1,4 @@
-"""What a run leaves behind when a loss is no number."""
+"""The report that a run writes when a loss or gradient is not finite."""
 
 import json
 import math
@@ -9,25 +9,26 @@ from typing import Any
 from train.logs.metrics import Update
 
 
-def write(run_dir: Path, updates: Iterable[Update], first: Update, about: dict[str, Any]) -> Path:
-    """evidence/step-XXXXXXXX.json, named after the first update that broke; OSError where it cannot be written.
+def write(run_dir: Path, updates: Iterable[Update], first: Update, details: dict[str, Any]) -> Path:
+    """Write nan_reports/step-XXXXXXXX.json, named after the first such update; OSError if that fails.
 
     step, lr, loss, grad_norm    of that update
-    updates                      the same of those around it
-    about                        the samples of the update, and the checkpoint before it
+    broken_images                a line for each image of it that could not be read
+    updates                      step, lr, loss and grad_norm of the updates around it
+    details                      merged in: the samples of the update, and the checkpoint before it
     """
-    file = run_dir / "evidence" / f"step-{first.step:08d}.json"
+    file = run_dir / "nan_reports" / f"step-{first.step:08d}.json"
     file.parent.mkdir(exist_ok=True)
-    told = {**_told(first), "broken_images": first.broken, **about, "updates": [_told(update) for update in updates]}
-    file.write_text(json.dumps(told, indent=1, allow_nan=False), encoding="utf-8")
+    content = {**_numbers(first), "broken_images": first.broken, **details, "updates": [_numbers(u) for u in updates]}
+    file.write_text(json.dumps(content, indent=1, allow_nan=False), encoding="utf-8")
     return file
 
 
-def _told(update: Update) -> dict[str, Any]:
+def _numbers(update: Update) -> dict[str, Any]:
     numbers = {"lr": update.lr, "loss": update.loss, "grad_norm": update.grad_norm}
-    return {"step": update.step, **{name: _number(value) for name, value in numbers.items()}}
+    return {"step": update.step, **{name: _json_number(value) for name, value in numbers.items()}}
 
 
-def _number(value: float) -> float | str:
-    """JSON has no NaN."""
+def _json_number(value: float) -> float | str:
+    """The number, or its name as a string: JSON has no NaN."""
     return value if math.isfinite(value) else str(value)

@@ -1,4 +1,4 @@
-"""What a run writes down: metrics.jsonl, TensorBoard events, pictures, and its progress on the terminal."""
+"""The log of a run: metrics.jsonl, TensorBoard events, pictures, and progress on the terminal."""
 
 import io
 import json
@@ -21,16 +21,16 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
 from train.errors import TrainError
-from train.logs.append_file import Appended
+from train.logs.append_file import AppendFile
 from train.logs.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
 MUCH = 0.2
-"""Share of the time spent waiting for batches that is worth a word."""
+"""Fraction of the time spent waiting for data above which the log line says so."""
 
 
-class Silent:
-    """The log of the processes that leave speaking and writing to another: it says what they alone have seen."""
+class SilentLog:
+    """The log of ranks other than 0: writes nothing, prints only what this rank alone has seen."""
 
     def __init__(self, rank: int) -> None:
         self.rank = rank
@@ -42,32 +42,33 @@ class Silent:
         """Nothing to close."""
 
     def say(self, line: str) -> None:
-        """A line for the user, of this process."""
+        """Print a line, with the rank."""
         with suppress(OSError):
             print(f"[{self.rank}] {line}", flush=True)
 
-    def update(self) -> None:
-        """One more update is done."""
+    def advance(self) -> None:
+        """Rank 0 shows the progress."""
 
-    def record(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Written elsewhere."""
+    def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Rank 0 writes them."""
 
-    def judged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
-        """Written elsewhere."""
+    def scores(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """Rank 0 writes them."""
 
 
 class RunLog:
-    """The log of a run from update `start` on; what an interrupted run wrote past it is dropped.
+    """The log of rank 0, from update `start` on; lines that an interrupted run wrote after it are dropped.
 
-    A disk that is full or gone costs lines and no run: what cannot be written is said once, kept
-    in memory and written when there is room again.
+    When the disk is full or gone, the run continues: one line says so, and what could not be written
+    is kept in memory until it can.
     """
 
     def __init__(self, run_dir: Path, events: Path, start: int, total: int, tracker: Tracker | None = None) -> None:
+        """events: folder of the TensorBoard events; total: the last update. TrainError if a file cannot be written."""
         self.start, self.total, self.began = start, total, time.perf_counter()
         self.pictures, self.tracker = run_dir / "pictures", tracker
         try:
-            self.metrics = Appended(_cut(run_dir / "metrics.jsonl", start), self.say)
+            self.file = AppendFile(_truncate(run_dir / "metrics.jsonl", start), self.say)
             self.events = _Events(events, start, self.say)
         except OSError as error:
             raise TrainError(f"{error.filename}: cannot be written: {error.strerror}") from None
@@ -81,23 +82,23 @@ class RunLog:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.bar.close()
-        self.metrics.close()
+        self.file.close()
         self.events.file.close()
         if self.tracker:
             self.tracker.close(failed=error is not None)
 
     def say(self, line: str) -> None:
-        """A line for the user, above the progress bar; lost where nobody takes it."""
+        """Print a line above the progress bar. A closed terminal is ignored."""
         with suppress(OSError):
             tqdm.write(line)
             sys.stdout.flush()
 
-    def update(self) -> None:
-        """One more update is done."""
+    def advance(self) -> None:
+        """Advance the progress bar by one update."""
         self.bar.update()
 
-    def record(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """One line of metrics.jsonl, the same as TensorBoard scalars, and on the terminal."""
+    def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
+        """Log metrics of training: a line of metrics.jsonl, TensorBoard scalars, a line on the terminal."""
         self._write("train", step, epoch, values)
         shown = f"loss {values['loss']:.4f}, lr {values['lr']:.2e}, {values['images_per_s']:,.0f} images/s"
         if values["data_wait"] > MUCH:
@@ -108,13 +109,13 @@ class RunLog:
         left = (time.perf_counter() - self.began) / (step - self.start) * (self.total - step)
         self.say(f"step {step:,}/{self.total:,}, epoch {epoch:.1f}: {shown}, {timedelta(seconds=math.ceil(left))} left")
 
-    def judged(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
-        """The scores of an evaluation: a line of metrics.jsonl, TensorBoard scalars, and a line on the terminal."""
+    def scores(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+        """Log the scores of an evaluation in the same places."""
         self._write("val", step, epoch, scores)
-        self.say(f"step {step:,}, epoch {epoch:.1f}: {told(scores)}")
+        self.say(f"step {step:,}, epoch {epoch:.1f}: {format_scores(scores)}")
 
     def picture(self, step: int, image: Image.Image) -> Path:
-        """Keep a reconstruction; returns its file."""
+        """Save a picture of reconstructions, also to TensorBoard; return its file."""
         file = self.pictures / f"step-{step:08d}.png"
         content = io.BytesIO()
         image.save(content, "PNG")
@@ -130,7 +131,7 @@ class RunLog:
 
     def _write(self, group: str, step: int, epoch: float, values: Mapping[str, float]) -> None:
         line = {"step": step, "epoch": round(epoch, 4), "time": round(time.time(), 3), **values}
-        self.metrics.write((json.dumps(line) + "\n").encode())
+        self.file.write((json.dumps(line) + "\n").encode())
         named = {f"{group}/{name}": value for name, value in values.items()}
         scalars = [Summary.Value(tag=name, simple_value=value) for name, value in named.items()]
         self.events.add(step=step, summary=Summary(value=scalars))
@@ -138,23 +139,23 @@ class RunLog:
             self.tracker.log(step, named)
 
 
-def told(scores: Mapping[str, float]) -> str:
-    """Scores in a line."""
+def format_scores(scores: Mapping[str, float]) -> str:
+    """The scores in one line, e.g. "acc1 76.70, val_loss 1.0312"."""
     return ", ".join(
         f"{name} {value:.4f}" if "loss" in name else f"{name} {value:.2f}" for name, value in scores.items()
     )
 
 
 class _Events:
-    """A file of TensorBoard events, written by us: the thread of TensorBoard's own writer dies of a full disk."""
+    """A TensorBoard event file. TensorBoard's own writer is not used because a full disk kills its thread."""
 
     def __init__(self, folder: Path, start: int, say: Callable[[str], None]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.file = Appended(
+        self.file = AppendFile(
             folder / f"events.out.tfevents.{time.time():.6f}.{socket.gethostname()}.{os.getpid()}", say
         )
         self.add(file_version="brain.Event:2")
-        self.add(step=start + 1, session_log=SessionLog(status=SessionLog.START))  # drop what is there
+        self.add(step=start + 1, session_log=SessionLog(status=SessionLog.START))  # hides later steps of older files
 
     def add(self, **fields: Any) -> None:
         content = io.BytesIO()
@@ -162,19 +163,19 @@ class _Events:
         self.file.write(content.getvalue())
 
 
-def _cut(file: Path, start: int) -> Path:
-    """The metrics file without the lines past update `start`, which this run writes anew, nor what follows damage."""
+def _truncate(file: Path, start: int) -> Path:
+    """Truncate metrics.jsonl after step `start` or before the first damaged line; return it."""
     if file.exists():
         size = 0
         for line in file.read_bytes().splitlines(keepends=True):
-            if not _whole(line, start):
+            if not _is_kept(line, start):
                 break
             size += len(line)
         os.truncate(file, size)
     return file
 
 
-def _whole(line: bytes, start: int) -> bool:
+def _is_kept(line: bytes, start: int) -> bool:
     try:
         return line.endswith(b"\n") and json.loads(line)["step"] <= start
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""Weights & Biases, for those who ask for it."""
+"""Logging to Weights & Biases (--wandb)."""
 
 import secrets
 from collections.abc import Callable, Mapping
@@ -9,13 +9,13 @@ from train.errors import TrainError
 
 
 class Tracker:
-    """A run of a project there, gone on with under the id that the run directory keeps.
+    """A Weights & Biases run, resumed by the id that the run directory keeps.
 
-    What goes wrong there later, the network first of all, costs one line and no run.
+    A later failure, such as a lost network, costs one line; training continues.
     """
 
     def __init__(self, project: str, run_dir: Path, config: Mapping[str, Any], say: Callable[[str], None]) -> None:
-        """TrainError when it is not installed, or does not let us in."""
+        """TrainError if wandb is not installed or refuses the project."""
         try:
             import wandb
         except ImportError:
@@ -28,11 +28,11 @@ class Tracker:
         self.say = say
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        """The values of an update."""
+        """Log the values of an update."""
         self._try(lambda run: run.log(dict(values), step=step))
 
     def close(self, failed: bool) -> None:
-        """The run has ended."""
+        """Finish the run."""
         self._try(lambda run: run.finish(exit_code=int(failed)))
 
     def _try(self, do: Callable[[Any], object]) -> None:
@@ -42,11 +42,11 @@ class Tracker:
             do(self.run)
         except Exception as error:
             self.run = None
-            self.say(f"--wandb: logs no more: {' '.join(str(error).split())}; metrics.jsonl has everything")
+            self.say(f"--wandb: logging stopped: {' '.join(str(error).split())}; metrics.jsonl has everything")
 
 
 def _id(run_dir: Path) -> str:
-    """The id of the run, the same whenever it is gone on with."""
+    """The id of the run, kept in the run directory."""
     file = run_dir / "wandb_id"
     if not file.exists():
         file.write_text(secrets.token_hex(4), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Reconstructions as pictures."""
+"""Pictures of reconstructions."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 import spec
 
-TILE = 128  # least side of an image on the picture, in pixels
+TILE = 128  # smallest side of an image on the picture, in pixels
 GAP, MARGIN, LABEL = 10, 24, 132
 INK, PAPER, REMOVED = (38, 38, 38), (255, 255, 255), 214
 TITLES = ("original", "visible", "reconstruction")
@@ -21,10 +21,10 @@ def reconstruct(
     mean: Sequence[float],
     std: Sequence[float],
 ) -> np.ndarray:
-    """(N, H, W, C) uint8: predicted patches where the mask removed them, the image's own pixels elsewhere.
+    """(N, H, W, C) uint8: predicted patches where the mask removed them, the image's pixels elsewhere.
 
-    images (N, H, W, C) uint8; prediction (N, G_h, G_w, patch * patch * C). A prediction of
-    normalised patches gets the true patch's mean and variance back, as published pictures do.
+    images (N, H, W, C) uint8; prediction (N, G_h, G_w, patch * patch * C). If the
+    targets are normalised, the prediction gets the mean and variance of the true patch, as in published pictures.
     """
     pixels = (images / 255 - np.asarray(mean)) / np.asarray(std)
     patches = patchify(pixels, model.encoder.patch_size)
@@ -50,10 +50,10 @@ def unpatchify(patches: np.ndarray, patch: int) -> np.ndarray:
     return grid.swapaxes(2, 3).reshape(n, rows * patch, columns * patch, -1)
 
 
-def triptych(images: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, patch: int) -> Image.Image:
-    """Three labelled rows, a column an image: the originals, their visible patches, the reconstructions."""
+def triptych(images: np.ndarray, mask: np.ndarray, reconstructed: np.ndarray, patch: int) -> Image.Image:
+    """Three labelled rows, one column per image: originals, visible patches, reconstructions."""
     removed = mask.repeat(patch, 1).repeat(patch, 2)[..., None] != 0
-    rows = (images, np.where(removed, np.uint8(REMOVED), images), rebuilt)
+    rows = (images, np.where(removed, np.uint8(REMOVED), images), reconstructed)
     scale = max(1, -(-TILE // max(images.shape[1:3])))
     height, width = (side * scale for side in images.shape[1:3])
     size = (LABEL + len(images) * (width + GAP) - GAP + 2 * MARGIN, 3 * (height + GAP) - GAP + 2 * MARGIN)
@@ -63,11 +63,11 @@ def triptych(images: np.ndarray, mask: np.ndarray, rebuilt: np.ndarray, patch: i
         top = MARGIN + row * (height + GAP)
         pen.text((MARGIN, top + height // 2), title, fill=INK, font=font, anchor="lm")
         for column, tile in enumerate(tiles):
-            sheet.paste(_enlarged(tile, scale), (MARGIN + LABEL + column * (width + GAP), top))
+            sheet.paste(_enlarge(tile, scale), (MARGIN + LABEL + column * (width + GAP), top))
     return sheet
 
 
-def _enlarged(image: np.ndarray, scale: int) -> Image.Image:
-    """The first one or three channels of (H, W, C), each pixel a square."""
+def _enlarge(image: np.ndarray, scale: int) -> Image.Image:
+    """The first one or three channels of (H, W, C), each pixel enlarged to a square."""
     shown = image[..., :3] if image.shape[-1] >= 3 else image[..., :1].repeat(3, -1)
     return Image.fromarray(np.ascontiguousarray(shown.repeat(scale, 0).repeat(scale, 1)))

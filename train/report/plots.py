@@ -1,4 +1,4 @@
-"""Curves as SVG, drawn by matplotlib without its global state, in colours that a page or a file fills in."""
+"""Line plots as SVG, drawn by matplotlib without its global state. Colours are filled in afterwards."""
 
 import io
 import re
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 POINTS = 400
-"""Most points of a curve; longer ones become means, with a band from the least to the greatest value."""
+"""Largest number of points of a curve; longer ones become means with a min-max band."""
 
 MARKED = 25
-"""Curves of so few points show them."""
+"""Curves of at most this many points show markers."""
 
 LIGHT = {
     "paper": "#ffffff",
@@ -43,7 +43,7 @@ DARK = {
 CURVES = sum(name.startswith("curve-") for name in LIGHT)
 
 KEYS = {name: f"#00000{index:x}" for index, name in enumerate(LIGHT)}
-"""What matplotlib is told in place of a colour; `framed` and `inline` put the real one there."""
+"""Placeholder colours for matplotlib, which `standalone` and `inline` replace."""
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
@@ -77,7 +77,7 @@ STYLE: dict[Any, Any] = {
 
 
 class Curve(NamedTuple):
-    """One line of a plot, the band around it if there is one, and which of the colours it has."""
+    """One line of a plot, its band if it has one, and the number of its colour."""
 
     name: str
     x: np.ndarray
@@ -98,8 +98,8 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], colour: int, dashed
 
 
 def draw(title: str, x_label: str, curves: Sequence[Curve]) -> str:
-    """An SVG element whose colours are still to be filled in, by `framed` or `inline`."""
-    import matplotlib  # a third of a second to import: only when something is drawn
+    """An SVG element with placeholder colours; pass it to `standalone` or `inline`."""
+    import matplotlib  # imported here because it takes a third of a second
     from matplotlib.figure import Figure
 
     with matplotlib.rc_context(STYLE):
@@ -113,19 +113,19 @@ def draw(title: str, x_label: str, curves: Sequence[Curve]) -> str:
             figure.legend(loc="outside lower left", ncols=2)
         file = io.StringIO()
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _bare(file.getvalue(), title)
+    return _strip(file.getvalue(), title)
 
 
-def framed(svg: str) -> str:
-    """A file of its own: light colours on white."""
+def standalone(svg: str) -> str:
+    """The content of an SVG file: light colours on white."""
     svg = svg.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
     paper = f'<rect width="100%" height="100%" fill="{LIGHT["paper"]}"/>'
-    return _filled(re.sub(r"(<svg [^>]*>)", rf"\1{paper}", svg, count=1), LIGHT)
+    return _fill_colours(re.sub(r"(<svg [^>]*>)", rf"\1{paper}", svg, count=1), LIGHT)
 
 
 def inline(svg: str) -> str:
-    """A part of a page that defines --ink, --faint, --rule and --curve-N, in light and dark."""
-    return _filled(svg, {name: f"var(--{name})" for name in LIGHT})
+    """An SVG element for a page that defines the CSS variables --ink, --faint, --rule and --curve-N."""
+    return _fill_colours(svg, {name: f"var(--{name})" for name in LIGHT})
 
 
 def _add(axes: "Axes", curve: Curve) -> None:
@@ -137,8 +137,8 @@ def _add(axes: "Axes", curve: Curve) -> None:
     axes.plot(curve.x, curve.y, color=colour, label=curve.name, marker=marker, linestyle=style)
 
 
-def _bare(svg: str, title: str) -> str:
-    """Without prolog, metadata, fixed size, and names that would occur twice on a page of several."""
+def _strip(svg: str, title: str) -> str:
+    """Strip prolog, metadata, fixed size, and ids that would be repeated on a page of several plots."""
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' id="[a-z]\w*?_\d+"| id="matplotlib\.\w+"', "", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, 'DejaVu Sans', sans-serif", svg)
@@ -148,7 +148,7 @@ def _bare(svg: str, title: str) -> str:
     return re.sub(r"<svg [^>]*>", head, svg, count=1)
 
 
-def _filled(svg: str, colours: Mapping[str, str]) -> str:
+def _fill_colours(svg: str, colours: Mapping[str, str]) -> str:
     for name, key in KEYS.items():
         svg = svg.replace(key, colours[name])
     return svg

@@ -1,4 +1,4 @@
-"""A run as its directory tells it."""
+"""The data of a run, read from its directory."""
 
 import json
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 from train.config import cli
 from train.config.config import FLAGS, Config, titled
 from train.config.recipes import TASKS, Layer
-from train.config.resolve import resolve, shown
+from train.config.resolve import format_value, resolve
 from train.errors import TrainError
 
 
 class Value(NamedTuple):
-    """A flag: its value in the run, its default, and where the value comes from."""
+    """A flag: its value in the run, its default, and the source of the value."""
 
     flag: str
     value: str
@@ -24,8 +24,8 @@ class Value(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Record:
-    """What a run was asked for, on what it ran, and what it wrote down on the way."""
+class RunData:
+    """Configuration, header lines, metrics and pictures of a run."""
 
     folder: Path
     config: Config
@@ -34,7 +34,7 @@ class Record:
     pictures: list[Path]
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
-        """The epochs at which a figure was written down, and its values."""
+        """The epochs at which a metric was logged, and its values."""
         points = [(line["epoch"], line[name]) for line in self.lines if name in line]
         return [epoch for epoch, _ in points], [value for _, value in points]
 
@@ -42,7 +42,7 @@ class Record:
         return next((line[name] for line in reversed(self.lines) if name in line), None)
 
     def values(self) -> list[Value]:
-        """Every flag in the order of --help; the origin is a recipe's, or "given" where the run was told so itself."""
+        """Every flag in the order of --help; the source is a recipe, a default, or "given"."""
         values = self.config.flags()
         named = {name: values[name] for name in ("task", "recipe", "data_path", "images")}
         expected, origins = resolve([Layer("given", named)])
@@ -51,12 +51,12 @@ class Record:
         found = []
         for name, value in values.items():
             origin = origins[name] if value == standard[name] else "given"
-            found.append(Value(name, shown(value), shown(task.get(name, FLAGS[name].default)), origin))
+            found.append(Value(name, format_value(value), format_value(task.get(name, FLAGS[name].default)), origin))
         return found
 
 
-def load(folder: Path) -> Record:
-    """The record of a run; TrainError when the folder is not of one."""
+def load(folder: Path) -> RunData:
+    """Read a run directory; TrainError if the folder is not one."""
     file = folder / "config.toml"
     if not file.is_file():
         raise TrainError(f"{folder}: not a run directory, it has no config.toml")
@@ -64,7 +64,7 @@ def load(folder: Path) -> Record:
     titles = {f"# {title}" for title, _ in titled()}
     lines = file.read_text(encoding="utf-8").splitlines()
     about = takewhile(lambda line: line.startswith("# ") and line not in titles, lines)
-    return Record(
+    return RunData(
         folder,
         config,
         [line.removeprefix("# ") for line in about],
@@ -74,7 +74,7 @@ def load(folder: Path) -> Record:
 
 
 def _lines(file: Path) -> list[dict[str, float]]:
-    """The metrics, but for a line that was cut off; none where there is no file."""
+    """The metrics, without lines that are damaged; [] if there is no file."""
     found: list[dict[str, Any]] = []
     for line in file.read_text(encoding="utf-8").splitlines() if file.is_file() else ():
         try:
@@ -84,8 +84,8 @@ def _lines(file: Path) -> list[dict[str, float]]:
     return found
 
 
-def spread(items: Sequence[Path], count: int) -> list[Path]:
-    """So many of the items, the last and the first among them, the last first."""
+def evenly_spaced(items: Sequence[Path], count: int) -> list[Path]:
+    """`count` evenly spaced items, newest first, both ends included."""
     if len(items) <= count:
         return list(reversed(items))
     return [items[round(index * (len(items) - 1) / (count - 1))] for index in reversed(range(count))]

@@ -1,4 +1,4 @@
-"""How good a classifier is: top-1 and top-5 accuracy over every image once."""
+"""Top-1 and top-5 accuracy of a classifier over every image once."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -19,40 +19,39 @@ TOP = 5
 
 
 class Score:
-    """Counts over the rows seen so far; rows of label -1 do not count."""
+    """Counts over the rows seen so far; rows with label -1 are padding and do not count."""
 
     def __init__(self) -> None:
-        self.images = self.first = self.among = self.loss = 0.0
+        self.images = self.top1 = self.top5 = self.loss = 0.0
 
     def add(self, logits: np.ndarray, labels: np.ndarray) -> None:
-        """logits (N, classes); labels (N,). Of equal logits the lower class comes first."""
+        """logits (N, classes); labels (N,). Ties go to the lower class."""
         real = labels >= 0
         logits, labels = np.asarray(logits, np.float64)[real], labels[real]
         hits = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels[:, None]
         shifted = logits - logits.max(1, keepdims=True, initial=-np.inf)
         log = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         self.images += len(labels)
-        self.first += int(hits[:, 0].sum())
-        self.among += int(hits.sum())
+        self.top1 += int(hits[:, 0].sum())
+        self.top5 += int(hits.sum())
         self.loss -= float(log[np.arange(len(labels)), labels].sum())
 
     def read(self, cluster: Cluster) -> dict[str, float]:
-        """acc1 and acc5 in per cent, and the mean cross-entropy val_loss, of the rows that all processes saw."""
-        images, first, among, loss = cluster.all_reduce_sum(
-            np.array([self.images, self.first, self.among, self.loss])
-        ).tolist()
+        """acc1 and acc5 in per cent and the mean cross-entropy val_loss, over the rows of all processes."""
+        counts = np.array([self.images, self.top1, self.top5, self.loss])
+        images, top1, top5, loss = cluster.all_reduce_sum(counts).tolist()
         count = max(images, 1)
-        return {"acc1": 100 * first / count, "acc5": 100 * among / count, "val_loss": loss / count}
+        return {"acc1": 100 * top1 / count, "acc5": 100 * top5 / count, "val_loss": loss / count}
 
 
-def judge(
-    trainer: Trainer, cluster: Cluster, views: Views, workers: int, averaged: Sequence[bool]
+def evaluate(
+    trainer: Trainer, cluster: Cluster, views: Views, workers: int, with_ema: bool
 ) -> tuple[dict[str, float], list[str]]:
-    """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read.
+    """The scores of the parameters and, with_ema, of their EMA (names end in _ema); a line per image not read.
 
-    The batches are dealt out to the processes; past the last one there is nothing but padding.
+    Process r of P evaluates batches r, r + P, ...; batches past the last one are only padding.
     """
-    scores = {ema: Score() for ema in averaged}
+    scores = {ema: Score() for ema in ((False, True) if with_ema else (False,))}
     broken = []
     views = replace(views, batch_size=views.batch_size * cluster.devices)
     own, rounds = Share(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
@@ -65,8 +64,14 @@ def judge(
     return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
 
 
-def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
-    """The evaluation of a source's images by a model that knows some classes."""
-    crop = CROP_PCT if config.finetune.crop_pct is None else config.finetune.crop_pct
+def eval_views(config: Config, source: Source, classes: Sequence[str]) -> Views:
+    """The batches that evaluate a source's images by a model with these classes."""
     labels = matched(source, classes)
-    return Views(source, labels, config.model.in_chans, config.data.image_size, crop, config.optimizer.batch_size)
+    return Views(
+        source, labels, config.model.in_chans, config.data.image_size, crop_pct(config), config.optimizer.batch_size
+    )
+
+
+def crop_pct(config: Config) -> float:
+    """The fraction of the image that the centre crop takes."""
+    return CROP_PCT if config.finetune.crop_pct is None else config.finetune.crop_pct

@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of images, computed once: all that a probe works on."""
+"""Features of images from a frozen encoder, computed once, for the probes."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -13,25 +13,25 @@ from train.config import Config
 from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.tasks import weights
-from train.tasks.accuracy import views
+from train.tasks.accuracy import eval_views
 from train.tasks.evaluate import check_images
 from train.tasks.finetune import model_of
 
-MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift where nothing trained it)"
+MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift if they are untrained)"
 
 
 class Features(NamedTuple):
-    """values (N, C), what MEANING says; labels (N,), the class of each."""
+    """values (N, C), as MEANING says; labels (N,), the class of each."""
 
     values: np.ndarray
     labels: np.ndarray
 
 
 def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
-    """The encoder in a checkpoint, which says itself what it is, or a fresh one of the flags' model; under a head.
+    """The encoder in a checkpoint, or an untrained one of the flags' model, under a head; and its parameters.
 
-    A checkpoint of pre-training has no last norm: its scale is 1 and its shift 0 then. GRN's sum
-    is the flags', so that features do not depend on the batch unless that is asked for.
+    A checkpoint of pre-training has no last norm: its scale is then 1 and its shift 0. --grn_scope
+    decides over what GRN sums, so that features do not depend on the batch by default.
     """
     path = config.finetune.finetune
     if not path:
@@ -46,14 +46,14 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
 def extract(
     config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
 ) -> tuple[Features, list[str]]:
-    """The features of every image, in order, and a line for each that cannot be read, which has none.
+    """The features of every image in order, and a line for each that cannot be read, which is left out.
 
-    classes: those of the training images, by whose places the labels count.
+    classes: those of the training images; a label is an index into them.
     """
     values, labels, broken = [], [], []
-    images = views(config, source, classes)
-    images = replace(images, batch_size=images.batch_size * cluster.devices)
-    with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
+    views = eval_views(config, source, classes)
+    views = replace(views, batch_size=views.batch_size * cluster.devices)
+    with closing(prefetch(views, 0, len(views), config.data.num_workers)) as batches:
         for batch, lines in batches:
             real = batch["labels"] >= 0
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])

@@ -1,4 +1,4 @@
-"""Fine-tuning: a classifier, from a pre-trained encoder or from scratch, as published."""
+"""Fine-tuning of a classifier, from a pre-trained encoder or from scratch, as published."""
 
 from typing import Any
 
@@ -15,15 +15,15 @@ from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, SupervisedFeed, Views
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.tasks.accuracy import judge, views
-from train.tasks.task import Review
+from train.tasks.accuracy import eval_views, evaluate
+from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays
 
 BETAS = (0.9, 0.999)
 
 
 class Finetuning:
-    """What the loop asks of a task, for a classifier; SpecError and TrainError for what cannot be."""
+    """The task of training a classifier; SpecError or TrainError if the flags do not allow it."""
 
     name = "finetune"
 
@@ -43,8 +43,8 @@ class Finetuning:
         )
 
     @property
-    def review_freq(self) -> int:
-        """Epochs between two evaluations; 0 for none."""
+    def eval_freq(self) -> int:
+        """Evaluate every N epochs (0: never)."""
         return self.config.finetune.eval_freq if self.views else 0
 
     @property
@@ -53,7 +53,7 @@ class Finetuning:
         return {"classes": list(self.source.classes)}
 
     def summary(self) -> list[str]:
-        """What is trained on, what it is judged by, and where it starts."""
+        """The images to train and evaluate on, and the initial parameters."""
         lines = [f"training: {describe(self.source)}"]
         lines += [f"evaluation: {describe(self.views.source)}"] if self.views else []
         start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
@@ -92,15 +92,15 @@ class Finetuning:
             self.model, self.config.run.seed, self.config.finetune.head_init_scale, self.config.finetune.finetune
         )
 
-    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
-        """Accuracies on the images to judge by."""
-        assert self.views is not None, "review_freq is 0 without an evaluation"
-        averaged = (False, True) if self.config.finetune.model_ema_eval else (False,)
-        return Review(*judge(trainer, cluster, self.views, self.config.data.num_workers, averaged), picture=None)
+    def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
+        """Accuracies on the validation images."""
+        assert self.views is not None, "eval_freq is 0 without an evaluation"
+        with_ema = self.config.finetune.model_ema_eval
+        return Evaluation(*evaluate(trainer, cluster, self.views, self.config.data.num_workers, with_ema), None)
 
 
 def classes_of(config: Config, source: Source) -> int:
-    """The number of classes; TrainError when --nb_classes says another than the data has."""
+    """The number of classes of the data; TrainError if --nb_classes is another."""
     found = len(source.classes)
     if config.finetune.nb_classes not in (None, found):
         raise TrainError(
@@ -115,7 +115,7 @@ def classes_of(config: Config, source: Source) -> int:
 
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
-    """The classifier that the flags name; SpecError when it cannot be."""
+    """The classifier that the flags describe; SpecError if it is not possible."""
     sizes = {"depths": config.model.depths, "dims": config.model.dims}
     model = spec.classifier(
         config.model.model,
@@ -142,16 +142,16 @@ def _policy(config: Config) -> RandAugment | None:
 
 
 def _views(config: Config, source: Source) -> Views | None:
-    """The evaluation, unless it is disabled."""
+    """The batches to evaluate on; None with --disable_eval."""
     if config.finetune.model_ema_eval and not config.finetune.model_ema:
-        raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
+        raise TrainError("--model_ema_eval True: there is no EMA to evaluate; give --model_ema True")
     if config.finetune.disable_eval:
         return None
-    return views(config, open_judging(config), source.classes)
+    return eval_views(config, open_eval_source(config), source.classes)
 
 
-def open_judging(config: Config) -> Source:
-    """The images to evaluate on; TrainError where there are none."""
+def open_eval_source(config: Config) -> Source:
+    """The images to evaluate on; TrainError if there are none."""
     if config.finetune.eval_data_path:
         return open_judged(config.finetune.eval_data_path, "--eval_data_path")
     return open_source(config.data.data_path, "val")

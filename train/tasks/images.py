@@ -1,4 +1,4 @@
-"""What the tasks that look into a checkpoint share: the images to look at, and a place for what they show."""
+"""The images and the output folder of the tasks that inspect a checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,8 +13,8 @@ from train.data.sources import Item, Source, open_judged
 from train.errors import TrainError
 
 
-class Files:
-    """Image files named one by one, all of one class; TrainError for one that is not there."""
+class ImageFiles:
+    """A source of image files given one by one, all of one class; TrainError for one that is not there."""
 
     classes = (".",)
 
@@ -37,15 +37,16 @@ class Files:
         return self.files[index]
 
 
-def source(config: Config) -> Source:
-    """The files of --images, or the part of --data_path for validation; TrainError when there is nothing to read."""
-    return Files(config.inspect.images) if config.inspect.images else open_judged(config.data.data_path, "--data_path")
+def open_images(config: Config) -> Source:
+    """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read."""
+    files = config.inspect.images
+    return ImageFiles(files) if files else open_judged(config.data.data_path, "--data_path")
 
 
-def images(config: Config, source: Source) -> Iterator[np.ndarray]:
-    """Each (H, W, C) uint8: all that --images names, or --num_images evenly spread over the source.
+def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
+    """Each image (H, W, C) uint8: all of --images, or --num_images evenly spaced over the source.
 
-    An image that cannot be read costs a line; TrainError when none can.
+    Prints a line for each image that cannot be read; TrainError if none can.
     """
     count = len(source) if config.inspect.images else min(config.inspect.num_images, len(source))
     broken = 0
@@ -56,13 +57,12 @@ def images(config: Config, source: Source) -> Iterator[np.ndarray]:
             broken += 1
             print(f"skipped: {error}")
     if broken == count:
-        raise TrainError(
-            f"{'--images' if config.inspect.images else '--data_path'}: none of the {count} images can be read"
-        )
+        flag = "--images" if config.inspect.images else "--data_path"
+        raise TrainError(f"{flag}: none of the {count} images can be read")
 
 
-def make_folder(config: Config) -> Path:
-    """The output folder, made; TrainError when it cannot be."""
+def make_output_dir(config: Config) -> Path:
+    """Make the output folder; TrainError if it cannot be written."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=config.run_dir):

@@ -1,4 +1,4 @@
-"""Pre-training: an FCMAE, its masked batches, and the picture of what it makes of them."""
+"""Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,16 +16,16 @@ from train.data.masks import random_masks
 from train.data.sources import Source, open_source
 from train.data.transforms import CropAndFlip, centre_crop
 from train.report.pictures import reconstruct, triptych
-from train.tasks.task import Review
+from train.tasks.task import Evaluation
 
 BETAS = (0.9, 0.95)
 PICTURED = 8
-PICTURE_POSITION = 2**62  # masks of pictures come from positions that no run reaches
+PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
 
 
 @dataclass(frozen=True)
 class Masks:
-    """The batch column that pre-training adds: one mask a position."""
+    """The batch column that pre-training adds: one mask per position."""
 
     seed: int
     grid: tuple[int, int]
@@ -36,7 +36,7 @@ class Masks:
 
 
 class Pretraining:
-    """What the loop asks of a task, for FCMAE; SpecError and TrainError for what cannot be."""
+    """The task of training an FCMAE; SpecError or TrainError if the flags do not allow it."""
 
     name = "pretrain"
 
@@ -65,17 +65,17 @@ class Pretraining:
         )
 
     @property
-    def review_freq(self) -> int:
-        """Epochs between two pictures; 0 for none."""
+    def eval_freq(self) -> int:
+        """Draw reconstructions every N epochs (0: never)."""
         return self.config.run.picture_freq
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Nothing that its identity does not say."""
+        """None beyond the identity of the run."""
         return {}
 
     def summary(self) -> list[str]:
-        """What is trained on, and how much of it is seen."""
+        """The images, the model, and how many patches are visible."""
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
         return [
             f"{len(self.source):,} images, {len(self.source.classes):,} classes; {spec.count(model):,} parameters,"
@@ -83,23 +83,23 @@ class Pretraining:
         ]
 
     def first_arrays(self) -> None:
-        """Those that the trainer draws."""
+        """None: use the trainer's initialisation."""
 
-    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
+    def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
-        return Review({}, [], self.picture(trainer))
+        return Evaluation({}, [], self.picture(trainer))
 
     def picture(self, trainer: Trainer) -> Image.Image:
-        """Originals, what the model sees of them, and what it makes of that."""
-        batch = self._pictured
+        """Originals, their visible patches, and the reconstructions."""
+        batch = self._picture_batch
         predicted = trainer.evaluate(batch)["prediction"]
         images, mask = batch["images"], batch["mask"]
-        rebuilt = reconstruct(images, mask, predicted, self.model, self.config.data.mean, self.config.data.std)
-        return triptych(images, mask, rebuilt, self.model.encoder.patch_size)
+        reconstructed = reconstruct(images, mask, predicted, self.model, self.config.data.mean, self.config.data.std)
+        return triptych(images, mask, reconstructed, self.model.encoder.patch_size)
 
     @cached_property
-    def _pictured(self) -> Batch:
-        """A few images spread over the source, whole, each with the same mask all through the run."""
+    def _picture_batch(self) -> Batch:
+        """A few images spread over the source, centre-cropped, with masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
         images = np.stack(
@@ -108,7 +108,7 @@ class Pretraining:
         return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), starts)}
 
     def _readable(self, start: int) -> np.ndarray:
-        """The first image from `start` on that is not broken (the first batch has shown that there are some)."""
+        """The first readable image from `start` on. There is one: the first batch has been read."""
         index = start
         while True:
             try:
