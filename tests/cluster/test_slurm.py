@@ -90,7 +90,7 @@ def test_help_lists_the_flags_of_slurm_beside_it(capsys: pytest.CaptureFixture[s
         ("--ngpus 0", "--ngpus: 0 is below 1"),
         ("--nodes 0", "--nodes: 0 is below 1"),
         ("--timeout 1", "--timeout: 1 is below 5"),
-        ("--job_dir runs/%j", "--job_dir runs/%j: the same for every job of a run, so without %j"),
+        ("--job_dir runs/%j", "--job_dir runs/%j: must be the same for every job of a run; leave out %j"),
         ("--job_dir FILE/run", "--job_dir "),
         ("--partition nope", "--slurm True: the job was refused: "),
     ],
