@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from backends.protocol import BackendError
+from convert import ConvertError
 from spec import SpecError
 from train import aot, run
 from train.config import cli, slurm
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             requeued = slurm.requeue(os.environ) if stopped.saved else None
             print(f"train: {stopped}{f'; {requeued}' if requeued else ''}", file=sys.stderr)
             return EX_TEMPFAIL
-    except (TrainError, SpecError, BackendError) as error:
+    except (TrainError, SpecError, BackendError, ConvertError) as error:
         print(f"train: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:

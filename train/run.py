@@ -1,6 +1,5 @@
 """A training run from its configuration to its last update: set-up, resume, loop, report."""
 
-import os
 import platform
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,6 +8,7 @@ from importlib import metadata
 import backends
 import spec
 from backends.protocol import Backend, Cluster, State, Trainer
+from convert import files
 from train import report
 from train.check import check_engine
 from train.checkpoints import resume
@@ -93,11 +93,9 @@ def _open_run_dir(config: Config) -> None:
     """Make the run directory and write config.toml; TrainError if that fails."""
     try:
         config.run_dir.mkdir(parents=True, exist_ok=True)
-        file = config.run_dir / "config.toml"
-        temporary = file.with_suffix(".writing")  # a full disk must not destroy the old config.toml
+        files.sweep(config.run_dir)
         comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
-        temporary.write_text(comments + config.to_toml(), encoding="utf-8")
-        os.replace(temporary, file)
+        files.write_text(config.run_dir / "config.toml", comments + config.to_toml())
     except OSError as error:
         raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
 

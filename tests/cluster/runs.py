@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_close
 from tests.train.fake import CLOCK
 from train.__main__ import main
@@ -76,7 +77,7 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def last(run_dir: Path) -> store.Checkpoint:
+def last(run_dir: Path) -> RunCheckpoint:
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None, run_dir
     return found

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from backends.protocol import State
+from convert.containers.run import RunCheckpoint
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
 from train.checkpoints import resume
-from train.checkpoints.store import Checkpoint
 from train.config import cli
 from train.errors import TrainError
 from train.logs.run_log import format_scores
@@ -123,7 +123,7 @@ def test_eight_processes_are_one(images: Path, tmp_path: Path, alone: dict[str, 
 def test_another_batch_is_refused_with_numbers_that_fit(theirs: int, devices: int, line: str) -> None:
     config = replace(cli.parse(["--batch_size", "8", "--update_freq", "1"]), devices=devices)
     identity = {"effective_batch": config.effective_batch, "model": {}}
-    found = Checkpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
+    found = RunCheckpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
     with pytest.raises(TrainError) as error:
         resume._refuse_another(found, {"task": None, "seed": None, **identity}, config)
     assert str(error.value).startswith(f"--batch_size x --update_freq x {devices} devices: {line}")

@@ -16,6 +16,7 @@ import spec
 from backends.cluster import SingleProcess
 from backends.initial import initial_arrays
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
+from convert.containers.run import PARTS, RunCheckpoint
 from train import __main__, run
 from train.checkpoints import store
 from train.config import cli
@@ -91,7 +92,7 @@ def metrics(run_dir: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
 
 
-def last(run_dir: Path) -> store.Checkpoint:
+def last(run_dir: Path) -> RunCheckpoint:
     """The newest checkpoint of a run, which has one."""
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
@@ -102,7 +103,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
     """AssertionError unless two runs end at the same step with the same bits."""
     one, other = last(found), last(expected)
     assert one.step == other.step
-    for part in store.PARTS:
+    for part in PARTS:
         arrays, wanted = getattr(one.state, part), getattr(other.state, part)
         assert arrays.keys() == wanted.keys()
         for name, array in wanted.items():

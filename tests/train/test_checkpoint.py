@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from backends.protocol import State
+from convert.containers import run as run_format
+from convert.containers.run import MANIFEST, PARTS, Damaged
 from train.checkpoints import store
-from train.checkpoints.store import MANIFEST, Damaged
 from train.errors import TrainError
 
 
@@ -26,7 +27,7 @@ def state(seed: int = 0, dtype: type = np.float32) -> State:
 
 def assert_same(found: State, expected: State) -> None:
     assert found.t == expected.t
-    for part in store.PARTS:
+    for part in PARTS:
         read, written = getattr(found, part), getattr(expected, part)
         assert read.keys() == written.keys()
         for name, array in written.items():
@@ -38,7 +39,7 @@ def assert_same(found: State, expected: State) -> None:
 def test_a_state_reads_back_bit_for_bit_views_included(tmp_path: Path, dtype: type) -> None:
     written = state(dtype=dtype)
     path = store.save(tmp_path, 7, written, {"seed": 3}, keep=3)
-    found = store.read(path)
+    found = run_format.load(path)
     assert path.name == "step-00000007"
     assert (found.step, found.meta) == (7, {"seed": 3})
     assert_same(found.state, written)
@@ -52,7 +53,7 @@ def test_a_state_without_an_average_has_no_file_for_it(tmp_path: Path) -> None:
         MANIFEST,
         *(f"{part}.safetensors" for part in ("params", "mu", "nu")),
     }
-    assert_same(store.read(path).state, bare)
+    assert_same(run_format.load(path).state, bare)
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
@@ -134,5 +135,5 @@ def test_no_checkpoint_is_none(tmp_path: Path) -> None:
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainError, match=r"step-00000001: cannot be written: Not a directory"):
+    with pytest.raises(TrainError, match=r"step-00000001: cannot be written: File exists"):
         store.save(tmp_path / "file", 1, state(), {}, keep=1)

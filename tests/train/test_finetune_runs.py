@@ -13,6 +13,8 @@ import pytest
 import backends
 import convert
 from backends.protocol import Batch
+from convert.containers import run as run_format
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import assert_same
 from tests.train import fake
 from tests.train.images import tree
@@ -37,7 +39,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(images: Path, run_dir: Path, *flags: str) -> store.Checkpoint:
+def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
     """The last checkpoint of a run of five updates an epoch, 15 in all."""
     assert main([*WORDS.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
     found = store.newest(run_dir / "checkpoints", print)
@@ -79,7 +81,7 @@ def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
 ) -> None:
     (best,) = (whole(backend) / "best_acc1").iterdir()
     lines = [json.loads(line) for line in (whole(backend) / "metrics.jsonl").read_text().splitlines()]
-    (expected,) = (line for line in lines if line["step"] == store.read(best).step and "acc1" in line)
+    (expected,) = (line for line in lines if line["step"] == run_format.load(best).step and "acc1" in line)
     assert expected["acc1"] == max(line["acc1"] for line in lines if "acc1" in line)
     bare = tmp_path / "bare.pth"
     loaded = convert.load(best, weights_only=True)

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_same
 from tests.train.images import tree
 from train.__main__ import main
@@ -22,7 +23,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree(tmp_path_factory.mktemp("images"), classes=2, each=20)
 
 
-def run(images: Path, run_dir: Path, *flags: str) -> store.Checkpoint:
+def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
     """The last checkpoint of a run of five updates an epoch, 20 in all."""
     assert main([*TINY.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
     found = store.newest(run_dir / "checkpoints", print)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import RunCheckpoint
 from tests.train.images import tree
 from tests.train.test_recipes import LONG
 from train.__main__ import main
@@ -28,7 +29,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(command: str, backend: str, **places: Path) -> store.Checkpoint:
+def run(command: str, backend: str, **places: Path) -> RunCheckpoint:
     """The last checkpoint of a documented command with real places in it."""
     names = {"data": "DATA", "out": "OUT", "start": "CKPT"}
     words = [str({names[key]: path for key, path in places.items()}.get(word, word)) for word in shlex.split(command)]

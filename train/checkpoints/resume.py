@@ -10,8 +10,9 @@ import numpy as np
 
 import spec
 from backends.protocol import Cluster
+from convert.containers import run as run_format
+from convert.containers.run import RunCheckpoint
 from train.checkpoints import store
-from train.checkpoints.store import Checkpoint
 from train.config import Config
 from train.config.config import FLAGS
 from train.data.sources import Source
@@ -36,13 +37,13 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
     }
 
 
-def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
+def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable[[str], None]) -> RunCheckpoint | None:
     """The checkpoint to resume from, if any, with a line for each flag that has changed.
 
     own: the identity of this run. TrainError if the checkpoint has another one.
     """
     if config.checkpoints.resume:
-        found: Checkpoint | None = store.read(Path(config.checkpoints.resume))
+        found: RunCheckpoint | None = run_format.load(Path(config.checkpoints.resume))
     else:
         found = _newest(config.run_dir / "checkpoints", cluster, say) if config.checkpoints.auto_resume else None
     if found is not None:
@@ -51,14 +52,14 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
     return found
 
 
-def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
+def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> RunCheckpoint | None:
     """The newest intact checkpoint. Only process 0 searches, and removes what a killed run left behind."""
     found = store.newest(root, say) if cluster.rank == 0 else None
     step = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0]) - 1
-    return found if cluster.rank == 0 or step < 0 else store.read(store.path_of(root, step))
+    return found if cluster.rank == 0 or step < 0 else run_format.load(store.path_of(root, step))
 
 
-def _refuse_another(found: Checkpoint, own: Mapping[str, Any], config: Config) -> None:
+def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config) -> None:
     theirs = found.meta.get("identity", {})
     devices = f" x {config.devices} devices" if config.devices > 1 else ""
     lines = {
@@ -99,7 +100,7 @@ def _first_difference(theirs: Any, own: Mapping[str, Any], prefix: str = "") -> 
     return "it has fields that this version does not know"
 
 
-def _report_changes(found: Checkpoint, config: Config, say: Callable[[str], None]) -> None:
+def _report_changes(found: RunCheckpoint, config: Config, say: Callable[[str], None]) -> None:
     before, now = found.meta.get("config", {}), config.as_dict()
     for name in (name for name, flag in FLAGS.items() if flag.group in COMPARED):
         if name not in FREE and name in before and before[name] != now[name]:
