@@ -10,6 +10,7 @@ import numpy as np
 
 import spec
 from backends.protocol import Cluster
+from convert import ConvertError
 from convert.containers import run as run_format
 from convert.containers.run import RunCheckpoint
 from train.checkpoints import store
@@ -43,13 +44,21 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
     own: the identity of this run. TrainError if the checkpoint has another one.
     """
     if config.checkpoints.resume:
-        found: RunCheckpoint | None = run_format.load(Path(config.checkpoints.resume))
+        found: RunCheckpoint | None = _asked_for(Path(config.checkpoints.resume))
     else:
         found = _newest(config.run_dir / "checkpoints", cluster, say) if config.checkpoints.auto_resume else None
     if found is not None:
         _refuse_another(found, own, config)
         _report_changes(found, config, say)
     return found
+
+
+def _asked_for(path: Path) -> RunCheckpoint:
+    """The checkpoint of --resume; TrainError if it cannot be read."""
+    try:
+        return run_format.load(path)
+    except ConvertError as error:
+        raise TrainError(f"--resume {error}") from None
 
 
 def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> RunCheckpoint | None:
