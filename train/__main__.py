@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
-from train import aot, run
+from train import run
 from train.config import cli, slurm
 from train.errors import TrainError
 from train.tasks import analyse, evaluate, probe, reconstruct
@@ -26,8 +26,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = cli.parse(words)
         if config.cluster.slurm:
             print(slurm.submit(config, words))
-        elif config.cluster.aot:
-            aot.run(config)
         elif config.run.task in COMMANDS:
             COMMANDS[config.run.task](config)
         elif stopped := run.train(config):

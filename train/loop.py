@@ -14,7 +14,7 @@ from train.checkpoints import store
 from train.checkpoints.best import BestCheckpoints
 from train.checkpoints.checkpointer import AsyncCheckpointer
 from train.config import Config
-from train.data.feed import Share
+from train.data.feed import RankShard
 from train.data.pipeline import Watch, prefetch
 from train.errors import TrainError
 from train.logs import nan_report
@@ -61,7 +61,7 @@ class UpdateBatches:
         Ends early when `should_stop` returns True while a batch is waited for.
         """
         data, frequency = self.config.data, self.config.optimizer.update_freq
-        own = Share(self.feed, self.cluster.rank, self.cluster.processes)
+        own = RankShard(self.feed, self.cluster.rank, self.cluster.processes)
         watch = Watch(say, self._describe_batch, should_stop)
         batches = prefetch(own, start * frequency, stop * frequency, data.num_workers, data.worker_type, watch)
         with closing(batches):

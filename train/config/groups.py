@@ -198,7 +198,6 @@ class ClusterConfig(Group):
 
     title = "Several devices"
     shard: bool = flag(False, "shard parameters, moments and EMA over the devices")
-    aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and exit")
     slurm: bool = flag(False, "submit to SLURM; --slurm True --help lists its flags")
 
 

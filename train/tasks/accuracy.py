@@ -8,11 +8,11 @@ import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.config import Config
-from train.data.classes import matched
-from train.data.feed import Share
+from train.data.classes import match
+from train.data.feed import RankShard
 from train.data.pipeline import prefetch
 from train.data.sources import Source
-from train.data.supervised import Views
+from train.data.supervised import EvalBatches
 
 CROP_PCT = 224 / 256
 TOP = 5
@@ -45,7 +45,7 @@ class Score:
 
 
 def evaluate(
-    trainer: Trainer, cluster: Cluster, views: Views, workers: int, with_ema: bool
+    trainer: Trainer, cluster: Cluster, batches: EvalBatches, workers: int, with_ema: bool
 ) -> tuple[dict[str, float], list[str]]:
     """The scores of the parameters and, with_ema, of their EMA (names end in _ema); a line per image not read.
 
@@ -53,10 +53,10 @@ def evaluate(
     """
     scores = {ema: Score() for ema in ((False, True) if with_ema else (False,))}
     broken = []
-    views = replace(views, batch_size=views.batch_size * cluster.devices)
-    own, rounds = Share(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
-    with closing(prefetch(own, 0, rounds, workers)) as batches:
-        for batch, lines in batches:
+    batches = replace(batches, batch_size=batches.batch_size * cluster.devices)
+    own, rounds = RankShard(batches, cluster.rank, cluster.processes), -(-len(batches) // cluster.processes)
+    with closing(prefetch(own, 0, rounds, workers)) as prefetched:
+        for batch, lines in prefetched:
             broken += lines
             for ema, score in scores.items():
                 score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
@@ -64,10 +64,10 @@ def evaluate(
     return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
 
 
-def eval_views(config: Config, source: Source, classes: Sequence[str]) -> Views:
+def eval_batches(config: Config, source: Source, classes: Sequence[str]) -> EvalBatches:
     """The batches that evaluate a source's images by a model with these classes."""
-    labels = matched(source, classes)
-    return Views(
+    labels = match(classes, source.classes).index
+    return EvalBatches(
         source, labels, config.model.in_chans, config.data.image_size, crop_pct(config), config.optimizer.batch_size
     )
 

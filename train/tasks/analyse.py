@@ -18,7 +18,7 @@ from backends.protocol import Backend
 from train.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
-from train.data.supervised import view
+from train.data.supervised import eval_crop
 from train.errors import TrainError
 from train.report import plots
 from train.tasks import weights
@@ -88,7 +88,7 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
     found: dict[tuple[str, str], list[float]] = {(block, output): [] for output in OUTPUTS for block in blocks}
     for image in read_images(config, source):  # one at a time: base has 300 MB of intermediates at 224 px
-        cropped = view(image, config.data.image_size, crop_pct(config))
+        cropped = eval_crop(image, config.data.image_size, crop_pct(config))
         pixels = normalise(cropped[None], config.data.mean, config.data.std)
         intermediates = backend.forward(module, pixels, intermediates=True)
         for (block, output), distances in found.items():

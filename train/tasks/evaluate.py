@@ -9,11 +9,11 @@ from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Traine
 from spec import checks
 from train.config import Config
 from train.data.classes import describe, listed
-from train.data.sources import Source, open_judged
+from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.logs.run_log import format_scores
 from train.tasks import weights
-from train.tasks.accuracy import eval_views, evaluate
+from train.tasks.accuracy import eval_batches, evaluate
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
@@ -24,14 +24,14 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     model, arrays, ema, meta = weights.classifier(path)
     _check(config, path, model, ema)
     flag = "eval_data_path" if config.finetune.eval_data_path else "data_path"
-    source = open_judged(config.finetune.eval_data_path or config.data.data_path, f"--{flag}")
-    views = eval_views(config, source, _classes(path, model, meta, source))
+    source = open_eval(config.finetune.eval_data_path or config.data.data_path, f"--{flag}")
+    batches = eval_batches(config, source, _classes(path, model, meta, source))
     backend = load(config.run.backend)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
-    scores, broken = evaluate(trainer, cluster, views, config.data.num_workers, config.finetune.model_ema_eval)
+    scores, broken = evaluate(trainer, cluster, batches, config.data.num_workers, config.finetune.model_ema_eval)
     for line in broken:
         print(f"skipped: {line}")
     if cluster.rank == 0:

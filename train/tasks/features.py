@@ -13,7 +13,7 @@ from train.config import Config
 from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.tasks import weights
-from train.tasks.accuracy import eval_views
+from train.tasks.accuracy import eval_batches
 from train.tasks.evaluate import check_images
 from train.tasks.finetune import model_of
 
@@ -51,9 +51,9 @@ def extract(
     classes: those of the training images; a label is an index into them.
     """
     values, labels, broken = [], [], []
-    views = eval_views(config, source, classes)
-    views = replace(views, batch_size=views.batch_size * cluster.devices)
-    with closing(prefetch(views, 0, len(views), config.data.num_workers)) as batches:
+    images = eval_batches(config, source, classes)
+    images = replace(images, batch_size=images.batch_size * cluster.devices)
+    with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
         for batch, lines in batches:
             real = batch["labels"] >= 0
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])

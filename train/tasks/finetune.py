@@ -6,16 +6,16 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.config import Config
-from train.data.classes import describe, listed
+from train.data.classes import describe, listed, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
-from train.data.sources import Source, open_judged, open_source
+from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
-from train.data.supervised import CropAndAugment, SupervisedFeed, Views
+from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.tasks.accuracy import eval_views, evaluate
+from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays
 
@@ -32,7 +32,7 @@ class Finetuning:
         self.source = labelled(open_source(config.data.data_path), config.finetune.train_labels, config.run.seed)
         self.model = model_of(config, classes_of(config, self.source))
         self.policy = _policy(config)
-        self.views = _views(config, self.source)
+        self.eval_batches = _eval_batches(config, self.source)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
             betas=BETAS,
@@ -45,7 +45,7 @@ class Finetuning:
     @property
     def eval_freq(self) -> int:
         """Evaluate every N epochs (0: never)."""
-        return self.config.finetune.eval_freq if self.views else 0
+        return self.config.finetune.eval_freq if self.eval_batches else 0
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -55,7 +55,7 @@ class Finetuning:
     def summary(self) -> list[str]:
         """The images to train and evaluate on, and the initial parameters."""
         lines = [f"training: {describe(self.source)}"]
-        lines += [f"evaluation: {describe(self.views.source)}"] if self.views else []
+        lines += [f"evaluation: {describe(self.eval_batches.source)}"] if self.eval_batches else []
         start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
         return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
 
@@ -94,9 +94,9 @@ class Finetuning:
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""
-        assert self.views is not None, "eval_freq is 0 without an evaluation"
+        assert self.eval_batches is not None, "eval_freq is 0 without an evaluation"
         with_ema = self.config.finetune.model_ema_eval
-        return Evaluation(*evaluate(trainer, cluster, self.views, self.config.data.num_workers, with_ema), None)
+        return Evaluation(*evaluate(trainer, cluster, self.eval_batches, self.config.data.num_workers, with_ema), None)
 
 
 def classes_of(config: Config, source: Source) -> int:
@@ -107,11 +107,7 @@ def classes_of(config: Config, source: Source) -> int:
             f"--nb_classes {config.finetune.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
             f" give --nb_classes {found} or leave it out"
         )
-    if found == 1:
-        raise TrainError(
-            f"--data_path {config.data.data_path}: all images are of one class; give each class a folder of its own"
-        )
-    return found
+    return require_several(source, f"--data_path {config.data.data_path}")
 
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
@@ -141,17 +137,17 @@ def _policy(config: Config) -> RandAugment | None:
     return RandAugment.parse(config.augment.aa, config.data.mean)
 
 
-def _views(config: Config, source: Source) -> Views | None:
+def _eval_batches(config: Config, source: Source) -> EvalBatches | None:
     """The batches to evaluate on; None with --disable_eval."""
     if config.finetune.model_ema_eval and not config.finetune.model_ema:
         raise TrainError("--model_ema_eval True: there is no EMA to evaluate; give --model_ema True")
     if config.finetune.disable_eval:
         return None
-    return eval_views(config, open_eval_source(config), source.classes)
+    return eval_batches(config, open_eval_source(config), source.classes)
 
 
 def open_eval_source(config: Config) -> Source:
     """The images to evaluate on; TrainError if there are none."""
     if config.finetune.eval_data_path:
-        return open_judged(config.finetune.eval_data_path, "--eval_data_path")
+        return open_eval(config.finetune.eval_data_path, "--eval_data_path")
     return open_source(config.data.data_path, "val")

@@ -9,7 +9,8 @@ import numpy as np
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
-from train.data.sources import Item, Source, open_judged
+from train.data.reading import Reading
+from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
 
@@ -17,6 +18,7 @@ class ImageFiles:
     """A source of image files given one by one, all of one class; TrainError for one that is not there."""
 
     classes = (".",)
+    reading = Reading()
 
     def __init__(self, files: tuple[str, ...]) -> None:
         for file in files:
@@ -40,7 +42,7 @@ class ImageFiles:
 def open_images(config: Config) -> Source:
     """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read."""
     files = config.inspect.images
-    return ImageFiles(files) if files else open_judged(config.data.data_path, "--data_path")
+    return ImageFiles(files) if files else open_eval(config.data.data_path, "--data_path")
 
 
 def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
