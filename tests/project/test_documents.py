@@ -15,7 +15,7 @@ from convert.__main__ import _parser as convert_parser
 from spec.__main__ import _parser as spec_parser
 from tests.project.tree import ROOT, tracked
 from tools import tables
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
 
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md"]
