@@ -21,7 +21,7 @@ from parity_tests.subjects import Subject
 ROOT = Path(backends.__file__).parent
 OWN = {
     "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
-    "jax": ("layout.py", "update.py", "aot.py", "flops.py", "kernels/"),
+    "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
 several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""

@@ -16,7 +16,7 @@ from tests.train.images import tree
 from train.__main__ import main
 from train.data.decode import decode
 from train.data.pixels import normalise
-from train.data.supervised import view
+from train.data.supervised import eval_crop
 from train.record import plots
 from train.tasks.analyse import cosine_distance
 
@@ -99,7 +99,7 @@ def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None
     loaded, framework = convert.load(CLASSIFIER), backends.load("torch")
     module = framework.build(loaded.model)
     framework.set_arrays(module, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
-    pixels = view(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
+    pixels = eval_crop(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
     intermediates = framework.forward(
         module, normalise(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), intermediates=True
     )

@@ -155,7 +155,6 @@ class ClusterFlags:
     """Several devices"""
 
     shard: bool = flag(False, "split parameters, moments and average over the devices, instead of a copy on each")
-    aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and leave")
     slurm: bool = flag(False, "submit the run to SLURM; --slurm True --help lists the flags for it")
 
 

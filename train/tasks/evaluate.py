@@ -9,7 +9,7 @@ from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Traine
 from spec import checks
 from train.command.config import Config
 from train.data.classes import describe, listed
-from train.data.sources import Source, open_judged
+from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.record.logs import told
 from train.tasks import weights
@@ -24,7 +24,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     model, arrays, ema, meta = weights.classifier(path)
     _check(config, path, model, ema)
     flag = "eval_data_path" if config.eval_data_path else "data_path"
-    source = open_judged(getattr(config, flag), f"--{flag}")
+    source = open_eval(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
     backend = load(config.backend)
     cluster = backend.init_cluster(config.device)

@@ -8,11 +8,11 @@ import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.command.config import Config
-from train.data.classes import matched
-from train.data.feed import Share
+from train.data.classes import match
+from train.data.feed import RankShard
 from train.data.pipeline import prefetch
 from train.data.sources import Source
-from train.data.supervised import Views
+from train.data.supervised import EvalBatches
 
 CROP_PCT = 224 / 256
 TOP = 5
@@ -46,7 +46,7 @@ class Score:
 
 
 def judge(
-    trainer: Trainer, cluster: Cluster, views: Views, workers: int, averaged: Sequence[bool]
+    trainer: Trainer, cluster: Cluster, views: EvalBatches, workers: int, averaged: Sequence[bool]
 ) -> tuple[dict[str, float], list[str]]:
     """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read.
 
@@ -55,7 +55,7 @@ def judge(
     scores = {ema: Score() for ema in averaged}
     broken = []
     views = replace(views, batch_size=views.batch_size * cluster.devices)
-    own, rounds = Share(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
+    own, rounds = RankShard(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
     with closing(prefetch(own, 0, rounds, workers)) as batches:
         for batch, lines in batches:
             broken += lines
@@ -65,8 +65,8 @@ def judge(
     return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
 
 
-def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
+def views(config: Config, source: Source, classes: Sequence[str]) -> EvalBatches:
     """The evaluation of a source's images by a model that knows some classes."""
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    labels = matched(source, classes)
-    return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
+    labels = match(classes, source.classes).index
+    return EvalBatches(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
