@@ -1,4 +1,4 @@
-"""What the command lines share: mistakes of one line, suggestions and tables. Standard library only."""
+"""Shared by the command lines: one-line errors, suggestions and tables. Standard library only."""
 
 import argparse
 import difflib
@@ -48,7 +48,7 @@ def escape_unprintable() -> None:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` where a known name is close, else nothing.
+    """ "did you mean ...?" if a known name is close, else "".
 
     >>> nearest("--epoch", ["--epochs", "--lr"])
     "did you mean '--epochs'?"

@@ -1,6 +1,6 @@
 """Write the tables of docs/ that are computed from code: `python -m tools.tables`, or `make tables`.
 
-A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test holds the pages to this module.
+A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test checks that the pages are up to date.
 """
 
 import re

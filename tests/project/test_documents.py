@@ -33,7 +33,7 @@ MACHINE = re.compile(rf"(?<![\w./])/({'|'.join(('work', 'tmp', 'root', 'home', '
 
 
 def words(*paths: Path) -> int:
-    """The number of words, by the space between them; the rules of tables are none."""
+    """The number of words, separated by white space; the rules of tables do not count."""
     return sum(bool(re.search(r"\w", word)) for path in paths for word in TEXTS[path].split())
 
 

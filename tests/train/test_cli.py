@@ -100,7 +100,7 @@ def test_a_written_configuration_reads_back_and_flags_win_over_it(tmp_path: Path
         ("epochs", "--config "),
     ],
 )
-def test_a_mistake_in_a_file_is_told_like_one_on_the_line(tmp_path: Path, text: str, line: str) -> None:
+def test_a_mistake_in_a_file_is_reported_like_one_on_the_command_line(tmp_path: Path, text: str, line: str) -> None:
     file = tmp_path / "config.toml"
     file.write_text(text)
     with pytest.raises(TrainError) as error:
