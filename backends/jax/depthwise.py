@@ -8,15 +8,15 @@ where the convolution is slow, loops read the sites through their halos.
 import math
 import os
 from collections.abc import Callable
-from functools import partial
 from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from backends.jax.kernels import depthwise as kernels
+from backends.jax.kernels import depthwise_gpu
 
 Form = Callable[..., Array]
 
@@ -65,41 +65,73 @@ def _taken(patches: Array, index: Array) -> Array:
 
 
 @jax.custom_vjp
-def visible_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C)."""
-    return _conv(x, weight, where)
+def visible_conv(x: Array, weight: Array, bias: Array, where: Neighbours) -> Array:
+    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C) and bias (C,)."""
+    return _conv(x, weight, bias, where)
 
 
-def _forward(x: Array, weight: Array, where: Neighbours) -> tuple[Array, tuple[Array, Array, Neighbours]]:
-    return _conv(x, weight, where), (x, weight, where)
+def _forward(x: Array, weight: Array, bias: Array, where: Neighbours) -> tuple[Array, tuple[Array, Array, Neighbours]]:
+    return _conv(x, weight, bias, where), (x, weight, where)
 
 
-def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, None]:
-    """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy."""
+def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, Array, None]:
+    """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy; db = the sum of dy."""
     x, weight, where = saved
-    return (
-        _conv(grad, weight[::-1, ::-1], where),
-        _weight_gradient(x, grad, where, len(weight)).astype(weight.dtype),
-        None,
-    )
+    by_weight, by_bias = _gradients(x, grad, where, len(weight))
+    return _transposed_conv(grad, weight, where), by_weight.astype(weight.dtype), by_bias.astype(weight.dtype), None
 
 
 visible_conv.defvjp(_forward, _backward)
 
 
-def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    return lax.platform_dependent(x, weight, where, **_forms(_scanned_conv, kernels.conv, _grid_conv))
+def _conv(x: Array, weight: Array, bias: Array, where: Neighbours) -> Array:
+    def plain(form: Form) -> Form:
+        return lambda x, weight, bias, where: form(x, weight, where) + bias
+
+    def kernel(x: Array, weight: Array, bias: Array, where: Neighbours) -> Array:
+        return depthwise_gpu.conv(x, weight, bias, where.halo)
+
+    forms = _forms(plain(_scanned_conv), plain(kernels.conv), kernel, plain(_grid_conv))
+    return lax.platform_dependent(x, weight, bias, where, **forms)
 
 
-def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
-    """dw (k, k, 1, C) in the dtype of x."""
-    forms = (partial(form, size=size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
-    return lax.platform_dependent(x, grad, where, **_forms(*forms))
+def _transposed_conv(grad: Array, weight: Array, where: Neighbours) -> Array:
+    def plain(form: Form) -> Form:
+        return lambda grad, weight, where: form(grad, weight[::-1, ::-1], where)
+
+    def kernel(grad: Array, weight: Array, where: Neighbours) -> Array:
+        nothing = jnp.zeros(grad.shape[-1:], grad.dtype)
+        return depthwise_gpu.conv(grad, weight, nothing, where.halo, transposed=True)
+
+    forms = _forms(plain(_scanned_conv), plain(kernels.conv), kernel, plain(_grid_conv))
+    return lax.platform_dependent(grad, weight, where, **forms)
 
 
-def _forms(cpu: Form, tpu: Form, default: Form) -> dict[str, Form]:
-    """By platform; all are traced, so that of TPUs, which takes a second, only where their compiler is."""
-    return {"cpu": cpu, "default": default} | ({"tpu": tpu} if TPUS else {})
+def _gradients(x: Array, grad: Array, where: Neighbours, size: int) -> tuple[Array, Array]:
+    """dw (k, k, 1, C) and db (C,)."""
+
+    def plain(form: Form) -> Callable[..., tuple[Array, Array]]:
+        def both(x: Array, grad: Array, where: Neighbours) -> tuple[Array, Array]:
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+            return form(x, grad, where, size=size).astype(wide), grad.astype(wide).sum((0, 1))
+
+        return both
+
+    def kernel(x: Array, grad: Array, where: Neighbours) -> tuple[Array, Array]:
+        return depthwise_gpu.gradients(x, grad, where.halo, size)
+
+    forms = _forms(plain(_scanned_gradient), plain(kernels.weight_gradient), kernel, plain(_grid_gradient))
+    return lax.platform_dependent(x, grad, where, **forms)
+
+
+def _forms(cpu: Any, tpu: Any, cuda: Any, default: Any) -> dict[str, Any]:
+    """By platform; all are traced, so those of accelerators only where they are or their compiler is."""
+    forms = {"cpu": cpu, "default": default}
+    if TPUS:
+        forms["tpu"] = tpu
+    if jax.default_backend() == "gpu":
+        forms["cuda"] = cuda
+    return forms
 
 
 def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:

@@ -112,7 +112,7 @@ class Visible:
     def depthwise_conv(self, weight: Array, bias: Array) -> "Visible":
         halo = self._halo(weight.shape[0])
         where = Neighbours(halo, self.layout.index, self.layout.slot)
-        return Visible(visible_conv(self.x, weight, where) + bias, self.layout, halo)
+        return Visible(visible_conv(self.x, weight, bias, where), self.layout, halo)
 
     def _halo(self, size: int) -> Array:
         """The halo for a kernel of this size, once a stage."""
