@@ -51,7 +51,7 @@ class Masked:
 
     def patch_conv(self, weight: Array, bias: Array) -> "Masked":
         stride = weight.shape[0]
-        keep = None if self.keep is None else self.keep[:, ::stride, ::stride]
+        keep = None if self.keep is None else _coarser(self.keep, stride)
         return Masked(_conv(self.grid(), weight, bias, window_strides=(stride, stride), padding="VALID"), keep)
 
     def depthwise_conv(self, weight: Array, bias: Array) -> "Masked":
@@ -75,3 +75,9 @@ class Masked:
 
 def _conv(x: Array, weight: Array, bias: Array, **options: Any) -> Array:
     return lax.conv_general_dilated(x, weight, dimension_numbers=("NHWC", "HWIO", "NHWC"), **options) + bias
+
+
+def _coarser(keep: Array, stride: int) -> Array:
+    """Every `stride`-th row and column of keep (N, H, W, 1), by reshaping: XLA's Triton fusion crashes on slices."""
+    n, height, width, one = keep.shape
+    return keep.reshape(n, height // stride, stride, width // stride, stride, one)[:, :, 0, :, 0]
