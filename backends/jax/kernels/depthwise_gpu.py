@@ -162,7 +162,7 @@ def _conv_kernel(x: Any, taps: Any, bias: Any, halo: Any, y: Any, *, plan: Plan,
 
 
 def _gradient_kernel(x: Any, grad: Any, halo: Any, weight: Any, bias: Any, *, plan: Plan) -> None:
-    """A row of dw for a block of channels, from every `splits`-th block of runs; and db, where that row is the first."""
+    """A row of dw for a block of channels, from every `splits`-th block of runs; and db, in the programs of row 0."""
     i, split, splits = pl.program_id(0), pl.program_id(2), plan.splits
     channel = plan.columns(pl.program_id(1))
 
