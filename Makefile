@@ -9,7 +9,7 @@ READY  := $(VENV)/ready
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test reliability lint format types bench gpu minkowski aot slurm clean
+.PHONY: demo test reliability lint format types tables bench gpu minkowski aot slurm clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -35,6 +35,10 @@ format: $(READY)
 types: $(READY)
 	$(RUN) -m mypy
 
+# Update the tables of docs/ that are computed from code.
+tables: $(READY)
+	$(RUN) -m tools.tables
+
 bench: $(READY)
 	$(RUN) -m benchmarks engines --part encoder
 
@@ -54,11 +58,11 @@ gpu: $(READY)
 minkowski: $(READY)
 	$(RUN) tools/minkowski.py
 
-# Compile a training step for a TPU that is not here. Its compiler lies apart, since jax, where it finds it, looks for
-# TPUs whatever it is asked to do. At XLA's first level of effort it takes a third of the time for a block.
+# Compile for a TPU that is not here. Its compiler is kept outside the environment: where jax finds it, jax looks for
+# TPUs at every start. At optimization level O1 a block compiles in a third of the time.
 aot: $(READY)
 	test -d .cache/libtpu || $(RUN) -m pip install --quiet --no-deps --target .cache/libtpu libtpu
-	JAX_OPTIMIZATION_LEVEL=O1 JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot -s tests/jax
+	JAX_OPTIMIZATION_LEVEL=O1 JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot -s tests/benchmarks/test_tpu.py tests/jax
 
 # A real SLURM, all of it on this machine; needs root and Debian's slurm-wlm and munge.
 slurm: $(READY)

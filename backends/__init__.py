@@ -1,7 +1,7 @@
-"""The two builds of the spec, behind one framework-neutral door: numpy in, numpy out.
+"""The two builds of the spec, behind one framework-neutral interface: numpy in, numpy out.
 
 `load("torch")` and `load("jax")` give modules with the same public functions (see
-`door.py`); asking for one never imports the other.
+`api.py`); asking for one never imports the other.
 """
 
 import importlib

@@ -6,7 +6,7 @@ import numpy as np
 
 import spec
 from backends.protocol import Arrays
-from backends.streams import Stream, normal, words
+from backends.rng import Stream, normal, words
 
 STD = 0.02
 CUT = 2.0  # absolute, as published: a hundred standard deviations

@@ -1,4 +1,4 @@
-"""What both backends promise: the door's functions and the trainer, in numpy and plain Python."""
+"""What both backends promise: the public functions and the trainer, in numpy and plain Python."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypedDict
 import numpy as np
 
 from spec import Model
+from spec import Optimizer as Optimizer
 
 Arrays = dict[str, np.ndarray]
 """Canonical name -> array in canonical layout (see `spec.parameters`)."""
@@ -33,16 +34,21 @@ class Batch(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Optimizer:
-    """AdamW as published. Decay and layer ids come from the parameter table."""
+class TrainerOptions:
+    """How a trainer computes; what it computes is said by the model and the optimizer."""
 
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    clip_grad: float | None = None  # scale = min(clip / (norm + 1e-6), 1), as torch does
-    layer_decay: float | None = None
-    layer_decay_type: Literal["single", "group"] = "single"
-    ema_decay: float | None = None  # after every update; None keeps no average
+    seed: int = 0  # of the first parameters
+    dtype: Dtype = "float32"
+    engine: Engine | None = None  # None: "visible" where every image keeps the same number of patches
+    mean: tuple[float, ...] = (0.0,)  # normalises uint8 images, in units of 0..1: one per channel, or one for all
+    std: tuple[float, ...] = (1.0,)
+    device: str | None = None  # None: the best one here; not used in a cluster of several processes
+    shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
+    remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
+    compile: bool = False  # torch only: run the model through torch.compile; JAX always compiles
+
+
+DEFAULTS = TrainerOptions()
 
 
 @dataclass
@@ -56,10 +62,13 @@ class State:
     t: int = 0  # updates made
 
     @classmethod
-    def unmoved(cls, params: Arrays, ema: Arrays | None = None) -> "State":
-        """That before the first update: moments of zero, and the parameters for their average unless one is given."""
-        zeros = {name: np.zeros_like(array) for name, array in params.items()}
-        return cls(params, zeros, zeros, params if ema is None else ema)
+    def initial(cls, params: Arrays, ema: Arrays | None = None) -> "State":
+        """The state before the first update: zero moments; the EMA is a copy of the parameters unless given."""
+
+        def zeros() -> Arrays:
+            return {name: np.zeros_like(array) for name, array in params.items()}
+
+        return cls(params, zeros(), zeros(), {name: a.copy() for name, a in params.items()} if ema is None else ema)
 
 
 class Cluster(Protocol):
@@ -79,10 +88,10 @@ class Cluster(Protocol):
     def devices(self) -> int:
         """Devices of each process."""
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         """The sum of everybody's values, in float64, the same for everybody."""
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Part from the others; the last call of a run that ended well."""
 
 
@@ -98,24 +107,10 @@ class Trainer(Protocol):
         self,
         model: Model,
         optimizer: Optimizer,
+        options: TrainerOptions = DEFAULTS,
         *,
-        seed: int = 0,
-        dtype: Dtype = "float32",
-        engine: Engine | None = None,
-        mean: Sequence[float] = (0.0,),
-        std: Sequence[float] = (1.0,),
-        device: str | None = None,
         cluster: Cluster | None = None,
-        shard: bool = False,
-        remat: bool = False,
-        compile: bool = False,
-    ) -> None:
-        """mean and std normalise uint8 images, in units of 0..1, one a channel or one for all.
-
-        shard: parameters, moments and average are split over the devices of the cluster.
-        remat: the insides of a block are computed again in its backward pass, not kept; the update is the same.
-        compile: torch runs the model through its compiler, which JAX always does.
-        """
+    ) -> None: ...
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.
@@ -124,7 +119,7 @@ class Trainer(Protocol):
         """
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> dict[str, np.ndarray]:
-        """The door's `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their average."""
 
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere; later steps do not change it."""
@@ -139,7 +134,7 @@ class Backend(Protocol):
     ENGINES: tuple[Engine, ...]
     Trainer: type[Trainer]
 
-    def join(self, device: str | None = None) -> Cluster:
+    def init_cluster(self, device: str | None = None) -> Cluster:
         """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
 
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
@@ -158,13 +153,13 @@ class Backend(Protocol):
         mask: np.ndarray | None = None,
         *,
         engine: Engine | None = None,
-        taps: bool = False,
+        intermediates: bool = False,
     ) -> dict[str, np.ndarray]:
         """Evaluate. images (N, H, W, C); mask (N, G_h, G_w), 1 = removed.
 
         FCMAE: `encoded` (N, G_h, G_w, C3), 0 at removed sites; `prediction` (N, G_h, G_w,
         patch * patch * chans); `loss` (), NaN when nothing is removed. Classifier:
-        `features` (N, C3), `logits` (N, classes). taps=True adds every step's output under
+        `features` (N, C3), `logits` (N, classes). intermediates=True adds every step's output under
         its path, on the full grid, 0 at removed sites.
         """
 

@@ -20,7 +20,7 @@ SIZES = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32)}
 
 @dataclass(frozen=True)
 class Golden:
-    """What the published code computed: arrays and inputs, and its outputs under the door's names."""
+    """What the published code computed: arrays and inputs, and its outputs under the names that backends use."""
 
     model: spec.Model
     arrays: dict[str, np.ndarray]

@@ -9,7 +9,7 @@ import sys
 import numpy as np
 
 import spec
-from backends.protocol import Batch, Optimizer
+from backends.protocol import Batch, Optimizer, TrainerOptions
 
 WAYS = {"8 x 1": (8, False), "2 x 4": (2, False), "8 x 1, split": (8, True)}
 """Devices x micro-batches -> devices, and whether the state is split over them."""
@@ -43,7 +43,7 @@ def main(path: str) -> None:
     found = {}
     for way, (devices, shard) in {ALONE: (1, False), **WAYS}.items():
         mesh = Mesh(np.array(jax.devices("cpu")[:devices]), ("data",))
-        trainer = Trainer(MODEL, optimizer, dtype="float64", cluster=Processes(mesh), shard=shard)
+        trainer = Trainer(MODEL, optimizer, TrainerOptions(dtype="float64", shard=shard), cluster=Processes(mesh))
         split = [name for name, value in trainer.state.params.items() if not value.is_fully_replicated]
         assert bool(split) == shard, way
         for _ in range(2):

@@ -32,9 +32,9 @@ class Subject:
         return backend, net
 
     def forward(self, case: Case, dtype: Dtype) -> Arrays:
-        """The door's outputs and every intermediate."""
+        """The backend's outputs and every intermediate."""
         backend, net = self.load(case.model, case.arrays, dtype)
-        return backend.forward(net, case.images, case.mask, engine=self.engine, taps=True)
+        return backend.forward(net, case.images, case.mask, engine=self.engine, intermediates=True)
 
     def gradients(self, case: Case, dtype: Dtype) -> Arrays:
         backend, net = self.load(case.model, case.arrays, dtype)

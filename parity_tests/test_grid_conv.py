@@ -12,7 +12,7 @@ if "jax" not in backends.installed():
 
 import jax
 
-from backends.jax import depthwise, door
+from backends.jax import api, depthwise
 from backends.jax.sites.visible import Layout
 
 CASE = CASES["equal widths"]
@@ -21,7 +21,7 @@ CASE = CASES["equal widths"]
 @pytest.mark.parametrize("side", [1, 2, 4])
 def test_both_forms_agree(side: int) -> None:
     rng = np.random.default_rng(side)
-    with door.precision("float64"):
+    with api.precision("float64"):
         layout = Layout(jax.numpy.asarray(CASE.mask), CASE.visible)
         where = depthwise.Neighbours(layout.halo(side, 3), layout.index, layout.slot)
         x, dy = rng.normal(size=(2, CASE.count, CASE.visible * side**2, 3))

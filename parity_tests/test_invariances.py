@@ -22,7 +22,7 @@ DTYPE = "float64"
 def outputs(subject: Subject, case: Case, images: np.ndarray, mask: np.ndarray | None) -> Arrays:
     """Outputs and intermediates of the case's model on given images."""
     backend, net = subject.load(case.model, case.arrays, DTYPE)
-    return backend.forward(net, images, mask, engine=subject.engine, taps=True)
+    return backend.forward(net, images, mask, engine=subject.engine, intermediates=True)
 
 
 def without_loss(found: Arrays) -> Arrays:
@@ -107,7 +107,7 @@ def test_a_mask_of_nothing_gives_the_dense_classifier(subject: Subject) -> None:
     arrays |= {name.removeprefix("encoder."): array for name, array in case.arrays.items() if "encoder." in name}
     found = outputs(subject, case, case.images, np.zeros_like(case.mask))
     backend, net = subject.load(dense, arrays, DTYPE)
-    expected = backend.forward(net, case.images, engine=subject.engine, taps=True)
+    expected = backend.forward(net, case.images, engine=subject.engine, intermediates=True)
     encoder = {name: array for name, array in expected.items() if name.startswith(("downsample_layers.", "stages."))}
     assert len(encoder) == sum(name.startswith("encoder.") for name in found)
     same = {name: found[f"encoder.{name}"] for name in encoder}

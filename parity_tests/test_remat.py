@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import backends
-from backends.protocol import State
+from backends.protocol import State, TrainerOptions
 from parity_tests import tolerances
 from parity_tests.strategies import CASES
 from parity_tests.subjects import SUBJECTS, Subject
@@ -21,8 +21,8 @@ own_doing = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's 
 def updated(backend: str, label: str, **options: Any) -> State:
     """The state after one update from the middle of a run."""
     recipe = RECIPES[label]
-    options |= {"dtype": "float64", "mean": recipe.mean, "std": recipe.std}
-    trainer = backends.load(backend).Trainer(recipe.case.model, recipe.optimizer, **options)
+    settings = TrainerOptions(dtype="float64", mean=recipe.mean, std=recipe.std, **options)
+    trainer = backends.load(backend).Trainer(recipe.case.model, recipe.optimizer, settings)
     trainer.restore(midway(label))
     trainer.step(recipe.batches(0), warmup(0))
     state = trainer.export()
@@ -101,7 +101,9 @@ def check_compiled(label: str) -> None:
 def test_minkowski_cannot_be_compiled() -> None:
     recipe = RECIPES["pretrain"]
     with pytest.raises(backends.protocol.BackendError, match="no compiler"):
-        backends.load("torch").Trainer(recipe.case.model, recipe.optimizer, engine="minkowski", compile=True)
+        backends.load("torch").Trainer(
+            recipe.case.model, recipe.optimizer, TrainerOptions(engine="minkowski", compile=True)
+        )
 
 
 def test_a_wrong_recomputation_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:

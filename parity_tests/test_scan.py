@@ -8,7 +8,7 @@ import pytest
 
 import backends
 import spec
-from backends.protocol import State
+from backends.protocol import State, TrainerOptions
 from parity_tests import tolerances
 from parity_tests.strategies import CASES
 from parity_tests.test_training import COLOUR, DROPPING, ONCE, RECIPES, Optimizer, Recipe, truth, warmup
@@ -48,7 +48,8 @@ def state(label: str) -> State:
 def gap(label: str, **options: Any) -> float:
     """How far one update lies from the oracle's."""
     recipe = DEEP[label]
-    trainer = Trainer(recipe.case.model, recipe.optimizer, dtype="float64", mean=recipe.mean, std=recipe.std, **options)
+    settings = TrainerOptions(dtype="float64", mean=recipe.mean, std=recipe.std, **options)
+    trainer = Trainer(recipe.case.model, recipe.optimizer, settings)
     trainer.restore(state(label))
     trainer.step(recipe.batches(0), warmup(0))
     found, (expected, _) = trainer.export(), truth(label, state(label), ONCE, warmup)
@@ -75,7 +76,9 @@ def test_a_stage_as_accelerators_run_it_is_updated_as_the_oracle_does(
     label: str, engine: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Loops in the masked form too, and blocks that keep products and convolutions only."""
-    monkeypatch.setattr(update.Update, "platform", property(lambda self: "gpu", lambda self, name: None), raising=False)
+    monkeypatch.setattr(
+        update.TrainStep, "platform", property(lambda self: "gpu", lambda self, name: None), raising=False
+    )
     assert gap(label, engine=engine) <= bound(label)
 
 

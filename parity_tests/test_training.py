@@ -11,7 +11,7 @@ import pytest
 import backends
 import spec
 from backends.initial import initial_arrays
-from backends.protocol import Batch, Optimizer, State, Trainer
+from backends.protocol import Batch, Optimizer, State, Trainer, TrainerOptions
 from parity_tests import oracle, tolerances
 from parity_tests.oracle.training import normalised
 from parity_tests.strategies import CASES, Case
@@ -67,8 +67,8 @@ def trainer(backend: str, label: str, dtype: Any, engine: str | None = None) -> 
     """One a recipe, since each compiles anew; every test begins with `restore`."""
     recipe = RECIPES[label]
     kind = backends.load(backend).Trainer
-    options = {"dtype": dtype, "engine": engine, "mean": recipe.mean, "std": recipe.std}
-    return kind(recipe.case.model, recipe.optimizer, seed=5, **options)
+    options = TrainerOptions(seed=5, dtype=dtype, engine=engine, mean=recipe.mean, std=recipe.std)
+    return kind(recipe.case.model, recipe.optimizer, options)
 
 
 def fresh(label: str) -> State:
@@ -173,7 +173,8 @@ def test_a_run_may_change_framework_on_the_way() -> None:
 def test_a_trainer_starts_fresh_and_exports_copies(backend: str) -> None:
     label = "pretrain, all options"
     recipe, kind = RECIPES[label], backends.load(backend).Trainer
-    judged = kind(recipe.case.model, recipe.optimizer, seed=5, dtype="float64", mean=recipe.mean, std=recipe.std)
+    options = TrainerOptions(seed=5, dtype="float64", mean=recipe.mean, std=recipe.std)
+    judged = kind(recipe.case.model, recipe.optimizer, options)
     state = judged.export()
     start = fresh(label)
     for part in ("params", "mu", "nu", "ema"):

@@ -1,10 +1,10 @@
 """What a model may be: each check returns the accepted value or raises a SpecError of one line."""
 
-import difflib
 from collections.abc import Iterable
 from numbers import Integral, Real
 from typing import Any
 
+from spec.console import nearest
 from spec.errors import SpecError
 from spec.geometry import count_visible
 
@@ -15,12 +15,6 @@ def known_fields(fields: Iterable[str], known: tuple[str, ...]) -> None:
         if name not in known:
             hint = nearest(name, known) or f"the fields are {', '.join(known)}"
             raise SpecError(f"{name}: no such field of this model; {hint}")
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` where a known name is close, else nothing."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else ""
 
 
 def whole(name: str, value: Any, at_least: int) -> int:
@@ -57,13 +51,13 @@ def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
         raise SpecError("depths, dims: give both, or a preset such as 'convnextv2_atto'")
     depths, dims = _whole_numbers("depths", depths), _whole_numbers("dims", dims)
     if len(depths) != len(dims) or not depths:
-        raise SpecError(f"depths {depths} and dims {dims}: give one of each a stage, and at least one stage")
+        raise SpecError(f"depths {depths} and dims {dims}: give one of each per stage, at least one stage")
     return depths, dims
 
 
 def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
-        raise SpecError(f"{name}: {values!r} is not a sequence of whole numbers, one a stage")
+        raise SpecError(f"{name}: {values!r} is not a sequence of whole numbers, one per stage")
     return tuple(whole(f"{name}[{stage}]", value, at_least=1) for stage, value in enumerate(values))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from backends.protocol import BackendError
 from spec import SpecError
-from train import aot, loop
+from train import loop
 from train.command import cli, slurm
 from train.errors import TrainError
 from train.tasks import analyse, evaluate, probe, reconstruct
@@ -25,8 +25,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         config = cli.parse(words)
         if config.slurm:
             print(slurm.submit(config, words))
-        elif config.aot:
-            aot.run(config)
         elif config.task in COMMANDS:
             COMMANDS[config.task](config)
         elif stopped := loop.run(config):

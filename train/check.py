@@ -14,7 +14,7 @@ import numpy as np
 
 import spec
 from backends.protocol import Arrays, Backend, Dtype, Engine
-from backends.streams import Stream, normal, words
+from backends.rng import Stream, normal, words
 from train.data.masks import random_masks
 from train.errors import TrainError
 

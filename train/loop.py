@@ -34,11 +34,11 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopp
     """
     task = TASKS[config.task](config)
     backend = load(config.backend)
-    cluster = backend.join(config.device)
+    cluster = backend.init_cluster(config.device)
     with Signals() as signals:  # after joining: jax.distributed has handlers of its own
         config = replace(config, devices=cluster.processes * cluster.devices)
         stopped = _train(config, task, backend, cluster, signals)
-        cluster.leave()
+        cluster.shutdown()
     return stopped
 
 
@@ -66,7 +66,7 @@ def _train(config: Config, task: Task, backend: Backend, cluster: Cluster, signa
         trainer.restore(found.state)
         say(f"going on from {found.path}")
     elif first:
-        trainer.restore(State.unmoved(first))
+        trainer.restore(State.initial(first))
     try:
         return Run(config, task, schedule, trainer, cluster, own, signals).go(start, stop)
     finally:
@@ -79,20 +79,7 @@ def _silent(line: str) -> None:
 
 
 def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> Trainer:
-    return backend.Trainer(
-        task.model,
-        task.optimizer,
-        seed=config.seed,
-        dtype=config.precision,
-        engine=config.engine,
-        mean=config.mean,
-        std=config.std,
-        device=config.device,
-        cluster=cluster,
-        shard=config.shard,
-        remat=config.grad_checkpointing,
-        compile=config.compile,
-    )
+    return backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
 
 
 def _open_run_dir(config: Config) -> None:

@@ -110,7 +110,7 @@ class Run:
         own = self.signals.first is not None
         if self.cluster.processes == 1:
             return own
-        return step % AGREE == 0 and bool(self.cluster.total(np.array([own]))[0])
+        return step % AGREE == 0 and bool(self.cluster.all_reduce_sum(np.array([own]))[0])
 
     def _log(self, start: int, stop: int) -> RunLog | Silent:
         """What writes the run down, in the process that does; and with it the best checkpoints."""
@@ -142,7 +142,7 @@ class Run:
         self._check()
         if not values:  # recorded already
             return
-        shared = self.cluster.total(np.array([values["skipped"], values["data_wait"]])).tolist()
+        shared = self.cluster.all_reduce_sum(np.array([values["skipped"], values["data_wait"]])).tolist()
         values |= {"skipped": shared[0], "data_wait": shared[1] / self.cluster.processes}
         self.log.record(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
 
@@ -198,7 +198,7 @@ class Run:
     def _keep_best(self, step: int, scores: dict[str, float]) -> None:
         self.saver.wait()  # the scores of the best so far are known then
         raised = isinstance(self.log, RunLog) and bool(self.best.raised(scores))
-        if self.cluster.total(np.array([raised]))[0]:  # everybody exports, or nobody
+        if self.cluster.all_reduce_sum(np.array([raised]))[0]:  # everybody exports, or nobody
             state = self.trainer.export()
             if state is not None:
                 about = self._about(step)

@@ -7,7 +7,7 @@ from typing import Any
 
 from backends.protocol import Batch, Cluster
 from train.command.config import Config
-from train.data.feed import Share
+from train.data.feed import RankShard
 from train.data.pipeline import Watch, prefetch
 from train.record.meter import Meter
 from train.tasks.task import Task
@@ -28,7 +28,7 @@ class Updates:
         It ends at `stop`, or before when `leave` says so while a batch is waited for.
         """
         config, frequency = self.config, self.config.update_freq
-        own = Share(self.feed, self.cluster.rank, self.cluster.processes)
+        own = RankShard(self.feed, self.cluster.rank, self.cluster.processes)
         watch = Watch(say, self._awaited, leave)
         made = prefetch(own, start * frequency, stop * frequency, config.num_workers, config.worker_type, watch)
         with closing(made):

@@ -1,8 +1,8 @@
 """The JAX build of the spec. Reading order: steps, sites/, build, fcmae, trainer."""
 
-from backends.jax.cluster import join
-from backends.jax.door import build, forward, get_arrays, gradients, set_arrays
-from backends.jax.fcmae import FCMAE, Classifier
+from backends.jax.api import build, forward, get_arrays, gradients, set_arrays
+from backends.jax.cluster import init_cluster
+from backends.jax.model import FCMAE, Classifier
 from backends.jax.sites import ENGINES
 from backends.jax.trainer import Trainer
 
@@ -15,6 +15,6 @@ __all__ = [
     "forward",
     "get_arrays",
     "gradients",
-    "join",
+    "init_cluster",
     "set_arrays",
 ]

@@ -12,9 +12,9 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from backends import launch
-from backends.jax import door
+from backends.cluster import SingleProcess
+from backends.jax import api
 from backends.protocol import BackendError, Cluster
-from backends.solo import Solo
 
 NAMES = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
 """What jax reads of a process of several, beside JAX_COORDINATOR_ADDRESS."""
@@ -28,28 +28,28 @@ class Processes:
         self.rank, self.processes = jax.process_index(), jax.process_count()
         self.devices = mesh.size // self.processes
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         """The sum of everybody's values, in float64, the same for everybody."""
         bits = np.ascontiguousarray(values, np.float64).view(np.uint32)  # no accelerator rounds these
         return np.asarray(multihost_utils.process_allgather(bits, tiled=False)).view(np.float64).sum(0)
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Part from the others."""
         if self.processes > 1:
             jax.distributed.shutdown()
 
 
-def join(device: str | None = None) -> Cluster:
+def init_cluster(device: str | None = None) -> Cluster:
     """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
     several = _meet(device)
     kind, _, index = (device or "").partition(":")
-    first = door.place(device)
+    first = api.place(device)
     if index and several:
         raise BackendError(
             f"device: {device!r} is one device, but a process of several drives all it sees; give {kind}"
         )
     devices = [first] if index else jax.devices(first.platform)
-    return Processes(Mesh(np.array(devices), ("data",))) if len(devices) > 1 else Solo()
+    return Processes(Mesh(np.array(devices), ("data",))) if len(devices) > 1 else SingleProcess()
 
 
 def _meet(device: str | None) -> bool:

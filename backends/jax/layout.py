@@ -1,4 +1,4 @@
-"""Where flax keeps its axes: the one place that knows, and permutes at the door."""
+"""Where flax keeps its axes: the one place that knows, and permutes at the boundary."""
 
 import numpy as np
 

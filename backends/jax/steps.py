@@ -28,13 +28,13 @@ PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
 """What a scan keeps of its blocks for the backward pass; XLA would keep all between, some of it in float32."""
 
 
-def wide(x: Array) -> Array:
+def at_least_float32(x: Array) -> Array:
     """x in float32 at least: what norms, sums and losses accumulate in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 class Call:
-    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, what it keeps."""
+    """Arguments of one forward pass, handed down to every step."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class LayerNorm(Step):
         return sites.map(self.normalise)
 
     def normalise(self, x: Array) -> Array:
-        centred = wide(x) - wide(x).mean(-1, keepdims=True)
+        centred = at_least_float32(x) - at_least_float32(x).mean(-1, keepdims=True)
         deviation = jnp.sqrt(jnp.square(centred).mean(-1, keepdims=True) + self.eps)
         return (centred / deviation * self.weight[...] + self.bias[...]).astype(x.dtype)
 
@@ -119,7 +119,7 @@ class Gelu(Step):
     """Exact GELU."""
 
     def __call__(self, sites: Any) -> Any:
-        return sites.map(lambda x: jax.nn.gelu(wide(x), approximate=False).astype(x.dtype))
+        return sites.map(lambda x: jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype))
 
 
 class GRN(Step):

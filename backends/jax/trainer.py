@@ -1,6 +1,7 @@
 """The training step in JAX: a pure function of (state, batch), compiled once per shape."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,14 +13,14 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends.door import check_arrays, choose_engine, visible_patches
+from backends.api import check_arrays, choose_engine, visible_patches
 from backends.initial import initial_arrays
-from backends.jax import door
+from backends.jax import api
 from backends.jax.cluster import Processes
 from backends.jax.layout import to_flax
 from backends.jax.sites import ENGINES
-from backends.jax.update import DATA, Moments, Named, Update
-from backends.protocol import Arrays, Batch, Cluster, Dtype, Engine, Optimizer, State
+from backends.jax.update import DATA, Named, TrainState, TrainStep
+from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 
 STATIC = ("engine", "visible")
 
@@ -31,37 +32,28 @@ class Trainer:
         self,
         model: spec.Model,
         optimizer: Optimizer,
+        options: TrainerOptions = DEFAULTS,
         *,
-        seed: int = 0,
-        dtype: Dtype = "float32",
-        engine: Engine | None = None,
-        mean: Sequence[float] = (0.0,),
-        std: Sequence[float] = (1.0,),
-        device: str | None = None,
         cluster: Cluster | None = None,
-        shard: bool = False,
-        remat: bool = False,
-        compile: bool = False,  # always
     ) -> None:
-        self.model, self.optimizer, self.engine, self.dtype = model, optimizer, engine, dtype
-        mesh = cluster.mesh if isinstance(cluster, Processes) else Mesh([door.place(device)], (DATA,))
+        self.model, self.optimizer, self.options = model, optimizer, options
+        mesh = cluster.mesh if isinstance(cluster, Processes) else Mesh([api.place(options.device)], (DATA,))
         own = Mesh(mesh.local_devices, (DATA,))
-        options: dict[str, Any] = {"mean": tuple(mean), "std": tuple(std), "remat": remat}
-        self.plan = Update(model, optimizer, mesh, dtype, shard=shard, **options)
-        self.viewer = Update(model, optimizer, own, dtype, **options)  # evaluates this process's rows
-        plan, where = self.plan, self.plan.shardings()
-        self._update = jax.jit(plan.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
-        self._accumulate = jax.jit(plan.accumulate, static_argnames=STATIC, donate_argnums=1)
-        self._apply = jax.jit(plan.apply, donate_argnums=0, out_shardings=(where, None))
-        self._outputs = jax.jit(self.viewer.outputs, static_argnames=STATIC)
-        self._loss = jax.jit(self.viewer.loss)
+        self.train_step = TrainStep(model, optimizer, options, mesh)
+        self.eval_step = TrainStep(model, optimizer, replace(options, shard=False), own)  # on this process's rows
+        step, where = self.train_step, self.train_step.shardings()
+        self._update = jax.jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
+        self._accumulate = jax.jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
+        self._apply = jax.jit(step.apply, donate_argnums=0, out_shardings=(where, None))
+        self._outputs = jax.jit(self.eval_step.outputs, static_argnames=STATIC)
+        self._loss = jax.jit(self.eval_step.loss)
         self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
-        self.state: Moments
-        self._set(State.unmoved(initial_arrays(model, seed)))
+        self.state: TrainState
+        self._set(State.initial(initial_arrays(model, options.seed)))
 
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Array]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
-        with door.precision(self.dtype):
+        with api.precision(self.options.dtype):
             if len(batches) == 1:
                 arrays, options = self._inputs(batches[0])
                 self.state, loss, norm = self._update(self.state, arrays, lr, **options)
@@ -75,27 +67,27 @@ class Trainer:
         return {"loss": loss, "grad_norm": norm}
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
-        """The door's `forward` on a training batch, with the parameters or their average."""
-        with door.precision(self.dtype):
+        """The public `forward` on a training batch, with the parameters or their average."""
+        with api.precision(self.options.dtype):
             arrays, options = self._rows(batch), self._options(batch)
-            rows, devices = len(batch["images"]), self.viewer.mesh.size
+            rows, devices = len(batch["images"]), self.eval_step.mesh.size
             padded = {name: _padded(value, -rows % devices) for name, value in arrays.items()}
             params = self._own(self.state.ema if ema else self.state.params)
-            out = self._outputs(params, _spread(padded, self.viewer.mesh), **options)
-            out = {name: door.to_host(value)[:rows] for name, value in out.items()}
+            out = self._outputs(params, _spread(padded, self.eval_step.mesh), **options)
+            out = {name: api.to_host(value)[:rows] for name, value in out.items()}
             if isinstance(self.model, spec.FCMAE):
-                with jax.default_device(self.viewer.mesh.local_devices[0]):
-                    out["loss"] = door.to_host(self._loss(out["prediction"], arrays))
+                with jax.default_device(self.eval_step.mesh.local_devices[0]):
+                    out["loss"] = api.to_host(self._loss(out["prediction"], arrays))
             return out
 
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere."""
-        with door.precision(self.dtype):
+        with api.precision(self.options.dtype):
             named, adam, ema = self.state
             parts = [self._fetched(values) for values in (named, adam.mu, adam.nu, ema)]
             if jax.process_index():
                 return None
-            params, mu, nu, average = (door.canonical(self.model, part) if part else {} for part in parts)
+            params, mu, nu, average = (api.canonical(self.model, part) if part else {} for part in parts)
             return State(params, mu, nu, average, int(_first(adam.count)))
 
     def restore(self, state: State) -> None:
@@ -109,21 +101,21 @@ class Trainer:
 
     def _set(self, state: State) -> None:
         """Put a state where it belongs: each device gets copies of its pieces, and of nothing else."""
-        where, table = self.plan.shardings(), spec.parameters(self.model)
+        where, table = self.train_step.shardings(), spec.parameters(self.model)
 
         def put(arrays: Arrays, places: dict[str, NamedSharding]) -> Named:
             kept = {name: to_flax(table[name], arrays[name]) for name in places}
-            return {name: _put(value, places[name], self.plan.kind) for name, value in kept.items()}
+            return {name: _put(value, places[name], self.train_step.kind) for name, value in kept.items()}
 
-        with door.precision(self.dtype):
+        with api.precision(self.options.dtype):
             count = _put(np.array(state.t), where.adam.count, jnp.int32)
             moments = (put(state.mu, where.adam.mu), put(state.nu, where.adam.nu))
             adam = optax.ScaleByAdamState(count, *moments)
-            self.state = Moments(put(state.params, where.params), adam, put(state.ema, where.ema))
+            self.state = TrainState(put(state.params, where.params), adam, put(state.ema, where.ema))
 
     def _inputs(self, batch: Batch) -> tuple[Named, dict[str, Any]]:
         """This process's rows among those of all devices, and what the compiled step depends on."""
-        return _spread(self._rows(batch), self.plan.mesh), self._options(batch)
+        return _spread(self._rows(batch), self.train_step.mesh), self._options(batch)
 
     def _rows(self, batch: Batch) -> Arrays:
         return {name: np.asarray(value) for name, value in batch.items()}
@@ -131,11 +123,11 @@ class Trainer:
     def _options(self, batch: Batch) -> dict[str, Any]:
         images, mask = batch["images"], batch.get("mask")
         visible = visible_patches(mask, images, self.model.encoder.patch_size)
-        return {"engine": choose_engine(self.engine, ENGINES, mask, visible), "visible": visible}
+        return {"engine": choose_engine(self.options.engine, ENGINES, mask, visible), "visible": visible}
 
     def _own(self, params: Named) -> Named:
         """The parameters whole on the devices of this process."""
-        where = NamedSharding(self.viewer.mesh, P())
+        where = NamedSharding(self.eval_step.mesh, P())
         return {name: _local(self._gathered(value), where) for name, value in params.items()}
 
     def _gathered(self, value: Array) -> Array:

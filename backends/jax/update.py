@@ -19,10 +19,10 @@ from jax.sharding import PartitionSpec as P
 
 import spec
 from backends import scales
-from backends.jax import door
-from backends.jax.fcmae import masked_loss
+from backends.jax import api
 from backends.jax.layout import shapes
-from backends.protocol import Dtype, Optimizer
+from backends.jax.model import masked_loss
+from backends.protocol import Optimizer, TrainerOptions
 
 DATA = "data"
 SMALL = 2**14
@@ -31,47 +31,43 @@ SMALL = 2**14
 Named = dict[str, Array]
 
 
-class Moments(NamedTuple):
-    """What the optimizer carries from update to update."""
+class TrainState(NamedTuple):
+    """Parameters, Adam's moments and step count, and the EMA of the parameters."""
 
     params: Named
     adam: optax.ScaleByAdamState
     ema: Named  # empty where no average is kept
 
 
-class Update:
+class TrainStep:
     """One update of a model on a mesh of devices: pure functions of (state, batch), not yet compiled."""
 
     def __init__(
         self,
         model: spec.Model,
         optimizer: Optimizer,
+        options: TrainerOptions,
         mesh: Mesh,
-        dtype: Dtype,
-        mean: tuple[float, ...] = (0.0,),
-        std: tuple[float, ...] = (1.0,),
-        *,
-        shard: bool = False,
-        remat: bool = False,
     ) -> None:
-        self.model, self.optimizer, self.mesh, self.dtype = model, optimizer, mesh, dtype
-        self.mean, self.std, self.remat = mean, std, remat
+        self.model, self.optimizer, self.options, self.mesh = model, optimizer, options, mesh
         self.platform = mesh.devices.flat[0].platform
-        self.kind = jnp.float64 if dtype == "float64" else jnp.float32
-        self.graph = door.graph(model, dtype)
+        self.kind = jnp.float64 if options.dtype == "float64" else jnp.float32
+        self.graph = api.graph(model, options.dtype)
         self.shapes = shapes(model)
-        self.axes = {name: _split_axis(shape, mesh.size) if shard else None for name, shape in self.shapes.items()}
+        self.axes = {
+            name: _split_axis(shape, mesh.size) if options.shard else None for name, shape in self.shapes.items()
+        }
         self.specs = {name: _spec(axis) for name, axis in self.axes.items()}
         self.adam = optax.scale_by_adam(*optimizer.betas, optimizer.eps)
 
     def shardings(self) -> Any:
-        """Where each array of `Moments` lies: whole on every device, or split along one axis."""
-        named: Any = {name: NamedSharding(self.mesh, spec) for name, spec in self.specs.items()}
+        """Where each array of `TrainState` lies: whole on every device, or split along one axis."""
+        named: Any = {name: NamedSharding(self.mesh, split) for name, split in self.specs.items()}
         count = NamedSharding(self.mesh, P())
         average: Any = named if self.optimizer.ema_decay is not None else {}
-        return Moments(named, optax.ScaleByAdamState(count, named, named), average)
+        return TrainState(named, optax.ScaleByAdamState(count, named, named), average)
 
-    def update(self, state: Moments, batch: Named, lr: Array, **options: Any) -> tuple[Moments, Array, Array]:
+    def update(self, state: TrainState, batch: Named, lr: Array, **options: Any) -> tuple[TrainState, Array, Array]:
         """The state after one update from one batch, the loss and the norm of the gradient."""
         loss, gradient = self._gradient(state.params, batch, **options)
         state, norm = self.apply(state, gradient, lr)
@@ -84,7 +80,7 @@ class Update:
         found = jax.tree.map(lambda value: weight * value, self._gradient(params, batch, **options))
         return found if total is None else jax.tree.map(jnp.add, total, found)
 
-    def apply(self, state: Moments, gradient: Named, lr: Array) -> tuple[Moments, Array]:
+    def apply(self, state: TrainState, gradient: Named, lr: Array) -> tuple[TrainState, Array]:
         """AdamW with decoupled decay, each parameter at its own learning rate, then the average; and the norm."""
         norm = optax.tree.norm(gradient)
         if self.optimizer.clip_grad is not None:
@@ -95,7 +91,7 @@ class Update:
         params = {name: p - lr * scale[name] * (direction[name] + decay[name] * p) for name, p in state.params.items()}
         rate = 1 - (self.optimizer.ema_decay or 0)
         ema = {name: e + rate * (params[name] - e) for name, e in state.ema.items()}
-        return Moments(params, moments, ema), norm
+        return TrainState(params, moments, ema), norm
 
     def outputs(self, params: Named, batch: Named, **options: Any) -> Named:
         """What the model says of each row of a batch; `params` whole on every device of the mesh."""
@@ -141,15 +137,15 @@ class Update:
         return optax.softmax_cross_entropy(out["logits"].astype(targets.dtype), targets).mean()
 
     def _run(self, params: Named, batch: Named, **options: Any) -> Named:
-        net, pixels = door.bind(self.graph, params), self._pixels(batch["images"])
-        options |= {"remat": self.remat, "platform": self.platform}
+        net, pixels = api.bind(self.graph, params), self._pixels(batch["images"])
+        options |= {"remat": self.options.remat, "platform": self.platform}
         return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
 
     def _pixels(self, images: Array) -> Array:
         pixels = images.astype(self.kind)
         if images.dtype != jnp.uint8:
             return pixels
-        return (pixels / 255 - jnp.asarray(self.mean, self.kind)) / jnp.asarray(self.std, self.kind)
+        return (pixels / 255 - jnp.asarray(self.options.mean, self.kind)) / jnp.asarray(self.options.std, self.kind)
 
     def _rules(self) -> tuple[Mapping[str, float], Mapping[str, float]]:
         """Per parameter: the scale of its learning rate, and its weight decay."""

@@ -1,8 +1,8 @@
 """The PyTorch build of the spec. Reading order: steps, sites/, build, fcmae, trainer."""
 
-from backends.torch.cluster import join
-from backends.torch.door import build, forward, get_arrays, gradients, set_arrays
-from backends.torch.fcmae import FCMAE, Classifier
+from backends.torch.api import build, forward, get_arrays, gradients, set_arrays
+from backends.torch.cluster import init_cluster
+from backends.torch.model import FCMAE, Classifier
 from backends.torch.sites import ENGINES
 from backends.torch.trainer import Trainer
 
@@ -15,6 +15,6 @@ __all__ = [
     "forward",
     "get_arrays",
     "gradients",
-    "join",
+    "init_cluster",
     "set_arrays",
 ]

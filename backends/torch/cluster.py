@@ -14,9 +14,9 @@ import torch
 import torch.distributed as dist
 
 from backends import launch
+from backends.cluster import SingleProcess
 from backends.protocol import BackendError, Cluster
-from backends.solo import Solo
-from backends.torch import door
+from backends.torch import api
 
 PATIENCE = timedelta(minutes=10)
 """How long a sum waits for the other processes, one of which may be writing a checkpoint."""
@@ -34,28 +34,28 @@ class Processes:
     hosts: dist.ProcessGroup  # the same processes, meeting on the host: no device waits for a sum there
     devices: int = 1  # a process is started for each
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         """The sum of everybody's values, in float64, the same for everybody."""
         summed = torch.tensor(values, dtype=torch.float64)
-        with company():
+        with distributed_errors():
             dist.all_reduce(summed, group=self.hosts)
         return summed.numpy()
 
-    def leave(self) -> None:
+    def shutdown(self) -> None:
         """Wait for everybody, so that nobody misses one who is done, and part."""
-        with company():
+        with distributed_errors():
             dist.barrier(group=self.hosts)
         dist.destroy_process_group()
 
 
-def join(device: str | None = None) -> Cluster:
+def init_cluster(device: str | None = None) -> Cluster:
     """Meet the processes that the environment tells of, or be alone; BackendError where that fails.
 
     Each process takes one device: the one of its number on its machine, for which "cuda" then stands.
     """
     place = launch.place(os.environ)
     if place is None:
-        return Solo()
+        return SingleProcess()
     own = _device(device, place)
     try:
         _look_for_first(place)
@@ -78,7 +78,7 @@ def join(device: str | None = None) -> Cluster:
 
 
 @contextmanager
-def company() -> Iterator[None]:
+def distributed_errors() -> Iterator[None]:
     """What needs the other processes: BackendError where one of them is gone."""
     try:
         yield
@@ -107,9 +107,9 @@ def _look_for_first(place: launch.Place) -> None:
 
 def _device(asked: str | None, place: launch.Place) -> torch.device:
     """The device of a process; for CUDA the current one from here on, before anything is put on another."""
-    kind, _, index = (asked or door.best()).partition(":")
+    kind, _, index = (asked or api.best()).partition(":")
     if kind != "cuda":
-        return door.place(kind)
+        return api.place(kind)
     if index:
         raise BackendError(f"device: {asked!r} is one, and {place.processes} processes want one each; give 'cuda'")
     there = torch.cuda.device_count()
@@ -117,4 +117,4 @@ def _device(asked: str | None, place: launch.Place) -> torch.device:
     if own >= there:
         raise BackendError(f"device: process {place.rank} wants GPU {own} of its machine, where torch sees {there}")
     torch.cuda.set_device(own)
-    return door.place(kind)
+    return api.place(kind)

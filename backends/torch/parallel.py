@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from backends.torch import door
+from backends.torch import api
 from backends.torch.steps import Residual
 
 
@@ -75,7 +75,7 @@ def _is_part(tensor: Any) -> TypeGuard[Any]:
 @torch.no_grad()
 def fill(tensor: Tensor, array: np.ndarray) -> Tensor:
     """The tensor, or this device's part of it, overwritten from a whole array on the host."""
-    value = door.from_host(array)
+    value = api.from_host(array)
     if _is_part(tensor):
         from torch.distributed.tensor import distribute_tensor
 

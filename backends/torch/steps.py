@@ -15,13 +15,13 @@ import spec
 from backends.torch.norm import gelu, respond
 
 
-def wide(x: Tensor) -> Tensor:
+def at_least_float32(x: Tensor) -> Tensor:
     """x in float32 at least: what norms, sums and losses accumulate in."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 class Call:
-    """What one forward pass carries beside the sites: a recorder of taps, the drop-path decisions, what it keeps."""
+    """Arguments of one forward pass, handed down to every step."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class LayerNorm(Step):
         return sites.map(self.normalise)
 
     def normalise(self, x: Tensor) -> Tensor:
-        return F.layer_norm(wide(x), self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
+        return F.layer_norm(at_least_float32(x), self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
 
 
 class Dense(Step):

@@ -10,40 +10,33 @@ from torch import Tensor, nn
 
 import spec
 from backends import scales
-from backends.door import check_arrays, choose_engine, in_model_order, visible_patches
-from backends.protocol import Arrays, BackendError, Batch, Cluster, Dtype, Engine, Optimizer, State
-from backends.torch import door, parallel
-from backends.torch.cluster import company
-from backends.torch.fcmae import FCMAE
+from backends.api import check_arrays, choose_engine, in_model_order, visible_patches
+from backends.protocol import DEFAULTS, Arrays, BackendError, Batch, Cluster, Optimizer, State, TrainerOptions
+from backends.torch import api, parallel
+from backends.torch.cluster import distributed_errors
+from backends.torch.model import FCMAE
 from backends.torch.sites import ENGINES
 
 
 class Trainer:
     """See `backends.protocol.Trainer`."""
 
-    @company()
+    @distributed_errors()
     def __init__(
         self,
         model: spec.Model,
         optimizer: Optimizer,
+        options: TrainerOptions = DEFAULTS,
         *,
-        seed: int = 0,
-        dtype: Dtype = "float32",
-        engine: Engine | None = None,
-        mean: Sequence[float] = (0.0,),
-        std: Sequence[float] = (1.0,),
-        device: str | None = None,
         cluster: Cluster | None = None,
-        shard: bool = False,
-        remat: bool = False,
-        compile: bool = False,
     ) -> None:
-        self.model, self.optimizer, self.engine, self.remat = model, optimizer, engine, remat
+        self.model, self.optimizer, self.options = model, optimizer, options
         self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
-        self.net = door.build(model, seed=seed, dtype=dtype, device=device or door.best())
+        self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
         parameter = next(self.net.parameters())
-        self.mean, self.std = parameter.new_tensor(mean), parameter.new_tensor(std)
-        self.trained = parallel.spread(self._compiled(shard) if compile else self.net, self.processes, shard)
+        self.mean, self.std = parameter.new_tensor(options.mean), parameter.new_tensor(options.std)
+        trained = self._compiled() if options.compile else self.net
+        self.trained = parallel.spread(trained, self.processes, options.shard)
         self.named = dict(self.net.named_parameters())
         self.scales = scales.learning_rate_scales(model, optimizer)
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
@@ -51,11 +44,11 @@ class Trainer:
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
         self.t = 0
 
-    @company()
+    @distributed_errors()
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Tensor]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
         total = torch.zeros_like(self.mean[0])
-        with door.precision(self.net.dtype):
+        with api.precision(self.net.dtype):
             for number, batch in enumerate(batches, 1):
                 with parallel.accumulating(self.trained, last=number == len(batches)):
                     loss = self._loss(batch) / len(batches)
@@ -70,16 +63,16 @@ class Trainer:
         self._average()
         return {"loss": parallel.mean(total, self.processes), "grad_norm": norm}
 
-    @company()
+    @distributed_errors()
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
-        """The door's `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their average."""
         args, options = self._call(batch)
-        with door.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
+        with api.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
             out = self.net(*args, **options)
-        return {name: door.to_host(value) for name, value in out.items()}
+        return {name: api.to_host(value) for name, value in out.items()}
 
-    @company()
+    @distributed_errors()
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere."""
         moments = self.adamw.state
@@ -109,17 +102,17 @@ class Trainer:
                 parallel.fill(average, state.ema[name])
         self.t = state.t
 
-    def _compiled(self, shard: bool) -> nn.Module:
+    def _compiled(self) -> nn.Module:
         """The net as one graph; BackendError where it cannot be."""
-        if self.engine == "minkowski":
+        if self.options.engine == "minkowski":
             raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
-        if shard and self.processes > 1:
+        if self.options.shard and self.processes > 1:
             raise BackendError("compile: the parts of a sharded model are not one graph; leave --shard or it away")
         return cast(nn.Module, torch.compile(self.net, fullgraph=True, dynamic=False))
 
     def _loss(self, batch: Batch) -> Tensor:
         args, options = self._call(batch)
-        out = self.trained(*args, **options, remat=self.remat)
+        out = self.trained(*args, **options, remat=self.options.remat)
         if isinstance(self.net, FCMAE):
             return out["loss"]
         return F.cross_entropy(out["logits"].to(self.mean.dtype), self._tensor(batch["targets"]).to(self.mean.dtype))
@@ -128,7 +121,7 @@ class Trainer:
         images, mask = batch["images"], batch.get("mask")
         visible = visible_patches(mask, images, self.model.encoder.patch_size)
         options: dict[str, object] = {
-            "engine": choose_engine(self.engine, ENGINES, mask, visible),
+            "engine": choose_engine(self.options.engine, ENGINES, mask, visible),
             "visible": visible,
         }
         if "keep_paths" in batch:
@@ -139,7 +132,7 @@ class Trainer:
         return (pixels, None if mask is None else self._tensor(mask)), options
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return door.from_host(array).to(self.mean.device, non_blocking=True)
+        return api.from_host(array).to(self.mean.device, non_blocking=True)
 
     def _groups(self) -> list[dict[str, object]]:
         """AdamW's groups: parameters with one learning-rate scale and one weight decay each."""
@@ -171,5 +164,5 @@ class Trainer:
     def _arrays(self, tensors: Mapping[str, Tensor]) -> Arrays:
         """Whole arrays on the host of process 0; elsewhere this helps to gather them."""
         gathered = ((name, parallel.whole(tensor)) for name, tensor in tensors.items())
-        arrays = {name: door.to_host(tensor) for name, tensor in gathered if not self.rank}
+        arrays = {name: api.to_host(tensor) for name, tensor in gathered if not self.rank}
         return in_model_order(self.model, arrays) if arrays else {}

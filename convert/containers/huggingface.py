@@ -1,4 +1,4 @@
-"""A folder as transformers' save_pretrained leaves it: config.json, and one or several files of arrays."""
+"""A folder as written by transformers' save_pretrained: config.json, and one or several files of arrays."""
 
 import json
 from pathlib import Path
@@ -14,7 +14,7 @@ CONFIG, WHOLE, INDEX, PICKLED = "config.json", "model.safetensors", "model.safet
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of the folder's arrays; ConvertError when the config is of another architecture."""
+    """The arrays of the folder; ConvertError when the config is of another architecture."""
     config = json.loads((path / CONFIG).read_text())
     if config.get("model_type") != "convnextv2":
         raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not 'convnextv2'")
@@ -24,12 +24,12 @@ def read(path: Path, weights_only: bool = False) -> Content:
         content.meta["labels"] = [str(label) for label in labels.values()]
     eps = config.get("layer_norm_eps", 1e-12)
     if eps != EPS:
-        content.notes.append(f"its config.json says layer_norm_eps {eps} for the last norm; here it is {EPS}")
+        content.notes.append(f"config.json has layer_norm_eps {eps} for the last norm; {EPS} is used")
     return content
 
 
 def write(path: Path, content: Content) -> None:
-    """Write the arrays, and the config from which transformers builds the same function."""
+    """Write the arrays, and the config from which transformers builds the same model."""
     if content.model is None:
         raise AssertionError("a config needs a model")
     path.mkdir()
@@ -40,7 +40,7 @@ def write(path: Path, content: Content) -> None:
 
 
 def config_of(model: Model, headless: bool, labels: Any = None) -> dict[str, Any]:
-    """transformers' config of a model. Its layer_norm_eps, by default 1e-12, is that of the last norm only."""
+    """transformers' config of a model. Its layer_norm_eps, 1e-12 by default, is that of the last norm only."""
     encoder = model.encoder
     classes = getattr(model, "num_classes", 0)
     names = labels if isinstance(labels, list) and len(labels) == classes else [f"LABEL_{i}" for i in range(classes)]
@@ -76,7 +76,7 @@ def _arrays(path: Path) -> Content:
 
 
 def _shards(path: Path) -> Entries:
-    """The entries of all files that the index names; each file must lie in the folder itself."""
+    """The arrays of all files that the index lists; each file must lie in the folder itself."""
     files = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
     found: Entries = {}
     for file in files:

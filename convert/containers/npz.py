@@ -1,23 +1,24 @@
 """npz: a zip of npy arrays. Headers are read first; pickled objects are refused."""
 
+import math
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from convert.arrays import Entry, raw_bytes, size
+from convert.arrays import Entry, raw_bytes
 from convert.content import Content
 from convert.errors import ConvertError, reading
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of a file; ConvertError when it is damaged, or holds pickled objects."""
+    """The arrays of a file; ConvertError when it is damaged, or holds pickled objects."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConvertError(f"{path}: {twice[0]!r} stands twice in the archive")
+            raise ConvertError(f"{path}: {twice[0]!r} is twice in the archive")
         return Content({name: _entry(path, archive, member) for name, member in zip(names, members, strict=True)})
 
 
@@ -43,7 +44,7 @@ def _entry(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ent
     name = member.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise ConvertError(f"{path}: {name} holds pickled Python objects, which are never read")
-    if offset + size(shape) * dtype.itemsize != member.file_size:
+    if offset + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {member.file_size - offset} bytes")
 
     def values() -> np.ndarray:

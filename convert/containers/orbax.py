@@ -1,4 +1,4 @@
-"""An Orbax folder: a tree of arrays, read one leaf at a time. Orbax writes a tree only as a whole."""
+"""An Orbax folder: a tree of arrays, read one leaf at a time; Orbax can only write a whole tree."""
 
 from functools import partial
 from pathlib import Path
@@ -20,9 +20,9 @@ ITEM = "default"
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of the folder under dotted names; ConvertError when it is damaged."""
+    """The arrays of the folder under dotted names; ConvertError when it is damaged."""
     path = (path / ITEM if (path / ITEM).is_dir() else path).resolve()
-    if (path / STORE).is_file():  # damage is found here: Orbax, which opens all arrays at once, would print tracebacks
+    if (path / STORE).is_file():  # find damage here: Orbax opens all arrays at once and would print tracebacks
         tensorstore.KvStore.open({"driver": "ocdbt", "base": path.as_uri()}).result().list().result()
     metadata = ocp.PyTreeCheckpointer().metadata(path).item_metadata
     if metadata is None:
@@ -46,7 +46,7 @@ def write(path: Path, content: Content) -> None:
 
 
 def _values(path: Path, name: str) -> np.ndarray:
-    """The array of one leaf; the rest of the tree is left where it is."""
+    """The array of one leaf; the rest of the tree is not read."""
     item = trees.nested({name: 0})
     how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)

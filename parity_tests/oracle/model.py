@@ -93,7 +93,7 @@ class Walk:
     rules: Rules
     arrays: Mapping[str, np.ndarray]
     keep_paths: np.ndarray | None
-    taps: Arrays
+    intermediates: Arrays
 
     def run(self, named: spec.Named, field: Field, prefix: str = "") -> tuple[Field, Vjp]:
         pulls: list[Vjp] = []
@@ -102,7 +102,7 @@ class Walk:
             go = self.residual if isinstance(step, spec.Residual) else self.leaf
             field, pull = go(path, step, field)
             pulls.append(pull)
-            self.taps[path] = field.visible
+            self.intermediates[path] = field.visible
         return field, lambda dy: _chain(pulls, dy)
 
     def leaf(self, path: str, step: Any, field: Field) -> tuple[Field, Vjp]:
@@ -154,17 +154,17 @@ def forward(
     *,
     rules: Rules = RULES,
 ) -> Arrays:
-    """Every step's output under its path and, as the door names them, encoded, prediction, loss; features, logits."""
-    taps: Arrays = {}
-    walk = Walk(rules, arrays, None, taps)
+    """Every step's output under its path and, as backends name them, encoded, prediction, loss; features, logits."""
+    intermediates: Arrays = {}
+    walk = Walk(rules, arrays, None, intermediates)
     field, _ = walk.run(rules.tree(model), start(model, images, mask, rules))
     if isinstance(model, spec.Classifier):
-        heads = {name: taps[name][:, 0, 0] for name in ("pool", "norm", "head")}
-        return {**taps, **heads, "features": heads["norm"], "logits": heads["head"]}
+        heads = {name: intermediates[name][:, 0, 0] for name in ("pool", "norm", "head")}
+        return {**intermediates, **heads, "features": heads["norm"], "logits": heads["head"]}
     mask = np.zeros((len(images), *model.grid)) if mask is None else mask
     loss, _ = rules.masked_error(field.x, rules.target(model, images), mask)
     last = [name for name, _ in model.steps if name.startswith("encoder.")][-1]
-    return {**taps, "encoded": taps[last], "prediction": field.x, "loss": loss}
+    return {**intermediates, "encoded": intermediates[last], "prediction": field.x, "loss": loss}
 
 
 def gradients(

@@ -6,8 +6,8 @@ from datetime import timedelta
 import pytest
 
 from backends import launch
+from backends.cluster import SingleProcess
 from backends.protocol import BackendError
-from backends.solo import Solo
 from tests.cluster.runs import free_port
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
@@ -97,7 +97,7 @@ class TestJoin:
 
         for name in {*launch.NAMES, *SRUN} & os.environ.keys():
             monkeypatch.delenv(name)
-        assert cluster.join() == Solo()
+        assert cluster.init_cluster() == SingleProcess()
 
     @pytest.mark.parametrize("address", ["127.0.0.1", "no-such-host.invalid"])
     def test_where_nobody_is_there_is_one_line(self, address: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,15 +108,15 @@ class TestJoin:
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(cluster, "MEETING", timedelta(seconds=0.5))
         with pytest.raises(BackendError) as error:
-            cluster.join("cpu")
+            cluster.init_cluster("cpu")
         assert str(error.value).startswith(f"process 1 of 2 did not meet the others at {address}:{there.port} (")
         assert "set MASTER_ADDR and MASTER_PORT" in str(error.value)
         assert "\n" not in str(error.value)
 
     def test_what_is_no_loss_of_a_process_is_not_called_one(self) -> None:
-        from backends.torch.cluster import company
+        from backends.torch.cluster import distributed_errors
 
-        with pytest.raises(RuntimeError, match="shapes"), company():
+        with pytest.raises(RuntimeError, match="shapes"), distributed_errors():
             raise RuntimeError("shapes cannot be multiplied")
-        with pytest.raises(BackendError, match="another process is gone"), company():
+        with pytest.raises(BackendError, match="another process is gone"), distributed_errors():
             raise RuntimeError("[gloo/transport/tcp/pair.cc:553] Connection closed by peer")

@@ -35,7 +35,7 @@ def checkpoint(model: spec.Model, dtype: str = "float32", seed: int = 0, **rest:
 def trained(model: spec.Model, seed: int = 0) -> convert.Checkpoint:
     """A checkpoint with moments and average."""
     mu, nu, ema = (filled(model, seed=seed + k) for k in (1, 2, 3))
-    state = convert.AdamW(mu, {name: np.abs(array) for name, array in nu.items()}, t=7)
+    state = convert.AdamWState(mu, {name: np.abs(array) for name, array in nu.items()}, t=7)
     return checkpoint(model, seed=seed, optimizer=state, ema=ema, meta={"epoch": 3})
 
 

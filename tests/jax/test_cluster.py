@@ -40,7 +40,7 @@ def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[t
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(cluster, "_initialise", lambda *told: calls.append(told))
-    cluster.join("cpu")
+    cluster.init_cluster("cpu")
     return calls
 
 

@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.sharding import SingleDeviceSharding
 
-from backends.jax import aot
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise, plan
 from backends.jax.sites.visible import Layout
+from benchmarks import tpu
 
 CASE = CASES["equal widths"]
 
@@ -127,7 +127,7 @@ def test_a_canvas_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def bytes_moved(form: Callable[..., Arrays], *shapes: tuple[tuple[int, ...], str]) -> float:
     """What a form of both reads and writes on a v5e, for the shapes of x, dy, weight and mask."""
-    there = SingleDeviceSharding(aot.devices("v5e:2x2")[0])
+    there = SingleDeviceSharding(tpu.devices("v5e:2x2")[0])
 
     def run(x: jax.Array, grad: jax.Array, weight: jax.Array, mask: jax.Array) -> Arrays:
         layout = Layout(mask, 19)

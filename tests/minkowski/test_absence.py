@@ -5,7 +5,7 @@ import sys
 import numpy as np
 import pytest
 
-from backends import door
+from backends import api
 from backends.protocol import BackendError
 
 REST = ("masked", "visible")
@@ -13,13 +13,13 @@ REST = ("masked", "visible")
 
 def test_asking_for_it_says_how_to_get_it() -> None:
     with pytest.raises(BackendError, match=r"^engine: 'minkowski' .*MinkowskiEngine.*: make minkowski$"):
-        door.choose_engine("minkowski", REST, None, 4)
+        api.choose_engine("minkowski", REST, None, 4)
 
 
 @pytest.mark.parametrize("mask", [None, np.zeros((1, 2, 2))])
 @pytest.mark.parametrize("visible", [2, None])
 def test_it_is_never_chosen_unasked(mask: np.ndarray | None, visible: int | None) -> None:
-    assert door.choose_engine(None, (*REST, "minkowski"), mask, visible) in REST
+    assert api.choose_engine(None, (*REST, "minkowski"), mask, visible) in REST
 
 
 def test_a_broken_build_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

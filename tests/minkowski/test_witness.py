@@ -10,7 +10,7 @@ import pytest
 
 import spec
 from backends.initial import initial_arrays
-from backends.protocol import Batch, Optimizer
+from backends.protocol import Batch, Optimizer, TrainerOptions
 from parity_tests import golden, tolerances
 from parity_tests.strategies import Case, ratio
 
@@ -42,7 +42,7 @@ def assert_agrees(case: Case, mask: np.ndarray, dtype: str, arrays=None, images=
     module = backend.build(case.model, dtype=dtype)
     backend.set_arrays(module, case.arrays if arrays is None else arrays)
     found, expected = (
-        backend.forward(module, images, mask, engine=engine, taps=True) for engine in ("minkowski", "masked")
+        backend.forward(module, images, mask, engine=engine, intermediates=True) for engine in ("minkowski", "masked")
     )
     tolerances.assert_all_close(found, expected, tolerances.forward(dtype, case), "forward")
     slopes, expected = (backend.gradients(module, images, mask, engine=engine) for engine in ("minkowski", "masked"))
@@ -96,7 +96,7 @@ def test_no_mask_is_the_dense_classifier() -> None:
     module = backend.build(model, dtype="float64")
     backend.set_arrays(module, case.arrays)
     found, expected = (
-        backend.forward(module, case.images, engine=engine, taps=True) for engine in ("minkowski", "masked")
+        backend.forward(module, case.images, engine=engine, intermediates=True) for engine in ("minkowski", "masked")
     )
     tolerances.assert_all_close(found, expected, tolerances.forward("float64", case), "classifier")
 
@@ -142,7 +142,7 @@ def test_two_updates_of_the_trainer() -> None:
     case = case_of(2, 3, 3)
     states = []
     for engine in ("minkowski", "masked"):
-        trainer = backend.Trainer(case.model, Optimizer(clip_grad=1.0), dtype="float64", engine=engine)
+        trainer = backend.Trainer(case.model, Optimizer(clip_grad=1.0), TrainerOptions(dtype="float64", engine=engine))
         for _ in range(2):
             trainer.step([Batch(images=case.images, mask=case.mask)], lr=1e-3)
         states.append(trainer.export().params)
@@ -156,7 +156,7 @@ def test_drop_path_drops_its_own_image() -> None:
     batch = Batch(images=case.images, mask=case.mask, targets=np.eye(3, dtype=np.float32), keep_paths=keep)
     states = []
     for engine in ("minkowski", "masked"):
-        trainer = backend.Trainer(model, Optimizer(), dtype="float64", engine=engine)
+        trainer = backend.Trainer(model, Optimizer(), TrainerOptions(dtype="float64", engine=engine))
         trainer.step([batch], lr=1e-3)
         states.append(trainer.export().mu)
     tolerances.assert_all_close(*states, tolerances.gradient("float64", case), "first moments")

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 import spec
+from backends.cluster import SingleProcess
 from backends.initial import initial_arrays
-from backends.protocol import Arrays, Batch, Optimizer, State
-from backends.solo import Solo
+from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 from train import __main__, loop
 from train.command import cli
 from train.record import checkpoint
@@ -34,9 +34,16 @@ CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"
 class Trainer:
     """A `backends.protocol.Trainer` that hashes its batches instead of learning from them."""
 
-    def __init__(self, model: spec.Model, optimizer: Optimizer, *, seed: int = 0, **_: Any) -> None:
+    def __init__(
+        self,
+        model: spec.Model,
+        optimizer: Optimizer,
+        options: TrainerOptions = DEFAULTS,
+        *,
+        cluster: Cluster | None = None,
+    ) -> None:
         self.model = model
-        params = initial_arrays(model, seed)
+        params = initial_arrays(model, options.seed)
         self.state = State(params, *({name: np.zeros_like(p) for name, p in params.items()} for _ in range(2)))
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
@@ -68,8 +75,8 @@ class Backend:
     Trainer = Trainer
 
     @staticmethod
-    def join(device: str | None = None) -> Solo:
-        return Solo()
+    def init_cluster(device: str | None = None) -> SingleProcess:
+        return SingleProcess()
 
 
 def train(images: Path, run_dir: Path, *flags: str) -> Stopped | None:

@@ -16,7 +16,7 @@ from tests.train.images import tree
 from train.__main__ import main
 from train.data.decode import decode
 from train.data.pixels import normalise
-from train.data.supervised import view
+from train.data.supervised import eval_crop
 from train.record import plots
 from train.tasks.analyse import cosine_distance
 
@@ -93,17 +93,19 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
 
 
 def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None:
-    """One image, by hand: what the door shows of the block is what the table says."""
+    """One image, by hand: what the backend shows of the block is what the table says."""
     image = images / "c1" / "0.jpg"
     rows = analyse(tmp_path, images, "--finetune", str(CLASSIFIER), "--images", str(image), "--backend", "torch")
-    loaded, door = convert.load(CLASSIFIER), backends.load("torch")
-    module = door.build(loaded.model)
-    door.set_arrays(module, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
-    pixels = view(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
-    taps = door.forward(module, normalise(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), taps=True)
+    loaded, framework = convert.load(CLASSIFIER), backends.load("torch")
+    module = framework.build(loaded.model)
+    framework.set_arrays(module, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
+    pixels = eval_crop(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
+    intermediates = framework.forward(
+        module, normalise(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), intermediates=True
+    )
     for row in rows:
-        features = taps[f"{row['layer']}.{row['tap']}"]
-        assert features.shape[-1] == 4 * taps[f"{row['layer']}.norm"].shape[-1]
+        features = intermediates[f"{row['layer']}.{row['tap']}"]
+        assert features.shape[-1] == 4 * intermediates[f"{row['layer']}.norm"].shape[-1]
         same(float(row["mean"]), by_pairs(features.astype(np.float64)))
         assert float(row["std"]) == 0
 

@@ -10,11 +10,11 @@ import pytest
 from backends.protocol import Batch
 from tests.train.images import encoded, pixels, tree
 from train.data import feed
+from train.data.digits import Digits
 from train.data.feed import Feed
 from train.data.folder import Folder
 from train.data.pipeline import prefetch
-from train.data.shared import ALIGNED, receive, send
-from train.data.sources import Digits
+from train.data.shared_memory import ALIGNED, receive, send
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.tasks.pretrain import Masks
@@ -59,7 +59,7 @@ def test_samples_depend_on_their_position_not_on_the_size_of_batches(images: Pat
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_samples_of_a_batch(images: Path, processes: int) -> None:
     whole, part = make(images, batch_size=6), make(images, batch_size=6 // processes)
-    shares = [feed.Share(part, rank, processes) for rank in range(processes)]
+    shares = [feed.RankShard(part, rank, processes) for rank in range(processes)]
     assert_same(
         together([share(index) for index in range(4) for share in shares]), together(list(map(whole, range(4))))
     )

@@ -7,7 +7,7 @@ import pytest
 
 import backends
 import spec
-from backends.protocol import Batch, Dtype, Optimizer, State, Trainer
+from backends.protocol import Batch, Dtype, Optimizer, State, Trainer, TrainerOptions
 from parity_tests import tolerances
 from parity_tests.oracle.training import train_step
 from parity_tests.strategies import Case
@@ -54,7 +54,8 @@ def trained(backend: str, dtype: Dtype, count: int) -> tuple[list[dict[str, floa
     """Losses and gradient norms of some updates, and the state after them."""
     config, model = task().config, task().model
     kind = backends.load(backend).Trainer
-    trainer: Trainer = kind(model, task().optimizer, dtype=dtype, mean=config.mean, std=config.std, device="cpu")
+    options = TrainerOptions(dtype=dtype, mean=config.mean, std=config.std, device="cpu")
+    trainer: Trainer = kind(model, task().optimizer, options)
     trainer.restore(start(model))
     outcomes = [trainer.step(batches, lr) for batches, lr in updates()[:count]]
     return [{name: float(value) for name, value in each.items()} for each in outcomes], trainer.export()

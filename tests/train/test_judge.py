@@ -9,8 +9,8 @@ import pytest
 
 import backends
 import convert
+from backends.cluster import SingleProcess
 from backends.protocol import Arrays, Batch, State
-from backends.solo import Solo
 from tests.train import fake
 from tests.train.images import tree
 from train import loop
@@ -31,7 +31,7 @@ def test_hits_are_counted_among_the_first_and_the_first_five() -> None:
     score.add(logits, np.array([7, 3, 2, -1]))
     score.add(logits[:1], np.array([7]))
     log = np.log(np.exp(np.arange(8.0)).sum())
-    found = score.read(Solo())
+    found = score.read(SingleProcess())
     assert (found["acc1"], found["acc5"]) == (50.0, 75.0)
     assert found["val_loss"] == pytest.approx(log - (7 + 3 + 2 + 7) / 4)
 
@@ -39,20 +39,20 @@ def test_hits_are_counted_among_the_first_and_the_first_five() -> None:
 def test_a_model_that_cannot_choose_is_not_always_right() -> None:
     score = Score()
     score.add(np.zeros((10, 10)), np.arange(10))
-    assert (score.read(Solo())["acc1"], score.read(Solo())["acc5"]) == (10.0, 50.0)
+    assert (score.read(SingleProcess())["acc1"], score.read(SingleProcess())["acc5"]) == (10.0, 50.0)
 
 
 def test_two_classes_and_padding_alone_are_no_trap() -> None:
     score = Score()
     score.add(np.array([[1.0, 0.0], [0.0, 1.0]]), np.array([0, 0]))
     score.add(np.zeros((3, 2)), np.full(3, -1))
-    assert (score.read(Solo())["acc1"], score.read(Solo())["acc5"], score.images) == (50.0, 100.0, 2)
+    assert (score.read(SingleProcess())["acc1"], score.read(SingleProcess())["acc5"], score.images) == (50.0, 100.0, 2)
 
 
 def test_large_logits_are_finite() -> None:
     score = Score()
     score.add(np.array([[1e4, -1e4]]), np.array([1]))
-    assert score.read(Solo())["val_loss"] == 2e4
+    assert score.read(SingleProcess())["val_loss"] == 2e4
 
 
 def _kept(run_dir: Path, name: str) -> list[str]:
@@ -150,10 +150,10 @@ def test_a_bare_published_checkpoint_is_judged(
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), np.uint8)
     loaded = convert.load(GOLDEN)
-    door = backends.load(backend)
-    model = door.build(loaded.model)
-    door.set_arrays(model, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
-    logits = door.forward(model, normalise(images, MEAN, STD))["logits"]
+    framework = backends.load(backend)
+    model = framework.build(loaded.model)
+    framework.set_arrays(model, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
+    logits = framework.forward(model, normalise(images, MEAN, STD))["logits"]
     labels = logits.argmax(1)
     labels[3:] = logits[3:].argsort(1)[:, -3]
     np.savez(tmp_path / "x.npz", images=images, labels=labels)

@@ -55,7 +55,7 @@ def features(config: Config) -> Features:
     source = open_source(config.data_path)
     model, arrays = encoder(config, 2)
     backend = backends.load(config.backend)
-    cluster = backend.join("cpu")
+    cluster = backend.init_cluster("cpu")
     trainer = untrained(config, backend, cluster, model, arrays, {})
     found, broken = extract(config, trainer, cluster, source, source.classes)
     assert broken == []
@@ -81,13 +81,13 @@ def test_features_are_the_same_in_both_frameworks(images: Path, path: Path) -> N
 
 def test_features_of_a_pre_trained_encoder_are_its_normalised_means(images: Path) -> None:
     config = asked(images, "torch", "--precision", "float64", "--finetune", str(FCMAE))
-    loaded, door = convert.load(FCMAE), backends.load("torch")
+    loaded, framework = convert.load(FCMAE), backends.load("torch")
     fcmae = replace(loaded.model, image_size=(32, 64), encoder=replace(loaded.model.encoder, grn_scope="image"))
-    model = door.build(fcmae, dtype="float64")
-    door.set_arrays(model, {name: np.asarray(loaded.arrays[name], np.float64) for name in spec.parameters(fcmae)})
+    model = framework.build(fcmae, dtype="float64")
+    framework.set_arrays(model, {name: np.asarray(loaded.arrays[name], np.float64) for name in spec.parameters(fcmae)})
     source = open_source(config.data_path)
     pixels = normalise(np.stack([source[n][0] for n in range(len(source))]).astype(np.uint8), config.mean, config.std)
-    encoded = door.forward(model, pixels.astype(np.float64), engine="masked")["encoded"].mean((1, 2))
+    encoded = framework.forward(model, pixels.astype(np.float64), engine="masked")["encoded"].mean((1, 2))
     centred = encoded - encoded.mean(1, keepdims=True)
     expected = centred / np.sqrt(encoded.var(1, keepdims=True) + spec.EPS)
     tolerances.assert_close(features(config).values, expected, tolerances.GOLDEN, "features")

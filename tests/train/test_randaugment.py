@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from backends.streams import Stream
+from backends.rng import Stream
 from tests.train.images import pixels
 from tests.train.timm_oracle import kolmogorov, module
 from train.data.randaugment import NAMES, OPERATIONS, TOP, RandAugment

@@ -1,21 +1,19 @@
 """The recipes: each resolves, as published, and can be overridden; the documented commands mean the same."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 import spec
+from tests.train import released
 from train.__main__ import main
 from train.command import cli
 from train.command.config import Config
-from train.command.recipes import FINETUNE, RECIPES
+from train.command.recipes import FINETUNE, RECIPES, RELEASED
 from train.errors import TrainError
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "recipes.md"
-COMMANDS = re.findall(r"\| `python -m train ([^`]*)` \|$", DOCUMENT.read_text(encoding="utf-8"), re.MULTILINE)
-LONG = [command for command in COMMANDS if "--recipe" not in command]
-SHORT = [command for command in COMMANDS if "--recipe" in command]
 EFFECTIVE = {"pretrain_": 4096, "finetune_22k_1k_": 512, "finetune_22k_": 4096, "finetune_": 1024}
 
 
@@ -23,16 +21,14 @@ def recipe(name: str, *flags: str) -> Config:
     return cli.parse(["--recipe", name, "--data_path", "DATA", *flags])
 
 
-@pytest.mark.parametrize(("long", "short"), list(zip(LONG, SHORT, strict=True)))
-def test_a_released_command_and_its_recipe_are_the_same_run(long: str, short: str) -> None:
-    by_flags, by_name = (cli.parse(words.split()).as_dict() for words in (long, short))
-    assert by_name.pop("recipe") in RECIPES
-    assert by_flags.pop("recipe") is None
-    assert by_flags == by_name
-
-
-def test_four_commands_are_documented() -> None:
-    assert [re.search(r"--model convnextv2_(\w+)", command)[1] for command in LONG] == ["base", "base", "atto", "tiny"]
+@pytest.mark.parametrize("name", RELEASED)
+def test_a_released_command_and_its_recipe_are_the_same_run(name: str) -> None:
+    given, submitted = recipe(name, "--output_dir", "OUT", *released.start(name)), cli.parse(released.submitted(name))
+    assert submitted.as_dict()["nodes"] * submitted.as_dict()["ngpus"] == released.devices(name)
+    assert replace(submitted, devices=released.devices(name)).effective_batch == given.effective_batch
+    by_flags, by_name = cli.parse(released.started(name)).as_dict(), given.as_dict()
+    assert by_flags["update_freq"] * released.devices(name) == by_name["update_freq"]
+    assert by_flags | {name: by_name[name] for name in ("recipe", "update_freq")} == by_name
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from backends.solo import Solo
+from backends.cluster import SingleProcess
 from tests.train import fake
 from tests.train.fake import assert_same_run, last, metrics
 from tests.train.images import tree
@@ -91,7 +91,7 @@ def test_a_second_sigterm_ends_the_process_at_once(images: Path, tmp_path: Path)
         assert victim.end()[0] == -signal.SIGTERM
 
 
-class Two(Solo):
+class Two(SingleProcess):
     """Process 0 of two; asked(calls) says whether the other one has had a signal, when asked for the n-th time."""
 
     processes = 2
@@ -100,9 +100,9 @@ class Two(Solo):
         object.__setattr__(self, "asked", asked)
         object.__setattr__(self, "asks", [])
 
-    def total(self, values: np.ndarray) -> np.ndarray:
+    def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
         if values.dtype != bool:
-            return super().total(values)
+            return super().all_reduce_sum(values)
         self.asks.append(values)
         return values + float(self.asked(len(self.asks)))
 
@@ -110,7 +110,7 @@ class Two(Solo):
 def test_processes_stop_at_the_same_update(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(running, "AGREE", 5)
     cluster = Two(lambda asks: asks == 3)
-    monkeypatch.setattr(fake.Backend, "join", staticmethod(lambda device: cluster))
+    monkeypatch.setattr(fake.Backend, "init_cluster", staticmethod(lambda device: cluster))
     stopped = fake.train(images, tmp_path, "--batch_size", "6")
     assert stopped == Stopped(15, "a signal to another process", True)
     assert last(tmp_path).step == 15
@@ -120,7 +120,7 @@ def test_a_process_that_is_asked_waits_for_the_others(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(running, "AGREE", 5)
-    monkeypatch.setattr(fake.Backend, "join", staticmethod(lambda device: Two(lambda asks: False)))
+    monkeypatch.setattr(fake.Backend, "init_cluster", staticmethod(lambda device: Two(lambda asks: False)))
     step = fake.Trainer.step
 
     def signalled(self: fake.Trainer, *args: object) -> object:

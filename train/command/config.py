@@ -12,6 +12,7 @@ from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from backends.protocol import TrainerOptions
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
@@ -154,7 +155,6 @@ class ClusterFlags:
     """Several devices"""
 
     shard: bool = flag(False, "split parameters, moments and average over the devices, instead of a copy on each")
-    aot: str | None = flag(None, "compile for TPUs that are not here, such as v5e:4x4, print the cost, and leave")
     slurm: bool = flag(False, "submit the run to SLURM; --slurm True --help lists the flags for it")
 
 
@@ -247,6 +247,20 @@ class Config(
     def peak_lr(self) -> float:
         """The learning rate after warm-up: linear in the effective batch unless given outright."""
         return self.blr * self.effective_batch / 256 if self.lr is None else self.lr
+
+    def trainer_options(self) -> TrainerOptions:
+        """How the backend's trainer computes."""
+        return TrainerOptions(
+            seed=self.seed,
+            dtype=self.precision,
+            engine=self.engine,
+            mean=self.mean,
+            std=self.std,
+            device=self.device,
+            shard=self.shard,
+            remat=self.grad_checkpointing,
+            compile=self.compile,
+        )
 
     @property
     def run_dir(self) -> Path:

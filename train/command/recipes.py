@@ -176,3 +176,21 @@ DIGITS: dict[str, dict[str, Any]] = {
     "probe": {},
 }
 """What fits the digits, a task."""
+
+RELEASED: dict[str, str] = {
+    "pretrain_base": "submitit_pretrain.py --nodes 8 --ngpus 8 --model convnextv2_base --batch_size 64 --blr 1.5e-4"
+    " --epochs 1600 --warmup_epochs 40 --data_path DATA --job_dir OUT",
+    "finetune_base": "submitit_finetune.py --nodes 4 --ngpus 8 --model convnextv2_base --batch_size 32 --blr 6.25e-4"
+    " --epochs 100 --warmup_epochs 20 --layer_decay_type 'group' --layer_decay 0.6 --weight_decay 0.05 --drop_path 0.1"
+    " --reprob 0.25 --mixup 0.8 --cutmix 1.0 --smoothing 0.1 --model_ema True --model_ema_eval True --use_amp True"
+    " --finetune CKPT --data_path DATA --job_dir OUT",
+    "finetune_atto": "submitit_finetune.py --nodes 4 --ngpus 8 --model convnextv2_atto --batch_size 32 --blr 2e-4"
+    " --epochs 600 --warmup_epochs 0 --layer_decay_type 'single' --layer_decay 0.9 --weight_decay 0.3 --drop_path 0.1"
+    " --reprob 0.25 --mixup 0. --cutmix 0. --smoothing 0.2 --model_ema True --model_ema_eval True --use_amp True"
+    " --finetune CKPT --data_path DATA --job_dir OUT",
+    "finetune_tiny": "submitit_finetune.py --nodes 4 --ngpus 8 --model convnextv2_tiny --batch_size 32 --blr 8e-4"
+    " --epochs 300 --warmup_epochs 40 --layer_decay_type 'single' --layer_decay 0.9 --weight_decay 0.05 --drop_path 0.2"
+    " --reprob 0.25 --mixup 0.8 --cutmix 1.0 --smoothing 0.1 --model_ema True --model_ema_eval True --use_amp True"
+    " --finetune CKPT --data_path DATA --job_dir OUT",
+}
+"""Recipe -> its command in TRAINING.md of the published code, with DATA, CKPT and OUT for its paths."""

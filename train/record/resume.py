@@ -50,7 +50,7 @@ def find(config: Config, own: Mapping[str, Any], cluster: Cluster, say: Callable
 def _newest(root: Path, cluster: Cluster, say: Callable[[str], None]) -> Checkpoint | None:
     """The newest good checkpoint, as process 0 finds it: it alone looks, and mends what a killed run left."""
     found = checkpoint.newest(root, say) if cluster.rank == 0 else None
-    told = int(cluster.total(np.array([found.step + 1 if found else 0]))[0])  # 0 for none
+    told = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0])  # 0 for none
     return found if cluster.rank == 0 or not told else checkpoint.read(checkpoint.place(root, told - 1))
 
 

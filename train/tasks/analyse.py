@@ -18,7 +18,7 @@ from backends.protocol import Backend
 from train.command.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
-from train.data.supervised import view
+from train.data.supervised import eval_crop
 from train.errors import TrainError
 from train.record import plots
 from train.tasks import look, weights
@@ -88,10 +88,10 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
     found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
     for image in look.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
-        pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
-        taps = backend.forward(module, pixels, taps=True)
+        pixels = normalise(eval_crop(image, config.image_size, crop)[None], config.mean, config.std)
+        intermediates = backend.forward(module, pixels, intermediates=True)
         for (block, tap), distances in found.items():
-            distances.append(cosine_distance(taps[f"{block}.{tap}"][0]))
+            distances.append(cosine_distance(intermediates[f"{block}.{tap}"][0]))
     for (block, tap), distances in found.items():
         yield Row(path, block, tap, float(np.mean(distances)), float(np.std(distances)))
     print(f"{path}: {len(blocks)} blocks on {len(distances):,} images")

@@ -9,7 +9,7 @@ from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Traine
 from spec import checks
 from train.command.config import Config
 from train.data.classes import describe, listed
-from train.data.sources import Source, open_judged
+from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.record.logs import told
 from train.tasks import weights
@@ -24,10 +24,10 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     model, arrays, ema, meta = weights.classifier(path)
     _check(config, path, model, ema)
     flag = "eval_data_path" if config.eval_data_path else "data_path"
-    source = open_judged(getattr(config, flag), f"--{flag}")
+    source = open_eval(getattr(config, flag), f"--{flag}")
     batches = views(config, source, _classes(path, model, meta, source))
     backend = load(config.backend)
-    cluster = backend.join(config.device)
+    cluster = backend.init_cluster(config.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
@@ -37,7 +37,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         print(f"skipped: {line}")
     if cluster.rank == 0:
         print(told(scores))
-    cluster.leave()
+    cluster.shutdown()
 
 
 def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
@@ -59,17 +59,9 @@ def untrained(
     config: Config, backend: Backend, cluster: Cluster, model: spec.Classifier, arrays: Arrays, ema: Arrays
 ) -> Trainer:
     """A trainer of given parameters and, where --model_ema_eval asks for it, their average, before any update."""
-    trainer = backend.Trainer(
-        model,
-        Optimizer(ema_decay=1.0 if config.model_ema_eval else None),
-        dtype=config.precision,
-        mean=config.mean,
-        std=config.std,
-        device=config.device,
-        cluster=cluster,
-        shard=config.shard,
-    )
-    trainer.restore(State.unmoved(arrays, ema))
+    optimizer = Optimizer(ema_decay=1.0 if config.model_ema_eval else None)
+    trainer = backend.Trainer(model, optimizer, config.trainer_options(), cluster=cluster)
+    trainer.restore(State.initial(arrays, ema))
     return trainer
 
 

@@ -6,13 +6,13 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.command.config import Config
-from train.data.classes import describe, listed
+from train.data.classes import describe, listed, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
-from train.data.sources import Source, open_judged, open_source
+from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
-from train.data.supervised import CropAndAugment, SupervisedFeed, Views
+from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.tasks.judge import judge, views
@@ -99,11 +99,7 @@ def classes_of(config: Config, source: Source) -> int:
             f"--nb_classes {config.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
             f" give --nb_classes {found} or leave it out"
         )
-    if found == 1:
-        raise TrainError(
-            f"--data_path {config.data_path}: all images are of one class; give each class a folder of its own"
-        )
-    return found
+    return require_several(source, f"--data_path {config.data_path}")
 
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
@@ -132,7 +128,7 @@ def _policy(config: Config) -> RandAugment | None:
     return RandAugment.parse(config.aa, config.mean)
 
 
-def _views(config: Config, source: Source) -> Views | None:
+def _views(config: Config, source: Source) -> EvalBatches | None:
     """The evaluation, unless it is disabled."""
     if config.model_ema_eval and not config.model_ema:
         raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
@@ -144,5 +140,5 @@ def _views(config: Config, source: Source) -> Views | None:
 def open_judging(config: Config) -> Source:
     """The images to evaluate on; TrainError where there are none."""
     if config.eval_data_path:
-        return open_judged(config.eval_data_path, "--eval_data_path")
+        return open_eval(config.eval_data_path, "--eval_data_path")
     return open_source(config.data_path, "val")

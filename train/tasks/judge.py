@@ -8,11 +8,11 @@ import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.command.config import Config
-from train.data.classes import matched
-from train.data.feed import Share
+from train.data.classes import match
+from train.data.feed import RankShard
 from train.data.pipeline import prefetch
 from train.data.sources import Source
-from train.data.supervised import Views
+from train.data.supervised import EvalBatches
 
 CROP_PCT = 224 / 256
 TOP = 5
@@ -38,13 +38,15 @@ class Score:
 
     def read(self, cluster: Cluster) -> dict[str, float]:
         """acc1 and acc5 in per cent, and the mean cross-entropy val_loss, of the rows that all processes saw."""
-        images, first, among, loss = cluster.total(np.array([self.images, self.first, self.among, self.loss])).tolist()
+        images, first, among, loss = cluster.all_reduce_sum(
+            np.array([self.images, self.first, self.among, self.loss])
+        ).tolist()
         count = max(images, 1)
         return {"acc1": 100 * first / count, "acc5": 100 * among / count, "val_loss": loss / count}
 
 
 def judge(
-    trainer: Trainer, cluster: Cluster, views: Views, workers: int, averaged: Sequence[bool]
+    trainer: Trainer, cluster: Cluster, views: EvalBatches, workers: int, averaged: Sequence[bool]
 ) -> tuple[dict[str, float], list[str]]:
     """The scores of the parameters (False) and of their average (True, names ending in _ema); the images not read.
 
@@ -53,7 +55,7 @@ def judge(
     scores = {ema: Score() for ema in averaged}
     broken = []
     views = replace(views, batch_size=views.batch_size * cluster.devices)
-    own, rounds = Share(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
+    own, rounds = RankShard(views, cluster.rank, cluster.processes), -(-len(views) // cluster.processes)
     with closing(prefetch(own, 0, rounds, workers)) as batches:
         for batch, lines in batches:
             broken += lines
@@ -63,8 +65,8 @@ def judge(
     return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
 
 
-def views(config: Config, source: Source, classes: Sequence[str]) -> Views:
+def views(config: Config, source: Source, classes: Sequence[str]) -> EvalBatches:
     """The evaluation of a source's images by a model that knows some classes."""
     crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    labels = matched(source, classes)
-    return Views(source, labels, config.in_chans, config.image_size, crop, config.batch_size)
+    labels = match(classes, source.classes).index
+    return EvalBatches(source, labels, config.in_chans, config.image_size, crop, config.batch_size)

@@ -9,7 +9,8 @@ import numpy as np
 from train.command.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
-from train.data.sources import Item, Source, open_judged
+from train.data.reading import Reading
+from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
 
@@ -17,6 +18,7 @@ class Files:
     """Image files named one by one, all of one class; TrainError for one that is not there."""
 
     classes = (".",)
+    reading = Reading()
 
     def __init__(self, files: tuple[str, ...]) -> None:
         for file in files:
@@ -39,7 +41,7 @@ class Files:
 
 def source(config: Config) -> Source:
     """The files of --images, or the part of --data_path for validation; TrainError when there is nothing to read."""
-    return Files(config.images) if config.images else open_judged(config.data_path, "--data_path")
+    return Files(config.images) if config.images else open_eval(config.data_path, "--data_path")
 
 
 def images(config: Config, source: Source) -> Iterator[np.ndarray]:

@@ -10,6 +10,7 @@ from PIL import Image
 import spec
 from backends.protocol import Batch, Cluster, Optimizer, Trainer
 from train.command.config import Config
+from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
 from train.data.masks import random_masks
@@ -74,7 +75,7 @@ class Pretraining:
         """What is trained on, and how much of it is seen."""
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
         return [
-            f"{len(self.source):,} images, {len(self.source.classes):,} classes; {spec.count(model):,} parameters,"
+            f"{describe(self.source)}; {spec.count(model):,} parameters,"
             f" {spec.visible_patches(model)} of {patches} patches visible"
         ]
 

@@ -21,11 +21,11 @@ import numpy as np
 
 import backends
 from backends.protocol import Backend
-from backends.streams import Stream, words
+from backends.rng import Stream, words
 from train.command.config import Config
 from train.data.classes import describe
 from train.data.sources import open_source
-from train.data.subset import labelled, turns
+from train.data.subset import labelled, rank_in_class
 from train.errors import TrainError
 from train.record.logs import told
 from train.tasks.evaluate import untrained
@@ -50,7 +50,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"evaluation: {describe(judging)}")
     print(f"encoder: {config.finetune or 'drawn anew, untrained'}")
     backend = load(config.backend)
-    cluster = backend.join(config.device)
+    cluster = backend.init_cluster(config.device)
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
     trainer = untrained(config, backend, cluster, model, arrays, {})
@@ -113,7 +113,7 @@ def _penalty(config: Config, train: Features, classes: int) -> float:
     """The best of --probe_l2."""
     keys = words(config.seed, Stream.LABELS, 1, len(train.labels))
     counts = np.bincount(train.labels)[train.labels]
-    held = turns(train.labels, keys) < np.where(counts > 1, np.maximum(counts // HELD_OUT, 1), 0)
+    held = rank_in_class(train.labels, keys) < np.where(counts > 1, np.maximum(counts // HELD_OUT, 1), 0)
     penalties = sorted(config.probe_l2, reverse=True)
     if not held.any() or len(penalties) == 1:
         return penalties[len(penalties) // 2]

@@ -8,7 +8,7 @@ from jax import Array, lax
 
 import spec
 from backends.jax.norm import safe_norm
-from backends.jax.steps import wide
+from backends.jax.steps import at_least_float32
 
 
 class Masked:
@@ -68,7 +68,7 @@ class Masked:
         return Masked(self.x if self.keep is None else jnp.where(self.keep, self.x, token))
 
     def pool(self) -> "Masked":
-        total = wide(self.grid()).sum((1, 2))
+        total = at_least_float32(self.grid()).sum((1, 2))
         count = self.x.shape[1] * self.x.shape[2] if self.keep is None else self.keep.sum((1, 2))
         return Masked((total / count).astype(self.dtype))
 

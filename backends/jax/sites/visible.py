@@ -13,7 +13,7 @@ import spec
 from backends.jax.depthwise import Neighbours, gather, scatter, side_of, visible_conv
 from backends.jax.norm import safe_norm
 from backends.jax.sites.masked import Masked
-from backends.jax.steps import wide
+from backends.jax.steps import at_least_float32
 
 
 class Layout:
@@ -127,4 +127,4 @@ class Visible:
         return Masked(self.layout.scatter(self.x, token))
 
     def pool(self) -> Masked:
-        return Masked(wide(self.x).mean(1).astype(self.dtype))
+        return Masked(at_least_float32(self.x).mean(1).astype(self.dtype))

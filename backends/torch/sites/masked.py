@@ -8,7 +8,7 @@ from torch import Tensor
 
 import spec
 from backends.torch.norm import safe_norm
-from backends.torch.steps import wide
+from backends.torch.steps import at_least_float32
 
 
 class Masked:
@@ -67,7 +67,7 @@ class Masked:
         return Masked(self.x if self.keep is None else torch.where(self.keep, self.x, token))
 
     def pool(self) -> "Masked":
-        total = wide(self.grid()).sum((1, 2))
+        total = at_least_float32(self.grid()).sum((1, 2))
         count = self.x.shape[1] * self.x.shape[2] if self.keep is None else self.keep.sum((1, 2))
         return Masked((total / count).to(self.dtype))
 

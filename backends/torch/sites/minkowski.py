@@ -21,7 +21,7 @@ from torch.func import functional_call
 import spec
 from backends.protocol import BackendError
 from backends.torch.sites.masked import Masked
-from backends.torch.steps import wide
+from backends.torch.steps import at_least_float32
 
 
 def _load() -> Any:
@@ -132,25 +132,30 @@ class Minkowski:
 
     def patch_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
         size = weight.shape[-1]
-        kernel = rearrange(wide(weight), "o i kh kw -> (kw kh) i o").contiguous()
+        kernel = rearrange(at_least_float32(weight), "o i kh kw -> (kw kh) i o").contiguous()
         windows = ME.KernelGenerator(kernel_size=size, stride=size, dimension=2)
         before, manager = self.sparse.coordinate_map_key, self.sparse.coordinate_manager
         after = ME.CoordinateMapKey(before.get_coordinate_size())  # filled in by the convolution
-        x = ME.MinkowskiConvolutionFunction.apply(wide(self.x), kernel, windows, MODE, before, after, manager)
-        x = (x + wide(bias)).to(self.dtype)
+        x = ME.MinkowskiConvolutionFunction.apply(
+            at_least_float32(self.x), kernel, windows, MODE, before, after, manager
+        )
+        x = (x + at_least_float32(bias)).to(self.dtype)
         sparse = ME.SparseTensor(x, coordinate_map_key=after, coordinate_manager=manager)
         return Minkowski(sparse, self.shape)
 
     def depthwise_conv(self, weight: Tensor, bias: Tensor) -> "Minkowski":
         channels, _, size, _ = weight.shape
         conv = _DepthwiseConv(channels, kernel_size=size, bias=True, dimension=2)
-        values = {"kernel": rearrange(wide(weight), "c 1 kh kw -> (kw kh) c"), "bias": wide(bias)}
-        out = functional_call(conv, values, self.map(wide).sparse)
+        values = {
+            "kernel": rearrange(at_least_float32(weight), "c 1 kh kw -> (kw kh) c"),
+            "bias": at_least_float32(bias),
+        }
+        out = functional_call(conv, values, self.map(at_least_float32).sparse)
         return Minkowski(out, self.shape).map(lambda x: x.to(self.dtype))
 
     def spatial_norm(self, scope: str) -> Tensor:
         """L2 norm of each channel over the visible sites of a site's own image: (M, C), or (1, C) over the batch."""
-        x = wide(self.x)
+        x = at_least_float32(self.x)
         if scope == "batch":
             return torch.linalg.vector_norm(x, dim=0, keepdim=True)
         image = self.coordinates[0]
@@ -160,7 +165,7 @@ class Minkowski:
         return Masked(self._scatter(token))
 
     def pool(self) -> Masked:
-        x, image = wide(self.x), self.coordinates[0]
+        x, image = at_least_float32(self.x), self.coordinates[0]
         return Masked(torch.stack([x[image == n].mean(0) for n in range(self.shape[0])]).to(self.dtype))
 
     def _like(self, x: Tensor) -> "Minkowski":

@@ -13,7 +13,7 @@ import spec
 from backends.torch.depthwise import Halo, halo_conv
 from backends.torch.norm import safe_norm
 from backends.torch.sites.masked import Masked
-from backends.torch.steps import wide
+from backends.torch.steps import at_least_float32
 
 WHOLE = 3
 """How many times the sites of whole images the halos may hold before a CPU does better on whole images: measured."""
@@ -153,4 +153,4 @@ class Visible:
         return Masked(self.layout.scatter(self.x, token))
 
     def pool(self) -> Masked:
-        return Masked(wide(self.x).mean((1, 2, 3)).to(self.dtype))
+        return Masked(at_least_float32(self.x).mean((1, 2, 3)).to(self.dtype))

@@ -1,4 +1,4 @@
-"""What the doors of both backends share: reading masks, choosing engines, checking arrays."""
+"""Input checks shared by both backends: images, masks, engines, arrays."""
 
 from collections.abc import Mapping
 

@@ -1,7 +1,7 @@
-"""`python -m docs.loss_curves`: the loss of the digits run in both frameworks, step by step, on one picture.
+"""`python -m experiments.loss_curves`: the loss of the digits run in both frameworks, step by step.
 
-Trains each backend with the same seed for the same number of steps, writes
-docs/loss_curves.png and prints the largest relative gap between the curves.
+Trains with each backend from the same seed, writes docs/loss_curves.png and prints the largest
+relative difference between the curves.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from matplotlib import pyplot as plt
 
 import backends
 
-PICTURE = Path(__file__).with_name("loss_curves.png")
+PICTURE = Path(__file__).parents[1] / "docs" / "loss_curves.png"
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def losses(backend: str, steps: int) -> list[float]:
 
 
 def draw(torch: list[float], jax: list[float], gaps: list[float]) -> None:
-    """The curves, one over the other, and their gap below."""
+    """Plot the curves, and their relative difference below."""
     steps = range(1, len(torch) + 1)
     figure, (above, below) = plt.subplots(2, 1, figsize=(7, 5), height_ratios=(2, 1), sharex=True, layout="constrained")
     above.plot(steps, torch, color="#ee4c2c", linewidth=4, alpha=0.45, label="torch")

@@ -9,7 +9,7 @@ from torch import Tensor
 import spec
 from backends.torch.build import make
 from backends.torch.sites import enter
-from backends.torch.steps import Call, Chain, wide
+from backends.torch.steps import Call, Chain, at_least_float32
 
 Record = Callable[[str, Any], None]
 
@@ -93,8 +93,8 @@ class FCMAE(Chain):
 
 def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:
     """Mean squared error over each removed patch, then over the removed patches of the batch; NaN if there are none."""
-    target = targets(wide(images), model)
-    error = (wide(prediction) - target).square().mean(-1)
+    target = targets(at_least_float32(images), model)
+    error = (at_least_float32(prediction) - target).square().mean(-1)
     if mask is None:
         return error.new_full((), torch.nan)
     removed = mask != 0

@@ -9,7 +9,7 @@ from jax import Array
 import spec
 from backends.jax.build import make
 from backends.jax.sites import enter
-from backends.jax.steps import Call, Chain, wide
+from backends.jax.steps import Call, Chain, at_least_float32
 
 Record = Callable[[str, Any], None]
 
@@ -96,8 +96,8 @@ class FCMAE(Chain):
 
 def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE) -> Array:
     """Mean squared error over each removed patch, then over the removed patches of the batch; NaN if there are none."""
-    target = targets(wide(images), model)
-    error = jnp.square(wide(prediction) - target).mean(-1)
+    target = targets(at_least_float32(images), model)
+    error = jnp.square(at_least_float32(prediction) - target).mean(-1)
     if mask is None:
         return jnp.full((), jnp.nan, error.dtype)
     removed = mask != 0

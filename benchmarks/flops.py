@@ -1,4 +1,4 @@
-"""FLOPs of a traced program that XLA's count leaves out: it counts the body of a loop once."""
+"""FLOPs of a traced JAX program that XLA's count leaves out: it counts the body of a loop once."""
 
 import math
 from typing import Any
@@ -7,27 +7,26 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 
 SUMS = {"reduce_sum", "reduce_max"}
 ELEMENTWISE = {"add", "add_any", "sub", "mul", "div", "neg", "max", "min", "square", "select_n"}
-"""As XLA does: one FLOP an element; exponentials and roots are counted apart."""
-
+"""One FLOP per element, as XLA counts; exponentials and roots are counted apart."""
 
 PLATFORMS = ("cpu", "tpu")
 """In the order in which our calls of `lax.platform_dependent` name them, before the default."""
 
 
 def repeats(jaxpr: Jaxpr, platform: str) -> float:
-    """FLOPs of all passes through the loops of a program but the first."""
+    """FLOPs of every pass through the loops of a program except the first."""
     total = 0.0
     for equation in jaxpr.eqns:
         inner = sum(repeats(body, platform) for body in _bodies(equation, platform))
         if equation.primitive.name == "scan":
             once = sum(flops(body, platform) for body in _bodies(equation, platform))
-            inner += (equation.params["length"] - equation.params["unroll"]) * once  # those laid out are counted
+            inner += (equation.params["length"] - equation.params["unroll"]) * once  # XLA counts unrolled passes
         total += inner
     return total
 
 
 def flops(jaxpr: Jaxpr, platform: str) -> float:
-    """FLOPs of a program, its loops as often as they run; multiply and add are two."""
+    """FLOPs of a program, each loop times its length; a multiply-add is two."""
     return sum(_own(equation) + _inside(equation, platform) for equation in jaxpr.eqns)
 
 
@@ -53,9 +52,10 @@ def _inside(equation: Any, platform: str) -> float:
 
 
 def _bodies(equation: Any, platform: str) -> list[Jaxpr]:
-    """The programs inside an equation; of a choice by platform, the only one our models make, the platform's own.
+    """The programs inside an equation.
 
-    A kernel says itself what it costs.
+    `cond` is a choice by platform, the only choice in our models: the platform's own branch. A Pallas kernel
+    states its own cost, so it has none.
     """
     if equation.primitive.name == "pallas_call":
         return []

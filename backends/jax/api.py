@@ -11,10 +11,10 @@ import numpy as np
 from flax import nnx
 
 import spec
-from backends import door
+from backends import api
 from backends.initial import initial_arrays
-from backends.jax.fcmae import FCMAE, Classifier
 from backends.jax.layout import to_canonical, to_flax
+from backends.jax.model import FCMAE, Classifier
 from backends.jax.sites import ENGINES
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 
@@ -64,18 +64,23 @@ def get_arrays(m: Net) -> Arrays:
 
 def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
     """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
-    door.check_arrays(m.model, arrays)
+    api.check_arrays(m.model, arrays)
     with precision(m.dtype):
         nnx.update(m, unflat(like(flat(m), flax_arrays(m.model, arrays, m.dtype))))
 
 
 def forward(
-    m: Net, images: np.ndarray, mask: np.ndarray | None = None, *, engine: Engine | None = None, taps: bool = False
+    m: Net,
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    engine: Engine | None = None,
+    intermediates: bool = False,
 ) -> Arrays:
     """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
     options = _options(m, images, mask, engine)
     with precision(m.dtype):
-        out = _forward(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), taps=taps, **options)
+        out = _forward(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), intermediates=intermediates, **options)
         return {name: to_host(value) for name, value in out.items()}
 
 
@@ -88,11 +93,11 @@ def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine 
         return canonical(m.model, _gradients(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), **options))
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "taps"))
+@partial(jax.jit, static_argnames=("graph", "engine", "visible", "intermediates"))
 def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     found: dict[str, jax.Array] = {}
-    taps = options.pop("taps")
-    record = (lambda path, sites: found.update({path: sites.grid()})) if taps else None
+    intermediates = options.pop("intermediates")
+    record = (lambda path, sites: found.update({path: sites.grid()})) if intermediates else None
     return found | bind(graph, params)(images, mask, record=record, **options)
 
 
@@ -145,6 +150,6 @@ def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[jax.Ar
 
 
 def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, Any]:
-    door.check_images(m.model, images)
-    visible = door.visible_patches(mask, images, m.model.encoder.patch_size)
-    return {"engine": door.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
+    api.check_images(m.model, images)
+    visible = api.visible_patches(mask, images, m.model.encoder.patch_size)
+    return {"engine": api.choose_engine(engine, ENGINES, mask, visible), "visible": visible}

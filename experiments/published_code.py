@@ -1,4 +1,4 @@
-"""The figures of published-code.md: `python -m docs.published_code` prints them, in a minute or two.
+"""The figures of published-code.md: `python -m experiments.published_code` prints them, in a minute or two.
 
 Unless a row says otherwise: atto at 224 px, images of noise, 19 of 49 patches visible, random
 weights of unit scale, float64; a figure is |variant - law| / |law|, L2 over the encoder's
@@ -37,13 +37,23 @@ def main() -> int:
         print("published_code: these figures need MinkowskiEngine; build it: make minkowski", file=sys.stderr)
         return 1
     print("| what | figure |\n|---|---|")
-    for section in (witness, published_outputs, grn_over_the_batch, variants, first_loss, blanks, crops, decay, rates):
+    for section in (
+        reference,
+        published_outputs,
+        grn_over_the_batch,
+        variants,
+        first_loss,
+        blanks,
+        crops,
+        decay,
+        rates,
+    ):
         for what, figure in section():
             print(f"| {what} | {figure} |", flush=True)
     return 0
 
 
-def witness() -> Iterator[Row]:
+def reference() -> Iterator[Row]:
     """The claim that sparse convolution equals masked dense convolution, on the real engine."""
     for dtype, ceiling in (("float64", 1e-12), ("float32", 1e-5)):
         found, law = (_features(_case(3), engine, dtype) for engine in ("minkowski", "masked"))

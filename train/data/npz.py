@@ -7,20 +7,29 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.errors import NoSplit, TrainError
+
+USED = ("", "train_", "val_")
+"""Prefixes of the arrays that a training run uses."""
 
 
 class Npz:
-    """The arrays `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,) of a file.
+    """Images of an npz file: `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,).
 
     A file of several splits holds `train_images`, `train_labels`, `val_images` and so on.
-    Labels are class numbers; without them all images are of one class.
+    Labels are class numbers. Without labels, all images are in one class.
     """
 
-    def __init__(self, file: Path, split: str) -> None:
+    def __init__(self, file: Path, split: str, options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.file = file
         names = _names(file)
         prefix = self._prefix(names, split)
+        unused = [name for name in names if name.removesuffix("images").removesuffix("labels") not in USED]
+        left_out = (*left_out, *(f"the array {name}" for name in unused))
+        self.reading = Reading(
+            options, left_out, f"write an array {prefix}labels (N,) of class numbers beside the images"
+        )
         images = _read(file, f"{prefix}images")
         labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
@@ -50,7 +59,7 @@ class Npz:
         return f"{self.file}: image {index}"
 
     def _prefix(self, names: list[str], split: str) -> str:
-        """What stands before `images`: the split's name where the file holds several."""
+        """The prefix of the array names: the split, if the file holds several, or nothing."""
         if f"{split}_images" in names:
             return f"{split}_"
         if split == "val":
@@ -61,7 +70,7 @@ class Npz:
 
 
 def _names(file: Path) -> list[str]:
-    """The arrays that a file holds."""
+    """The names of the arrays in a file."""
     try:
         with zipfile.ZipFile(file) as archive:
             return [name.removesuffix(".npy") for name in archive.namelist()]
@@ -70,7 +79,7 @@ def _names(file: Path) -> list[str]:
 
 
 def _read(file: Path, name: str) -> np.ndarray:
-    """One of them, which is never unpickled."""
+    """An array of the file. Pickled objects are refused."""
     try:
         with np.load(file, allow_pickle=False) as arrays:
             return np.asarray(arrays[name])

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 import spec
-from backends import door
+from backends import api
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, BackendError, Dtype, Engine
-from backends.torch.fcmae import FCMAE, Classifier
+from backends.torch.model import FCMAE, Classifier
 from backends.torch.sites import ENGINES
 
 Net = Classifier | FCMAE
@@ -52,24 +52,29 @@ def best() -> str:
 def get_arrays(m: Net) -> Arrays:
     """The parameters in canonical names, layouts and order, as copies on the host."""
     arrays = {name: p.detach().cpu().numpy().copy() for name, p in m.named_parameters()}
-    return door.in_model_order(m.model, arrays)
+    return api.in_model_order(m.model, arrays)
 
 
 @torch.no_grad()
 def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
     """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
-    door.check_arrays(m.model, arrays)
+    api.check_arrays(m.model, arrays)
     for name, parameter in m.named_parameters():
         parameter.copy_(from_host(arrays[name]))
 
 
 @torch.no_grad()
 def forward(
-    m: Net, images: np.ndarray, mask: np.ndarray | None = None, *, engine: Engine | None = None, taps: bool = False
+    m: Net,
+    images: np.ndarray,
+    mask: np.ndarray | None = None,
+    *,
+    engine: Engine | None = None,
+    intermediates: bool = False,
 ) -> Arrays:
     """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
     found: Arrays = {}
-    record = (lambda path, sites: found.update({path: to_host(sites.grid())})) if taps else None
+    record = (lambda path, sites: found.update({path: to_host(sites.grid())})) if intermediates else None
     options = _options(m, images, mask, engine)
     with precision(m.dtype):
         out = m(*_inputs(m, images, mask), **options, record=record)
@@ -85,7 +90,7 @@ def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine 
         out = m(*_inputs(m, images, mask), **options)
         grads = torch.autograd.grad(out["loss"], list(m.parameters()))
     named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}
-    return door.in_model_order(m.model, named)
+    return api.in_model_order(m.model, named)
 
 
 def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -95,9 +100,9 @@ def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.
 
 
 def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, object]:
-    door.check_images(m.model, images)
-    visible = door.visible_patches(mask, images, m.model.encoder.patch_size)
-    return {"engine": door.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
+    api.check_images(m.model, images)
+    visible = api.visible_patches(mask, images, m.model.encoder.patch_size)
+    return {"engine": api.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
 
 
 def from_host(array: np.ndarray) -> torch.Tensor:

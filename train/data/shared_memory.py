@@ -1,8 +1,8 @@
-"""Values between processes, their arrays through shared memory: the reader copies nothing.
+"""Send values between processes with arrays in shared memory, without copies on the reader's side.
 
-A batch of floats that goes through a pipe as pickled bytes takes the reader longer than making it
-takes four workers. Here the arrays lie in an anonymous file in memory whose descriptor is sent:
-it has no name that a killed run could leave behind, and it is freed with the last array on it.
+Unpickling a float batch from a pipe takes longer than making it with four workers. Arrays are
+written to an anonymous memory file whose descriptor is sent. It has no name that a killed run
+could leave behind, and is freed with the last array that uses it.
 """
 
 import mmap
@@ -12,12 +12,12 @@ from multiprocessing.connection import Connection
 from multiprocessing.reduction import recv_handle, send_handle
 from typing import Any
 
-ALIGNED = 64  # bytes: what JAX asks of memory that it is to use as it stands
+ALIGNED = 64  # bytes: the alignment that JAX needs to use memory without a copy
 
 
 def send(writer: Connection, value: Any) -> None:
-    """Send anything that can be pickled, to a `receive` at the other end of a two-way pipe."""
-    if not hasattr(os, "memfd_create"):  # not Linux: arrays travel among the pickled bytes
+    """Send a picklable value to `receive` at the other end of a two-way pipe."""
+    if not hasattr(os, "memfd_create"):  # not Linux: arrays are pickled too
         writer.send((pickle.dumps(value, protocol=5), []))
         return
     buffers: list[pickle.PickleBuffer] = []
@@ -29,7 +29,7 @@ def send(writer: Connection, value: Any) -> None:
 
 
 def receive(reader: Connection) -> Any:
-    """What was sent; EOFError or OSError when the other end is gone."""
+    """Receive a value. Raises EOFError or OSError when the other end is closed."""
     pickled, sizes = reader.recv()
     if not any(sizes):
         return pickle.loads(pickled, buffers=[bytearray() for _ in sizes])
@@ -58,7 +58,7 @@ def _write(descriptor: int, view: memoryview, start: int) -> None:
 
 
 def _places(sizes: list[int]) -> list[tuple[int, int]]:
-    """(start, size) of each array."""
+    """(start, size) of each array in the memory file, in bytes."""
     places, end = [], 0
     for size in sizes:
         places.append((end, size))
