@@ -43,6 +43,7 @@ class TrainerOptions:
     mean: tuple[float, ...] = (0.0,)  # normalises uint8 images, in units of 0..1: one per channel, or one for all
     std: tuple[float, ...] = (1.0,)
     device: str | None = None  # None: the best one here; not used in a cluster of several processes
+    kernels: str = "auto"  # of engine "visible": "plain", "triton" (torch), "pallas" (jax); "auto": by the device
     shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
     remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
     compile: bool = False  # torch only: run the model through torch.compile; JAX always compiles
@@ -153,6 +154,7 @@ class Backend(Protocol):
         mask: np.ndarray | None = None,
         *,
         engine: Engine | None = None,
+        kernels: str = "auto",
         intermediates: bool = False,
     ) -> dict[str, np.ndarray]:
         """Evaluate. images (N, H, W, C); mask (N, G_h, G_w), 1 = removed.
@@ -163,5 +165,7 @@ class Backend(Protocol):
         its path, on the full grid, 0 at removed sites.
         """
 
-    def gradients(self, m: Any, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
+    def gradients(
+        self, m: Any, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None, kernels: str = "auto"
+    ) -> Arrays:
         """Gradients of the FCMAE loss, in canonical names and layouts."""

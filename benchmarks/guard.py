@@ -84,6 +84,7 @@ def _torch(engine: str) -> dict[str, int]:
             return func(*args, **(kwargs or {}))
 
     net, (_, batch) = backends.load("torch").build(MODEL), inputs(JOB, MODEL)
+    visible = spec.visible_patches(MODEL)
     images, mask = torch.from_numpy(batch["images"]), torch.from_numpy(batch["mask"])
     saved: dict[int, int] = {}
 
@@ -96,7 +97,7 @@ def _torch(engine: str) -> dict[str, int]:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
         flops = stack.enter_context(FlopCounterMode(display=False))
         operations = stack.enter_context(Operations())
-        net(images, mask, engine=engine)["loss"].backward()
+        net(images, mask, engine=engine, visible=visible)["loss"].backward()
     return {"flops": flops.get_total_flops(), "operations": operations.count, "saved_bytes": sum(saved.values())}
 
 
@@ -108,10 +109,10 @@ def _jax(engine: str) -> dict[str, int]:
     from backends.jax import api
 
     net, (_, batch) = api.build(MODEL, device="cpu"), inputs(JOB, MODEL)
-    graph = nnx.graphdef(net)
+    graph, visible = nnx.graphdef(net), spec.visible_patches(MODEL)
 
     def loss(params: Any, images: Any, mask: Any) -> Any:
-        return api.bind(graph, params)(images, mask, engine=engine)["loss"]
+        return api.bind(graph, params)(images, mask, engine=engine, visible=visible)["loss"]
 
     with jax.default_device(jax.devices("cpu")[0]):
         compiled = jax.jit(jax.grad(loss)).lower(api.flat(net), batch["images"], batch["mask"]).compile()

@@ -21,19 +21,13 @@ class Resources(NamedTuple):
 
 def resources() -> dict[str, Resources]:
     """Name of a kernel, where it matters the side of its patches, and its dtype -> what it takes on the GPU."""
-    from backends.torch.kernels import depthwise, grn
+    from backends.torch.kernels import depthwise
 
     by_side = {"conv": depthwise.conv_kernel, "weight gradient": depthwise.gradient_kernel}
-    others = {"GELU and squares": grn.gelu_kernel, "scaled gradients": grn.scaled_kernel}
-    found = {
+    return {
         f"depthwise {name}, side {side}, {dtype}": compile_for(kernel, side, short)
         for name, kernel in by_side.items()
         for side in SIDES
-        for dtype, short in DTYPES.items()
-    }
-    return found | {
-        f"GRN {name}, {dtype}": compile_for(kernel, 1, short)
-        for name, kernel in others.items()
         for dtype, short in DTYPES.items()
     }
 
@@ -48,13 +42,13 @@ def compile_for(kernel: Any, side: int, dtype: str, k: int = 7) -> Resources:
 
     constants = {"side": side, "reach": side + k - 1, "k": k, "width": triton.next_power_of_2(k), "turns": 19}
     constants |= {"SITES": depthwise.SITES, "CHANNELS": depthwise.CHANNELS, "DOUBLE": False}
-    numbers = dict.fromkeys(("sites", "channels", "step", "turns"), "i32")
-    types = {"halo": "*i64", **dict.fromkeys(("parts", "scales", "shifts"), "*fp32"), **numbers}
+    numbers = dict.fromkeys(("sites", "channels"), "i32")
+    types = {"halo": "*i64", "parts": "*fp32", **numbers}
     names = kernel.arg_names
     fixed = {param.name for param in kernel.params if param.is_constexpr}
     signature = {name: "constexpr" if name in fixed else types.get(name, f"*{dtype}") for name in names}
     # As a launch finds them: aligned pointers and a multiple of 16 channels.
-    aligned = [(i,) for i, name in enumerate(names) if name in ("channels", "step") or signature[name].startswith("*")]
+    aligned = [(i,) for i, name in enumerate(names) if name == "channels" or signature[name].startswith("*")]
     source = ASTSource(
         kernel,
         signature,

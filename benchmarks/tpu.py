@@ -172,8 +172,8 @@ def _gradient(work: Work, found: Sequence[Any], engine: str) -> list[tuple[int, 
         net = api.bind(graph, params)
         if work.part == "fcmae":
             return net(images, mask, platform=platform, remat=work.remat, **options)["loss"]
-        call = Call(platform=platform, remat=work.remat)
-        return net.encode(images, mask, call, **options).grid().astype(jnp.float32).sum()
+        x, space = net.encode(images, mask, Call(platform=platform, remat=work.remat), **options)
+        return space.grid(x).astype(jnp.float32).sum()
 
     return [(1, jax.jit(jax.grad(loss)).trace(params, images, mask))]
 

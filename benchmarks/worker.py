@@ -187,8 +187,13 @@ def _visible(batch: Batch) -> int:
 def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Callable[[Any, Any], Any]:
     """(images, mask) -> the FCMAE loss, or the sum of the encoder's features."""
     if part == "encoder":
-        return lambda images, mask: net.encode(images, mask, engine=engine, visible=visible).grid().sum()
+        return lambda images, mask: _features(net, images, mask, engine, visible).sum()
     return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
+
+
+def _features(net: Any, images: Any, mask: Any, engine: str, visible: int | None) -> Any:
+    x, space = net.encode(images, mask, engine=engine, visible=visible)
+    return space.grid(x)
 
 
 def _peak_resident() -> Callable[[Run], int]:

@@ -17,7 +17,8 @@ from sklearn.datasets import load_digits
 import spec
 from backends.initial import initial_arrays
 from backends.torch import ENGINES, build, forward, set_arrays
-from backends.torch.sites import enter
+from backends.torch.space import dense
+from backends.torch.space.protocol import Space
 from backends.torch.steps import Call
 from parity_tests import golden, oracle, tolerances
 from parity_tests.mutants import MUTANTS
@@ -124,7 +125,7 @@ def _is_downsampling(name: str) -> bool:
 
 def blanks() -> Iterator[Row]:
     """Digits on black, pixels from 0 to 1, first weights: sites that are 0 after the stem, which `to_sparse` drops."""
-    from backends.torch.sites.minkowski import ME, Minkowski
+    from backends.torch.space.minkowski import ME, MinkowskiSpace
 
     model = spec.fcmae("convnextv2_atto", in_chans=1)
     digits = np.kron(load_digits().images[:8] / 16, np.ones((28, 28)))[..., None]
@@ -132,11 +133,12 @@ def blanks() -> Iterator[Row]:
     module = build(model, dtype="float64")
     names = module.encoder_names
     with torch.no_grad():
-        law = module.encode(images, mask, engine="minkowski").grid()
-        stem = module.run(names[:2], enter("masked", images, mask, 32, 0), Call())
-        sparse = ME.to_sparse(stem.grid().permute(0, 3, 1, 2))
-        found = module.run(names[2:], Minkowski(sparse, stem.x.shape[:3]), Call()).grid()
-    dropped = 1 - len(sparse) / stem.keep.sum()
+        law = _encoded(*module.encode(images, mask, engine="minkowski"))
+        x, space = module.run(names[:2], *dense.enter(images, mask, 32), Call())
+        sparse = ME.to_sparse(space.grid(x).permute(0, 3, 1, 2))
+        dropping = MinkowskiSpace(x.shape[:3], sparse.coordinate_map_key, sparse.coordinate_manager)
+        found = _encoded(*module.run(names[2:], sparse.F, dropping, Call()))
+    dropped = 1 - len(sparse) / space.keep.sum()
     yield "visible sites that `to_sparse` drops from digits on black", f"{100 * dropped:.0f} %"
     yield "what dropping them does to the features", _short(_distance(found.numpy(), law.numpy()))
 
@@ -180,7 +182,11 @@ def _features(case: Case, engine: str = "visible", dtype: str = "float64") -> np
     module = build(case.model, dtype=dtype)
     set_arrays(module, case.arrays)
     images, mask = torch.from_numpy(case.images), torch.from_numpy(case.mask)
-    return module.encode(images, mask, engine=engine).grid().numpy()
+    return _encoded(*module.encode(images, mask, engine=engine)).numpy()
+
+
+def _encoded(x: torch.Tensor, space: Space) -> torch.Tensor:
+    return space.grid(x)
 
 
 def _distance(found: np.ndarray, law: np.ndarray) -> float:

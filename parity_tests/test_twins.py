@@ -20,7 +20,7 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("sites/minkowski.py", "kernels/", "parallel.py"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
     "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
@@ -28,6 +28,9 @@ several devices; the axes that flax keeps elsewhere, and a step that is compiled
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
 """Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""
+
+TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
+"""Files whose public functions have the same parameters in both backends."""
 
 both = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs both frameworks")
 
@@ -61,7 +64,7 @@ def test_same_classes_in_the_same_words(name: str) -> None:
     assert classes(ROOT / "torch" / name) == classes(ROOT / "jax" / name)
 
 
-@pytest.mark.parametrize("name", ["build.py", "model.py", "sites/__init__.py", "sites/masked.py", "sites/visible.py"])
+@pytest.mark.parametrize("name", TWINS)
 def test_same_functions(name: str) -> None:
     torch, jax = (functions(ROOT / backend / name) for backend in ("torch", "jax"))
     assert [pair for pair in torch if pair[0] != "forward"] == jax  # flax calls a module by __call__

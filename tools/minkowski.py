@@ -19,7 +19,7 @@ TOOLS = ("setuptools==77.0.3", "wheel", "ninja")  # its setup.py imports what ne
 OPTIONS = ("--blas=openblas", "--cpu_only")
 
 ROOT = Path(__file__).parent.parent
-LOADS = "import backends.torch.sites.minkowski"
+LOADS = "import backends.torch.space.minkowski"
 BLAS = "#include <cblas.h>\nint main() { return openblas_get_num_threads() == 0; }\n"
 
 

@@ -1,9 +1,9 @@
-"""The JAX build of the spec. Reading order: steps, sites/, build, fcmae, trainer."""
+"""The JAX build of the spec. Reading order: steps, space/, model, trainer."""
 
 from backends.jax.api import build, forward, get_arrays, gradients, set_arrays
 from backends.jax.cluster import init_cluster
 from backends.jax.model import FCMAE, Classifier
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
 from backends.jax.trainer import Trainer
 
 __all__ = [

@@ -15,7 +15,8 @@ from backends import api
 from backends.initial import initial_arrays
 from backends.jax.layout import to_canonical, to_flax
 from backends.jax.model import FCMAE, Classifier
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
+from backends.jax.space.protocol import Space
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 
 Net = Classifier | FCMAE
@@ -23,7 +24,7 @@ Net = Classifier | FCMAE
 
 @contextmanager
 def precision(dtype: str) -> Iterator[None]:
-    """Let "float64" exist and "float32" mean it (TPUs and GPUs round products to less by default)."""
+    """Enable float64 where it is asked for, and full float32 products (TPUs and GPUs round them by default)."""
     exact = "highest" if dtype != "bfloat16" else None
     with jax.enable_x64(dtype == "float64"), jax.default_matmul_precision(exact):
         yield
@@ -39,7 +40,8 @@ def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device:
 
 def empty(model: spec.Model, dtype: str) -> Net:
     """The module of a model, its parameters not yet set."""
-    return Classifier(model, dtype) if isinstance(model, spec.Classifier) else FCMAE(model, dtype)
+    explicit = "bfloat16" if dtype == "bfloat16" else None  # the parameters stay float32
+    return Classifier(model, explicit) if isinstance(model, spec.Classifier) else FCMAE(model, explicit)
 
 
 def graph(model: spec.Model, dtype: str) -> nnx.GraphDef:
@@ -75,33 +77,41 @@ def forward(
     mask: np.ndarray | None = None,
     *,
     engine: Engine | None = None,
+    kernels: str = "auto",
     intermediates: bool = False,
 ) -> Arrays:
     """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
-    options = _options(m, images, mask, engine)
+    options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
-        out = _forward(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), intermediates=intermediates, **options)
+        inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
+        out = _forward(*inputs, intermediates=intermediates, kernels=kernels, **options)
         return {name: to_host(value) for name, value in out.items()}
 
 
-def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
+def gradients(
+    m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None, kernels: str = "auto"
+) -> Arrays:
     """Gradients of the FCMAE loss, in canonical names and layouts."""
     if not (mask != 0).any():
         raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
-    options = _options(m, images, mask, engine)
+    options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
-        return canonical(m.model, _gradients(nnx.graphdef(m), flat(m), *_inputs(m, images, mask), **options))
+        inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
+        return canonical(m.model, _gradients(*inputs, kernels=kernels, **options))
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "intermediates"))
+@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels", "intermediates"))
 def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     found: dict[str, jax.Array] = {}
     intermediates = options.pop("intermediates")
-    record = (lambda path, sites: found.update({path: sites.grid()})) if intermediates else None
-    return found | bind(graph, params)(images, mask, record=record, **options)
+
+    def record(path: str, x: jax.Array, space: Space) -> None:
+        found[path] = space.grid(x)
+
+    return found | bind(graph, params)(images, mask, record=record if intermediates else None, **options)
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible"))
+@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels"))
 def _gradients(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     return jax.grad(lambda p: bind(graph, p)(images, mask, **options)["loss"])(params)
 
@@ -147,9 +157,3 @@ def to_host(value: jax.Array) -> np.ndarray:
 def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[jax.Array, jax.Array | None]:
     kind = jnp.float64 if m.dtype == "float64" else jnp.float32
     return jnp.asarray(images, kind), None if mask is None else jnp.asarray(mask)
-
-
-def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, Any]:
-    api.check_images(m.model, images)
-    visible = api.visible_patches(mask, images, m.model.encoder.patch_size)
-    return {"engine": api.choose_engine(engine, ENGINES, mask, visible), "visible": visible}

@@ -13,12 +13,12 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends.api import check_arrays, choose_engine, visible_patches
+from backends.api import check_arrays, choose
 from backends.initial import initial_arrays
 from backends.jax import api
 from backends.jax.cluster import Processes
 from backends.jax.layout import to_flax
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 
@@ -67,7 +67,7 @@ class Trainer:
         return {"loss": loss, "grad_norm": norm}
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
-        """The public `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their EMA."""
         with api.precision(self.options.dtype):
             arrays, options = self._rows(batch), self._options(batch)
             rows, devices = len(batch["images"]), self.eval_step.mesh.size
@@ -121,9 +121,8 @@ class Trainer:
         return {name: np.asarray(value) for name, value in batch.items()}
 
     def _options(self, batch: Batch) -> dict[str, Any]:
-        images, mask = batch["images"], batch.get("mask")
-        visible = visible_patches(mask, images, self.model.encoder.patch_size)
-        return {"engine": choose_engine(self.options.engine, ENGINES, mask, visible), "visible": visible}
+        mask = batch.get("mask")
+        return {**choose(self.model, ENGINES, self.options.engine, batch["images"], mask, mask)}
 
     def _own(self, params: Named) -> Named:
         """The parameters whole on the devices of this process."""

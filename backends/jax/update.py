@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends import scales
+from backends.api import learning_rate_scales
 from backends.jax import api
 from backends.jax.layout import shapes
 from backends.jax.model import masked_loss
@@ -138,7 +138,7 @@ class TrainStep:
 
     def _run(self, params: Named, batch: Named, **options: Any) -> Named:
         net, pixels = api.bind(self.graph, params), self._pixels(batch["images"])
-        options |= {"remat": self.options.remat, "platform": self.platform}
+        options |= {"kernels": self.options.kernels, "remat": self.options.remat, "platform": self.platform}
         return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
 
     def _pixels(self, images: Array) -> Array:
@@ -151,7 +151,7 @@ class TrainStep:
         """Per parameter: the scale of its learning rate, and its weight decay."""
         table = spec.parameters(self.model)
         decay = {name: self.optimizer.weight_decay * param.decays for name, param in table.items()}
-        return scales.learning_rate_scales(self.model, self.optimizer), decay
+        return learning_rate_scales(self.model, self.optimizer), decay
 
 
 def _split_axis(shape: tuple[int, ...], devices: int) -> int | None:

@@ -9,13 +9,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import spec
-from backends import scales
-from backends.api import check_arrays, choose_engine, in_model_order, visible_patches
+from backends.api import check_arrays, choose, in_model_order, learning_rate_scales
 from backends.protocol import DEFAULTS, Arrays, BackendError, Batch, Cluster, Optimizer, State, TrainerOptions
 from backends.torch import api, parallel
 from backends.torch.cluster import distributed_errors
 from backends.torch.model import FCMAE
-from backends.torch.sites import ENGINES
+from backends.torch.space.engines import ENGINES
 
 
 class Trainer:
@@ -38,7 +37,7 @@ class Trainer:
         trained = self._compiled() if options.compile else self.net
         self.trained = parallel.spread(trained, self.processes, options.shard)
         self.named = dict(self.net.named_parameters())
-        self.scales = scales.learning_rate_scales(model, optimizer)
+        self.scales = learning_rate_scales(model, optimizer)
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
         averaged = optimizer.ema_decay is not None
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
@@ -66,7 +65,7 @@ class Trainer:
     @distributed_errors()
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
-        """The public `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their EMA."""
         args, options = self._call(batch)
         with api.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
             out = self.net(*args, **options)
@@ -119,11 +118,8 @@ class Trainer:
 
     def _call(self, batch: Batch) -> tuple[tuple[Tensor, Tensor | None], dict[str, object]]:
         images, mask = batch["images"], batch.get("mask")
-        visible = visible_patches(mask, images, self.model.encoder.patch_size)
-        options: dict[str, object] = {
-            "engine": choose_engine(self.options.engine, ENGINES, mask, visible),
-            "visible": visible,
-        }
+        options: dict[str, object] = {**choose(self.model, ENGINES, self.options.engine, images, mask, mask)}
+        options["kernels"] = self.options.kernels
         if "keep_paths" in batch:
             options["keep_paths"] = self._tensor(batch["keep_paths"])
         pixels = self._tensor(images).to(self.mean.dtype)

@@ -30,7 +30,7 @@ def test_figures_equal_the_baseline(backend: str) -> None:
 
 def test_a_copy_before_every_convolution_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites import visible
+    from backends.torch.space import visible
 
     plain = visible.halo_conv
     monkeypatch.setattr(visible, "halo_conv", lambda x, *rest: plain(x.clone(), *rest))
@@ -43,13 +43,12 @@ def test_a_copy_before_every_convolution_is_reported(monkeypatch: pytest.MonkeyP
 
 def test_work_at_removed_patches_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("jax")
-    from backends.jax.sites.masked import Masked
-    from backends.jax.sites.visible import Visible
+    from backends.jax.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("jax"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "bytes", "temporary_bytes"}
     assert all(line.startswith("jax visible: ") for line in lines)
@@ -57,13 +56,12 @@ def test_work_at_removed_patches_is_reported(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_work_at_removed_patches_is_reported_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites.masked import Masked
-    from backends.torch.sites.visible import Visible
+    from backends.torch.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("torch"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "operations", "saved_bytes"}
     assert all(line.startswith("torch visible: ") for line in lines)

@@ -13,10 +13,10 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
 
 from backends.torch import depthwise as plain  # noqa: E402
-from backends.torch import norm  # noqa: E402
-from backends.torch.kernels import depthwise, grn  # noqa: E402
+from backends.torch.kernels import depthwise  # noqa: E402
+from backends.torch.space.patches import Halo  # noqa: E402
 from benchmarks import kernels  # noqa: E402
-from tests.benchmarks.interpreted import FACTORS, SCOPES, SIDES, Case, case, cases, whole  # noqa: E402
+from tests.benchmarks.interpreted import SIDES, Case, case, cases, whole  # noqa: E402
 
 REGISTERS = 80
 """A thread: 65,536 registers a multiprocessor then hold six blocks of 128 threads, enough to hide the loads."""
@@ -29,18 +29,7 @@ def expected(name: str, given: Case) -> dict[str, np.ndarray]:
         f"{name}: forward": plain._conv(x, weight, bias, halo).numpy(),
         f"{name}: without a bias": plain._conv(x, weight, None, halo).numpy(),
         f"{name}: weights": plain._weight_gradient(x, grad, weight, halo).numpy(),
-        **sums(name, given),
     }
-
-
-def sums(name: str, given: Case) -> dict[str, np.ndarray]:
-    """What the plain form makes of GRN's sums."""
-    found: dict[str, torch.Tensor] = {}
-    for scope, axes in SCOPES.items():
-        found[f"{name}: squares, {scope}"] = torch.nn.functional.gelu(given.x).square().sum(axes, keepdim=True)
-        gradients = norm._scaled_gradients(given.x, given.grad, given.x.sum(axes, keepdim=True))
-        found |= {f"{name}: by {by}, {scope}": g for by, g in zip(FACTORS, gradients, strict=True)}
-    return {key: value.numpy() for key, value in found.items()}
 
 
 def bound(given: Case, dtype: str) -> float:
@@ -77,8 +66,7 @@ def test_a_kernel_that_asks_for_too_much_is_seen_to_spill(monkeypatch: pytest.Mo
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("side", SIDES)
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
-def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(norm, "kernels", grn)
+def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str) -> None:
     *drawn, halo = case(side, 70, 7)
     given = [value.to(getattr(torch, dtype)) for value in drawn]
     x, grad, weight, bias = (value.cuda() for value in given)
@@ -89,10 +77,6 @@ def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str, monkeypatch: p
         ": without a bias": depthwise.conv(x, weight, None, index),
         ": weights": depthwise.weight_gradient(x, grad, weight, index),
     }
-    for scope, axes in SCOPES.items():
-        found[f": squares, {scope}"] = norm._over(norm.GeluSquares.apply(x)[1], axes, x)
-        gradients = norm._gradients_by_kernel(x, grad, given[0].sum(axes, keepdim=True).cuda())
-        found |= {f": by {by}, {scope}": g for by, g in zip(FACTORS, gradients, strict=True)}
     on_host = {name: value.double().cpu().numpy() for name, value in found.items()}
     tolerances.assert_all_close(on_host, expected("", truth), bound(truth, dtype), f"triton, {dtype}, side {side}")
 
@@ -103,7 +87,7 @@ def test_the_kernels_are_right_on_this_gpu(side: int, dtype: str, monkeypatch: p
 def test_the_kernels_live_inside_a_compiled_whole() -> None:
     given = case(8, 64, 7)
     x, _, weight, bias = (value.cuda() for value in given[:4])
-    found = torch.compile(plain.halo_conv, fullgraph=True)(x, weight, bias, plain.Halo(given.halo.rows.cuda()))
+    found = torch.compile(plain.halo_conv, fullgraph=True)(x, weight, bias, Halo(given.halo.rows.cuda()), True)
     truth = plain._conv(given.x, given.weight, given.bias, given.halo)
     tolerances.assert_close(found.cpu().numpy(), truth.numpy(), bound(given, "float64"), "compiled")
 
@@ -113,10 +97,8 @@ def test_the_kernels_live_inside_a_compiled_whole() -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("engine", ["masked", "visible"])
-def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_whole_model_is_right_on_this_gpu(engine: str, compiled: bool) -> None:
     truth = whole(engine)
-    monkeypatch.setattr(norm, "kernels", grn)
-    monkeypatch.setattr(plain, "kernels", depthwise)
     torch.compiler.reset()
     found = whole(engine, "cuda", compiled=compiled)
     tolerances.assert_all_close(found, truth, bound(case(8, 8, 7), "float64"), f"triton, {engine}")

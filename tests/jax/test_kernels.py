@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise, plan
-from backends.jax.sites.visible import Layout
+from backends.jax.space.patches import Layout, Neighbours
 from benchmarks import tpu
 
 CASE = CASES["equal widths"]
@@ -44,12 +44,12 @@ def masks(rng: np.random.Generator, images: int, grid: tuple[int, int], visible:
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def where_of(mask: jax.Array, visible: int, side: int, size: int) -> forms.Neighbours:
-    layout = Layout(mask, visible)
-    return forms.Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
+def where_of(mask: jax.Array, visible: int, side: int, size: int) -> Neighbours:
+    layout = Layout.of(mask, visible)
+    return Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
 
 
-def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The convolution of x and the gradient by weight, by the kernels."""
     return depthwise.conv(x, weight, where), depthwise.weight_gradient(x, grad, where, len(weight))
 
@@ -60,7 +60,7 @@ def kernels_compiled() -> Callable[..., Arrays]:
 
 
 @jax.jit
-def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32."""
     x, grad, weight = (array.astype(jnp.float32) for array in (x, grad, weight))
     return forms._scanned_conv(x, weight, where), forms._scanned_gradient(x, grad, where, len(weight))
@@ -130,14 +130,14 @@ def bytes_moved(form: Callable[..., Arrays], *shapes: tuple[tuple[int, ...], str
     there = SingleDeviceSharding(tpu.devices("v5e:2x2")[0])
 
     def run(x: jax.Array, grad: jax.Array, weight: jax.Array, mask: jax.Array) -> Arrays:
-        layout = Layout(mask, 19)
-        return form(x, grad, weight, forms.Neighbours(jnp.zeros(()), layout.index, layout.slot))
+        layout = Layout.of(mask, 19)
+        return form(x, grad, weight, Neighbours(jnp.zeros(()), layout.index, layout.slot))
 
     given = [jax.ShapeDtypeStruct(shape, dtype, sharding=there) for shape, dtype in shapes]
     return float(jax.jit(run).trace(*given).lower().compile().cost_analysis()["bytes accessed"])
 
 
-def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     return forms._grid_conv(x, weight, where), forms._grid_gradient(x, grad, where, len(weight))
 
 

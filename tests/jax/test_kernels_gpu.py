@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise_gpu
-from backends.jax.sites.visible import Layout
+from backends.jax.space.patches import Layout, Neighbours, image_halo
 
 CASE = CASES["equal widths"]
 NAMES = ("convolution", "its transpose", "gradient by weight", "gradient by bias")
@@ -32,21 +32,21 @@ def interpreted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pl, "pallas_call", partial(pl.pallas_call, interpret=True))
 
 
-def neighbours(seed: int, images: int, grid: tuple[int, int], visible: int, side: int, size: int) -> forms.Neighbours:
+def neighbours(seed: int, images: int, grid: tuple[int, int], visible: int, side: int, size: int) -> Neighbours:
     """Where the patches of random masks lie."""
     ranks = np.random.default_rng(seed).random((images, grid[0] * grid[1])).argsort(1).argsort(1)
-    layout = Layout(jnp.asarray(ranks >= visible).reshape(images, *grid), visible)
-    return forms.Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
+    layout = Layout.of(jnp.asarray(ranks >= visible).reshape(images, *grid), visible)
+    return Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
 
 
 def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, bias: jax.Array, halo: jax.Array) -> Arrays:
     """The convolution, its transpose and both gradients, by the kernels."""
-    back = depthwise_gpu.conv(grad, weight, jnp.zeros_like(bias), halo, transposed=True)
+    back = depthwise_gpu.transposed_conv(grad, weight, halo)
     return depthwise_gpu.conv(x, weight, bias, halo), back, *depthwise_gpu.gradients(x, grad, halo, len(weight))
 
 
 @jax.jit
-def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, bias: jax.Array, where: forms.Neighbours) -> Arrays:
+def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, bias: jax.Array, where: Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32 at least."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, grad, weight, bias = (array.astype(wide) for array in (x, grad, weight, bias))

@@ -173,7 +173,7 @@ def test_importing_it_leaves_no_trace() -> None:
     script = """
 import collections, os
 os.cpu_count = lambda: 64  # where it would warn, and set the threads of later processes
-from backends.torch.sites.minkowski import ME
+from backends.torch.space.minkowski import ME
 assert not hasattr(collections, "Sequence")
 assert "OMP_NUM_THREADS" not in os.environ
 """

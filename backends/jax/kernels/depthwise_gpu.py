@@ -54,6 +54,11 @@ def conv(x: Array, weight: Array, bias: Array, halo: Array, *, transposed: bool 
     return call(x.reshape(plan.rows, -1), taps, bias.astype(wide), plan.indices(halo)).reshape(x.shape)
 
 
+def transposed_conv(grad: Array, weight: Array, halo: Array) -> Array:
+    """The gradient by x (N, S, C): the convolution of dy by the kernel turned by 180 degrees."""
+    return conv(grad, weight, jnp.zeros(grad.shape[-1:], grad.dtype), halo, transposed=True)
+
+
 def gradients(x: Array, grad: Array, halo: Array, size: int) -> tuple[Array, Array]:
     """Gradients of weight (k, k, 1, C) and bias (C,) from x and dy (N, S, C), in float32 at least."""
     plan = Plan.of(x, halo, size, gradient=True)
