@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise_gpu
-from backends.jax.space.patches import Layout, Neighbours, image_halo
+from backends.jax.space.patches import Layout, Neighbours
 
 CASE = CASES["equal widths"]
 NAMES = ("convolution", "its transpose", "gradient by weight", "gradient by bias")
