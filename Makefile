@@ -48,10 +48,9 @@ bench: $(READY)
 STEPS  := $(RUN) -m benchmarks engines --what step --engines masked visible --device cuda --dtype bfloat16 \
           --model convnextv2_base --batch_size 128 --tflops 790 --gbps 4300
 gpu: $(READY)
-	TWINNEXT_TRITON=1 $(RUN) -m pytest -m gpu
+	$(RUN) -m pytest -m gpu
 	mkdir -p runs
 	$(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch.json
-	TWINNEXT_TRITON=1 $(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch-triton.json
 	XLA_PYTHON_CLIENT_PREALLOCATE=false $(STEPS) $(GPU) --backends jax --json runs/gpu-jax.json
 
 # The optional third engine of torch, compiled once for this Python and torch.

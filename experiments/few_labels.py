@@ -25,7 +25,7 @@ import numpy as np
 
 from backends import NAMES
 from train.__main__ import main as train
-from train.command.config import Config
+from train.config import Config
 from train.data.digits import Digits
 from train.data.subset import labelled
 from train.tasks.features import Features
@@ -173,7 +173,7 @@ def neighbours_of_pixels(labels: int, seed: int) -> float:
     chosen = labelled(train, labels, seed).chosen
     known = Features(train.images[chosen].reshape(labels, -1) / 255, np.asarray(train.labels)[chosen])
     queries = Features(held_out.images.reshape(len(held_out), -1) / 255, np.asarray(held_out.labels))
-    _, counted = next(votes(known, queries, (10,), Config.knn_temperature, len(train.classes)))
+    _, counted = next(votes(known, queries, (10,), Config().probe.knn_temperature, len(train.classes)))
     return float(100 * (counted.argmax(1) == queries.labels).mean())
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import spec
 from convert.formats import FORMATS
 from convert.rules import Format
-from train.command import cli
-from train.command.recipes import RECIPES, RELEASED
+from train.config import cli
+from train.config.recipes import RECIPES, RELEASED
 
 ROOT = Path(__file__).parents[1]
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_close
 from tests.train.fake import CLOCK
 from train.__main__ import main
-from train.record import checkpoint
+from train.checkpoints import store
 
 Process = subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]
@@ -76,8 +77,8 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def last(run_dir: Path) -> checkpoint.Checkpoint:
-    found = checkpoint.newest(run_dir / "checkpoints", print)
+def last(run_dir: Path) -> RunCheckpoint:
+    found = store.newest(run_dir / "checkpoints", print)
     assert found is not None, run_dir
     return found
 

@@ -9,9 +9,9 @@ import pytest
 
 from tests.cluster.runs import ROOT
 from tests.train import released
-from train.command import cli
-from train.command.config import ClusterFlags, SlurmFlags
-from train.command.recipes import RELEASED
+from train.config import cli
+from train.config.groups import ClusterConfig, SlurmConfig
+from train.config.recipes import RELEASED
 
 DOCUMENT = (ROOT / "docs" / "clusters.md").read_text(encoding="utf-8")
 (BLOCK,) = re.findall(r"^```sh\n(.*?)^```", DOCUMENT, re.DOTALL | re.MULTILINE)
@@ -59,8 +59,8 @@ def test_it_is_the_run_of_one_device(form: str, recipe: str) -> None:
     assert several.effective_batch == single.effective_batch
     assert several.peak_lr == single.peak_lr
     flags = several.as_dict()
-    free = {"batch_size", "update_freq", "devices", "backend", *ClusterFlags.__dataclass_fields__}
-    free |= SlurmFlags.__dataclass_fields__.keys()
+    free = {"batch_size", "update_freq", "devices", "backend", *ClusterConfig.__dataclass_fields__}
+    free |= SlurmConfig.__dataclass_fields__.keys()
     assert _without(flags, free) == _without(single.as_dict(), free)
     assert flags["backend"] == ("jax" if form == "TPU" else "torch")
     assert flags["slurm"] == (form == "slurm")

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from backends.protocol import State
+from convert.containers.run import RunCheckpoint
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
-from train.command import cli
+from train.checkpoints import resume
+from train.config import cli
 from train.errors import TrainError
-from train.record import resume
-from train.record.checkpoint import Checkpoint
-from train.record.logs import told
+from train.logs.run_log import format_scores
 
 pytest.importorskip("torch")
 
@@ -71,7 +71,7 @@ def test_one_process_goes_on_from_two(together: Path, alone: dict[str, Path], im
 def test_an_evaluation_is_that_of_one_process_and_told_once(together: Path) -> None:
     first, second = ((together / f"said by {rank}").read_text().split("evaluation:\n")[1] for rank in range(2))
     judged = runs.metrics(together / "finetune, copies")[20, False]
-    assert told({name: value for name, value in judged.items() if name not in ("step", "epoch")}) in first
+    assert format_scores({name: value for name, value in judged.items() if name not in ("step", "epoch")}) in first
     assert second == ""
 
 
@@ -101,7 +101,7 @@ def test_a_lost_process_ends_the_run_which_goes_on_from_its_newest_checkpoint(im
     assert runs.last(tmp_path / "run").step < 160
     ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", flags))])
     assert status == 0, said
-    assert "going on from" in said
+    assert "resumed from" in said
     runs.assert_same_run(tmp_path / "run", whole)
 
 
@@ -113,17 +113,17 @@ def test_eight_processes_are_one(images: Path, tmp_path: Path, alone: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("own", "theirs", "devices", "line"),
+    ("theirs", "devices", "line"),
     [
-        ("--batch_size 8 --update_freq 1", 16, 4, "32 images an update, the run began with 16, as --batch_size 4 --up"),
-        ("--batch_size 8 --update_freq 1", 96, 3, "24 images an update, the run began with 96, as --batch_size 8 --up"),
-        ("--batch_size 8 --update_freq 1", 16, 3, "24 images an update, the run began with 16, which 3 devices cannot"),
+        (16, 4, "32 images per update, the run began with 16, as --batch_size 4 --up"),
+        (96, 3, "24 images per update, the run began with 96, as --batch_size 8 --up"),
+        (16, 3, "24 images per update, the run began with 16, which 3 devices cannot"),
     ],
 )
-def test_another_batch_is_refused_with_numbers_that_fit(own: str, theirs: int, devices: int, line: str) -> None:
-    config = replace(cli.parse(own.split()), devices=devices)
+def test_another_batch_is_refused_with_numbers_that_fit(theirs: int, devices: int, line: str) -> None:
+    config = replace(cli.parse(["--batch_size", "8", "--update_freq", "1"]), devices=devices)
     identity = {"effective_batch": config.effective_batch, "model": {}}
-    found = Checkpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
+    found = RunCheckpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
     with pytest.raises(TrainError) as error:
         resume._refuse_another(found, {"task": None, "seed": None, **identity}, config)
     assert str(error.value).startswith(f"--batch_size x --update_freq x {devices} devices: {line}")

@@ -118,7 +118,7 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_run(
     said = log(run_dir, job)
     assert told["Restarts"] == "1", said
     assert re.search(r"stopped by SIG(USR1|TERM) after step", said), said
-    assert "going on from" in said
+    assert "resumed from" in said
     runs.assert_same_run(run_dir, undisturbed(backend))
 
 

@@ -13,7 +13,7 @@ import pytest
 from tests.cluster import runs
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import slurm
+from train.config import slurm
 
 pytest.importorskip("submitit")
 
@@ -52,7 +52,7 @@ def submitted(programs: Path, answer: str = "echo Submitted batch job 12") -> Pa
 def test_the_released_flags_are_asked_for(programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = submitted(programs)
     assert main([*RELEASED.split(), str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.startswith("job 12: 8 x 8 processes, 4,096 images an update; its words are in ")
+    assert capsys.readouterr().out.startswith("job 12: 8 x 8 processes, 4,096 images per update; its output is in ")
     asked = {line.removeprefix("#SBATCH ") for line in found.read_text().splitlines() if line.startswith("#SBATCH")}
     assert asked >= {
         "--nodes=8",
@@ -90,7 +90,7 @@ def test_help_lists_the_flags_of_slurm_beside_it(capsys: pytest.CaptureFixture[s
         ("--ngpus 0", "--ngpus: 0 is below 1"),
         ("--nodes 0", "--nodes: 0 is below 1"),
         ("--timeout 1", "--timeout: 1 is below 5"),
-        ("--job_dir runs/%j", "--job_dir runs/%j: the same for every job of a run, so without %j"),
+        ("--job_dir runs/%j", "--job_dir runs/%j: must be the same for every job of a run; leave out %j"),
         ("--job_dir FILE/run", "--job_dir "),
         ("--partition nope", "--slurm True: the job was refused: "),
     ],
@@ -145,14 +145,14 @@ def test_only_a_running_batch_job_is_queued_again(
 ) -> None:
     asked = programs / "asked"
     program(programs, "scontrol", f"echo $@ >> {shlex.quote(str(asked))}\necho {told}")
-    assert slurm.requeue(environment) == ("job 12 is queued again" if queued else None)
+    assert slurm.requeue(environment) == ("job 12 is requeued" if queued else None)
     assert (asked.exists() and "requeue 12" in asked.read_text()) is queued
 
 
 def test_what_scontrol_refuses_is_told(programs: Path) -> None:
     assert slurm.requeue(STEP) is None
     program(programs, "scontrol", f"echo {RUNNING}; test $1 = show")
-    assert slurm.requeue(STEP) == "SLURM has refused to queue job 12 again"
+    assert slurm.requeue(STEP) == "SLURM refused to requeue job 12"
 
 
 def submit_here(images: Path, run_dir: Path, flags: str) -> runs.Process:

@@ -18,7 +18,7 @@ from convert.adamw import GROUPINGS
 from convert.arrays import Arrays, entries_of
 from parity_tests import golden
 from tests.convert.samples import assert_equal, checkpoint, filled, trained
-from train.record import checkpoint as run
+from train.checkpoints import store as run
 
 AUTOENCODER = spec.fcmae(depths=(1, 2), dims=(8, 9), stem_stride=2, image_size=16, decoder_dim=7)
 CLASSIFIER = spec.classifier(depths=(1, 2), dims=(8, 9), num_classes=3)

@@ -15,7 +15,7 @@ from backends.protocol import BackendError
 from parity_tests import tolerances
 from tests.project.tree import ROOT
 from tests.train.images import tree
-from train.record import checkpoint
+from train.checkpoints import store
 
 if "jax" not in backends.installed():
     pytest.skip("jax is not installed", allow_module_level=True)
@@ -122,9 +122,7 @@ def test_two_processes_of_two_devices_are_one_run(tmp_path: Path) -> None:
             place = dict(zip(names, (address, "2", str(rank)), strict=True))
             runs.append(start(tmp_path / name, images, 2, place, "--shard", str(name == "split")))
     assert [run.wait(timeout=300) for run in runs] == [0] * 5
-    one, *others = (
-        checkpoint.newest(tmp_path / name / "checkpoints", print) for name in ("one", "replicated", "split")
-    )
+    one, *others = (store.newest(tmp_path / name / "checkpoints", print) for name in ("one", "replicated", "split"))
     assert one is not None
     expected = scores(tmp_path / "one")
     assert expected

@@ -15,7 +15,7 @@ from convert.__main__ import _parser as convert_parser
 from spec.__main__ import _parser as spec_parser
 from tests.project.tree import ROOT, tracked
 from tools import tables
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
 
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md"]
@@ -120,15 +120,6 @@ def test_tests_that_documents_name_exist() -> None:
     named = {m for text in TEXTS.values() for m in re.findall(r"`((?:tests|parity_tests)/[\w/]+\.py)::(\w+)`", text)}
     assert len(named) > 20
     assert [name for file, name in named if f"def {name}(" not in (ROOT / file).read_text()] == []
-
-
-def test_definitions_that_the_walkthrough_names_are_in_the_files_it_names() -> None:
-    named = re.findall(r"`([\w/]+\.py)` `(\w+)(?:\.(\w+))?`", TEXTS[Path("docs/walkthrough.md")])
-    assert len(named) > 20
-    for file, name, member in named:
-        source = (ROOT / file).read_text()
-        assert re.search(rf"^(class|def) {name}\b|^{name}\b.* = ", source, re.MULTILINE), f"{file}: {name}"
-        assert not member or f"    def {member}(" in source, f"{file}: {name}.{member}"
 
 
 def test_the_library_example_prints_the_same_loss_twice() -> None:

@@ -3,7 +3,7 @@
 import re
 import shlex
 
-from train.command.recipes import RELEASED
+from train.config.recipes import RELEASED
 
 TASKS = {"submitit_pretrain.py": "pretrain", "submitit_finetune.py": "finetune"}
 

@@ -69,7 +69,7 @@ mount -t tmpfs -o size=600k none $disk
 FAKE_STEP_SECONDS=0.05 $python -m tests.train.fake $images $disk/run --save_every_steps 1 --print_freq 1 >$log 2>&1 &
 until [ -d $disk/run/checkpoints/step-00000002 ]; do sleep 0.01; kill -0 $!; done
 head -c 1M /dev/zero >$disk/filler 2>/dev/null || true
-until grep -q 'NOT SAVED' $log; do sleep 0.01; kill -0 $!; done
+until grep -q 'checkpoint not saved' $log; do sleep 0.01; kill -0 $!; done
 """
 
 
@@ -81,7 +81,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_few_checkpoints(images: Path, t
     done = bash(script, images=images, **places)
     said = (tmp_path / "log").read_text()
     assert done.returncode == 0, said + done.stderr
-    assert "cannot be written: No space left on device; older checkpoints are whole, training goes on" in said
+    assert "cannot be written: No space left on device (older checkpoints are intact; training continues" in said
     assert "Traceback" not in said
     assert_same_run(tmp_path / "run", whole)
     assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 29))
@@ -98,7 +98,7 @@ def test_a_disk_that_stays_full_ends_in_one_line_with_older_checkpoints_whole(
     said = (tmp_path / "log").read_text()
     assert done.returncode == 2, said + done.stderr
     assert "train: " in said
-    assert "step-00000028: cannot be written: No space left on device; older checkpoints are whole: the" in said
+    assert "step-00000028: cannot be written: No space left on device; older checkpoints are intact: the" in said
     assert "Traceback" not in said
     assert 2 <= last(tmp_path / "run").step < 28
     fake.train(images, tmp_path / "run", "--save_every_steps", "1")
@@ -121,7 +121,7 @@ def test_a_disk_that_turns_read_only_costs_checkpoints_and_no_update(images: Pat
     done = bash(script, images=images, run=run, out=tmp_path / "kept", log=tmp_path / "log")
     said = (tmp_path / "log").read_text()
     assert done.returncode == 2, said + done.stderr
-    assert "cannot be written: Read-only file system; older checkpoints are whole: the same command" in said
+    assert "cannot be written: Read-only file system; older checkpoints are intact: the same command" in said
     assert [line["step"] for line in metrics(run)][-1] == 28
     assert any((tmp_path / "kept").iterdir())
 
@@ -229,7 +229,7 @@ def test_files_that_vanish_on_the_way_are_skipped_and_named_once(
 
 
 @pytest.mark.parametrize("broken", ["loss", "grad_norm"])
-def test_a_loss_that_is_no_number_leaves_evidence_and_nothing_else(
+def test_a_loss_that_is_no_number_leaves_a_report_and_nothing_else(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     step = fake.Trainer.step
@@ -241,8 +241,8 @@ def test_a_loss_that_is_no_number_leaves_evidence_and_nothing_else(
         return outcome
 
     monkeypatch.setattr(fake.Trainer, "step", breaks)
-    file = tmp_path / "evidence" / "step-00000013.json"
-    with pytest.raises(TrainError, match=f"step 13: the .* is (nan|inf); nothing was saved .* evidence in {file}"):
+    file = tmp_path / "nan_reports" / "step-00000013.json"
+    with pytest.raises(TrainError, match=f"step 13: the .* is (nan|inf); nothing was saved .* details in {file}"):
         fake.train(images, tmp_path, "--print_freq", "100")
     assert last(tmp_path).step == 7
     told = json.loads(file.read_text())
@@ -276,7 +276,7 @@ def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
         finally:
             process.kill()
     said = file.read_text()
-    assert f"waits for images of --data_path {images}, from {images}/c" in said
+    assert f"waits for images of --data_path {images}, starting at {images}/c" in said
     assert "train: stopped by SIGTERM after step " in said
 
 

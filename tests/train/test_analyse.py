@@ -17,7 +17,7 @@ from train.__main__ import main
 from train.data.decode import decode
 from train.data.pixels import normalise
 from train.data.supervised import eval_crop
-from train.record import plots
+from train.report import plots
 from train.tasks.analyse import cosine_distance
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
@@ -89,7 +89,8 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
         assert_close(found, expected, GRADIENT["float64"] * EPS["float64"], column)
         assert found.min() > 0
     blocks = ("stages.0.0", "stages.1.0", "stages.1.1")
-    assert [(row["layer"], row["tap"]) for row in ours] == [(block, tap) for tap in ("act", "grn") for block in blocks]
+    expected = [(block, output) for output in ("act", "grn") for block in blocks]
+    assert [(row["layer"], row["output"]) for row in ours] == expected
 
 
 def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None
         module, normalise(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), intermediates=True
     )
     for row in rows:
-        features = intermediates[f"{row['layer']}.{row['tap']}"]
+        features = intermediates[f"{row['layer']}.{row['output']}"]
         assert features.shape[-1] == 4 * intermediates[f"{row['layer']}.norm"].shape[-1]
         same(float(row["mean"]), by_pairs(features.astype(np.float64)))
         assert float(row["std"]) == 0
@@ -127,7 +128,7 @@ def test_encoders_alone_and_several_checkpoints_share_a_plot(images: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "--task analyse: name the checkpoint with --finetune or --resume, more of them with --against"),
+        ("", "--task analyse: give the checkpoint with --finetune or --resume, and more with --against"),
         ("--finetune {fcmae} --against {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3"),
         ("--finetune {fcmae} --input_size 64 --images none.png", "--images none.png: no such file"),

@@ -13,13 +13,15 @@ import pytest
 import backends
 import convert
 from backends.protocol import Batch
+from convert.containers import run as run_format
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import assert_same
 from tests.train import fake
 from tests.train.images import tree
-from train import loop
 from train.__main__ import main
-from train.command import cli
-from train.record import checkpoint
+from train.checkpoints import store
+from train.config import cli
+from train.run import train
 
 WORDS = (
     "--task finetune --model none --depths 1 1 --dims 8 12 --patch_size 8 --input_size 16 --batch_size 8 --epochs 3"
@@ -37,10 +39,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(images: Path, run_dir: Path, *flags: str) -> checkpoint.Checkpoint:
+def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
     """The last checkpoint of a run of five updates an epoch, 15 in all."""
     assert main([*WORDS.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
-    found = checkpoint.newest(run_dir / "checkpoints", print)
+    found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
     return found
 
@@ -62,7 +64,7 @@ def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[s
 def test_an_interrupted_run_ends_bit_identical(
     images: Path, whole: Callable[[str], Path], tmp_path: Path, backend: str
 ) -> None:
-    expected = checkpoint.newest(whole(backend) / "checkpoints", print)
+    expected = store.newest(whole(backend) / "checkpoints", print)
     assert expected is not None
     assert run(images, tmp_path, "--backend", backend, "--stop_at_step", "7").step == 7
     found = run(images, tmp_path, "--backend", backend)
@@ -79,7 +81,7 @@ def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
 ) -> None:
     (best,) = (whole(backend) / "best_acc1").iterdir()
     lines = [json.loads(line) for line in (whole(backend) / "metrics.jsonl").read_text().splitlines()]
-    (expected,) = (line for line in lines if line["step"] == checkpoint.read(best).step and "acc1" in line)
+    (expected,) = (line for line in lines if line["step"] == run_format.load(best).step and "acc1" in line)
     assert expected["acc1"] == max(line["acc1"] for line in lines if "acc1" in line)
     bare = tmp_path / "bare.pth"
     loaded = convert.load(best, weights_only=True)
@@ -95,7 +97,7 @@ def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
 def test_however_an_update_is_shared_out_its_mixed_samples_are_the_same(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten images an update, four updates an epoch, two images left over: mixed by sixes, across updates and epochs."""
+    """Ten images per update, four updates an epoch, two images left over: mixed by sixes, across updates and epochs."""
     seen: dict[str, list[Batch]] = {}
     rates: dict[str, list[float]] = {}
     step = fake.Trainer.step
@@ -110,7 +112,7 @@ def test_however_an_update_is_shared_out_its_mixed_samples_are_the_same(
         monkeypatch.setattr(fake.Trainer, "step", noted)
         share = ("--batch_size", size, "--update_freq", str(10 // int(size)), "--disable_eval", "True")
         words = [*WORDS.split(), "--model_ema_eval", "False", *share, "--data_path", str(images)]
-        loop.run(cli.parse([*words, "--output_dir", str(tmp_path / size)]), lambda name: fake.Backend)
+        train(cli.parse([*words, "--output_dir", str(tmp_path / size)]), lambda name: fake.Backend)
     assert [len(updates) for updates in seen.values()] == [12] * 4
     for size, updates in seen.items():
         assert rates[size] == rates["10"]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from train.record import machine
+from train.logs import machine
 
 
 def test_processor_cores_and_gpus_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spec
-from train.record.pictures import patchify, reconstruct, triptych, unpatchify
+from train.report.pictures import patchify, reconstruct, triptych, unpatchify
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import RunCheckpoint
 from tests.train import released
 from tests.train.images import tree
 from train.__main__ import main
-from train.command.recipes import RELEASED
-from train.record import checkpoint
+from train.checkpoints import store
+from train.config.recipes import RELEASED
 
 SMALL = (
     "--depths 1 1 1 1 --dims 8 8 8 8 --decoder_embed_dim 8 --input_size 64 --batch_size 4 --update_freq 2 --mix_group 4"
@@ -28,14 +29,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(recipe: str, backend: str, **places: Path) -> checkpoint.Checkpoint:
+def run(recipe: str, backend: str, **places: Path) -> RunCheckpoint:
     """The last checkpoint of a recipe's released command with real paths in it."""
     names = {"data": "DATA", "out": "OUT", "start": "CKPT"}
     words = [
         str({names[key]: path for key, path in places.items()}.get(word, word)) for word in released.started(recipe)
     ]
     assert main([*words, *SMALL.split(), "--backend", backend]) == 0
-    found = checkpoint.newest(places["out"] / "checkpoints", print)
+    found = store.newest(places["out"] / "checkpoints", print)
     assert found is not None
     return found
 

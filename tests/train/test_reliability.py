@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import PARTS
 from parity_tests.tolerances import TRAJECTORY, assert_all_close
 from tests.train.fake import CLOCK, assert_same_run, last
 from tests.train.victim import Victim, saved, writing
-from train.record.checkpoint import PARTS
 
 pytestmark = pytest.mark.slow
 

@@ -15,10 +15,9 @@ from PIL import Image
 from tests.train import fake
 from tests.train.images import tree
 from train import report
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
-from train.record import plots
-from train.report import record
+from train.report import plots, run_data
 from train.report.__main__ import main
 
 VOID = {"meta", "img", "br"}
@@ -151,7 +150,7 @@ def test_accuracies_are_shown_with_their_best(tmp_path: Path) -> None:
     report.write(made_up(tmp_path, *lines, *scores, flags="--task finetune --max_steps 9"))
     told = Page(tmp_path / "report.html").text
     assert "top-1 60.50 % best, epoch 2" in told
-    assert "top-1, average 10.00 %" in told
+    assert "top-1, EMA 10.00 %" in told
     assert "broken images 3 skipped" in told
     assert "stopped at step 3 of 9" in told
     assert "stroke-dasharray" in (tmp_path / "plots" / "accuracy.svg").read_text()
@@ -170,7 +169,7 @@ def test_an_empty_or_broken_record_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_recipes_are_named_as_the_source(tmp_path: Path) -> None:
     made_up(tmp_path, flags="--recipe finetune_tiny --data_path D --drop_path 0.3")
-    found = {value.flag: value for value in record.load(tmp_path).values()}
+    found = {value.flag: value for value in run_data.load(tmp_path).values()}
     assert found["drop_path"] == ("drop_path", "0.3", "0.0", "given")
     assert found["mixup"].origin.startswith("paper, fine-tuning settings")
     assert (found["min_lr"].value, found["min_lr"].default) == ("1e-06", "1e-06")
@@ -214,10 +213,10 @@ def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(TrainError, match="the report cannot be written: Is a directory"):
         report.write(tmp_path)
-    assert report.told(tmp_path) == f"no report: {tmp_path}: the report cannot be written: Is a directory"
+    assert report.try_write(tmp_path) == f"no report: {tmp_path}: the report cannot be written: Is a directory"
 
 
 def test_of_many_pictures_a_few_are_shown() -> None:
     files = [Path(str(number)) for number in range(80)]
-    assert [int(file.name) for file in record.spread(files, 6)] == [79, 63, 47, 32, 16, 0]
-    assert record.spread(files[:3], 6) == files[2::-1]
+    assert [int(file.name) for file in run_data.evenly_spaced(files, 6)] == [79, 63, 47, 32, 16, 0]
+    assert run_data.evenly_spaced(files[:3], 6) == files[2::-1]

@@ -15,8 +15,8 @@ from tests.train import fake
 from tests.train.fake import assert_same_run, last, metrics
 from tests.train.images import tree
 from tests.train.victim import Victim, saved
-from train import run as running
-from train.run import Stopped
+from train import loop as running
+from train.loop import Stopped
 from train.signals import NAMES, Signals
 
 
@@ -68,7 +68,7 @@ def test_a_run_stopped_three_times_ends_bit_identical(images: Path, tmp_path: Pa
             status, said = victim.end()
         assert status == 75
         step = int(saved(tmp_path / "run")[-1].removeprefix("step-"))
-        assert f"train: stopped by {name} after step {step}, saved; the same command goes on from here" in said
+        assert f"train: stopped by {name} after step {step}, saved; the same command continues from here" in said
         assert len(_lines(tmp_path / "run")) == step < 28
     fake.train(images, tmp_path / "run", *flags)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -141,5 +141,5 @@ def test_what_is_not_to_be_saved_is_not(images: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fake.Trainer, "step", signalled)
     stopped = fake.train(images, tmp_path, "--save_ckpt", "False")
-    assert str(stopped) == "stopped by SIGUSR2 after step 1, not saved, as --save_ckpt False asks"
+    assert str(stopped) == "stopped by SIGUSR2 after step 1, not saved (--save_ckpt False)"
     assert saved(tmp_path) == []

@@ -12,8 +12,8 @@ import pytest
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import cli
-from train.record.meter import Meter
+from train.config import cli
+from train.logs.metrics import Metrics
 from train.tasks.pretrain import Pretraining
 
 
@@ -38,7 +38,7 @@ def test_a_line_of_metrics_tells_when_how_fast_and_with_how_much_memory(images: 
 
 
 def test_throughput_is_told_of_all_devices_and_of_one() -> None:
-    meter = Meter(images=64, devices=4)
+    meter = Metrics(images=64, devices=4)
     meter.add(1, 0.1, {"loss": 1.0, "grad_norm": 2.0}, [])
     values = meter.read()
     assert values["images_per_s"] == pytest.approx(4 * values["images_per_s_device"])
@@ -128,7 +128,7 @@ def test_a_network_that_breaks_costs_one_line(
 ) -> None:
     wandb.breaks = True
     fake.train(images, tmp_path, "--wandb", "mine")
-    line = "--wandb: logs no more: the network is gone; metrics.jsonl has everything"
+    line = "--wandb: logging stopped: the network is gone; metrics.jsonl has everything"
     assert capsys.readouterr().out.count(line) == 1
     assert len(lines(tmp_path)) == 12
 
@@ -160,7 +160,7 @@ def test_nobody_who_does_not_ask_imports_it(images: Path, tmp_path: Path, wandb:
     ],
 )
 def test_the_published_flags_ask_for_it(flags: str, project: str) -> None:
-    assert cli.parse(flags.split()).wandb == project
+    assert cli.parse(flags.split()).run.wandb == project
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from train.command.config import DIGITS_PATH
+from train.config.groups import DIGITS_PATH
 from train.data import advice, layout
 from train.data.digits import Digits
 from train.data.folder import Folder, NoImages

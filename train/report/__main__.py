@@ -1,4 +1,4 @@
-"""`python -m train.report RUN_DIR ...`: write the reports of runs anew."""
+"""`python -m train.report RUN_DIR ...`: rewrite the reports of runs."""
 
 import argparse
 import sys
@@ -10,9 +10,9 @@ from train.report import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write them; returns the exit status, 2 after one line about a mistake."""
+    """Write them; return the exit status, 2 after an error."""
     parser = argparse.ArgumentParser(prog="python -m train.report", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="a folder that a run wrote")
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="the output_dir of a run")
     try:
         for run_dir in parser.parse_args(argv).run_dirs:
             print(write(run_dir))
