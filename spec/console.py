@@ -1,14 +1,16 @@
 """Shared by the command lines: one-line errors, suggestions and tables. Standard library only."""
 
 import argparse
+import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
-MISTAKE = 2
-"""The exit status after a user's mistake."""
+MISTAKE, CLOSED_PIPE = 2, 141
+"""Exit statuses: after a user's mistake; after the reader of a pipe closed it (128 + SIGPIPE, as of other programs)."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -45,6 +47,19 @@ def escape_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
+
+
+@contextlib.contextmanager
+def closing_pipe() -> Iterator[None]:
+    """Exit quietly where the reader of stdout has closed it, as `| head` does. Decorates a `main`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        raise SystemExit(CLOSED_PIPE) from None
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -172,7 +172,7 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task eval --finetune {golden}", "--in_chans 1: "),
         (
             "--task eval --finetune {golden} --data_path {images}",
-            "--finetune {golden}: its head has 11 classes",
+            "--finetune {golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
         ),
         (
             "--task eval --finetune {golden} --input_size 50",

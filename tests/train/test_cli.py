@@ -31,9 +31,9 @@ def test_switches_are_spelt_as_published(word: str, value: bool) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--epoch 5", "--epoch: no such flag; did you mean --epochs?"),
-        ("--warmup-epochs 5", "--warmup-epochs: no such flag; did you mean --warmup_epochs?"),
-        ("--batchsize=5", "--batchsize: no such flag; did you mean --batch_size?"),
+        ("--epoch 5", "--epoch: no such flag; did you mean '--epochs'?"),
+        ("--warmup-epochs 5", "--warmup-epochs: no such flag; did you mean '--warmup_epochs'?"),
+        ("--batchsize=5", "--batchsize: no such flag; did you mean '--batch_size'?"),
         ("--qqqqq 5", "--qqqqq: no such flag; python -m train --help lists them"),
         ("stray", "stray: a value without a flag; python -m train --help lists the flags"),
         ("--epochs many", "--epochs: 'many' is not a whole number"),
@@ -95,7 +95,7 @@ def test_a_written_configuration_reads_back_and_flags_win_over_it(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("epoch = 5", "--epoch: no such flag; did you mean --epochs?"),
+        ("epoch = 5", "--epoch: no such flag; did you mean '--epochs'?"),
         ("epochs = 'many'", "--epochs: 'many' is not a whole number"),
         ("epochs", "--config "),
     ],

@@ -51,7 +51,7 @@ def test_a_command_with_all_that_changes_nothing_is_the_run_without_it(capsys: p
         ("--warmup_steps=500", "--warmup_steps 500: warm-up is given in epochs"),
         ("--mixup_mode elem", "--mixup_mode elem: one draw mixes all images of a group"),
         ("--cutmix_minmax 0.2 0.8", "--cutmix_minmax 0.2 0.8: the boxes of cutmix follow a beta distribution"),
-        ("--pin_mem True --epoch 3", "--epoch: no such flag; did you mean --epochs?"),
+        ("--pin_mem True --epoch 3", "--epoch: no such flag; did you mean '--epochs'?"),
     ],
 )
 def test_a_value_that_would_change_the_run_is_refused(words: str, line: str) -> None:

@@ -95,7 +95,7 @@ def test_a_recipe_is_shown_with_its_sources(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--recipe finetune_bas", "--recipe finetune_bas: unknown; did you mean finetune_base?"),
+        ("--recipe finetune_bas", "--recipe finetune_bas: unknown; did you mean 'finetune_base'?"),
         ("--recipe 7", "--recipe 7: unknown; choose one of pretrain_atto, "),
         ("--recipe finetune_base --task pretrain", "--recipe finetune_base: is for --task finetune, not pretrain"),
         ("--use_amp True --precision float32", "--use_amp True: contradicts --precision float32; give one of them"),

@@ -165,4 +165,4 @@ def test_the_published_flags_ask_for_it(flags: str, project: str) -> None:
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--enable_wand", "True"]) == 2
-    assert "did you mean --enable_wandb?" in capsys.readouterr().err
+    assert "did you mean '--enable_wandb'?" in capsys.readouterr().err
