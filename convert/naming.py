@@ -9,8 +9,8 @@ from convert.errors import ConvertError, listed
 from convert.rules import Format, Place, bare, fits, to_canonical, to_format
 from spec import FCMAE, Model
 
-WRAPPERS = ("module.", "_orig_mod.", "params.")
-"""The prefixes that torch's data parallelism, its compiler and flax's train states put before every name."""
+WRAPPERS = ("module.", "_orig_mod.", "params.", "model.", "state.", "0.")
+"""Prefixes that wrappers put before every name: torch's data parallelism and compiler, train states, tuples."""
 
 
 def unwrapped(entries: Entries) -> Entries:

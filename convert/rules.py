@@ -48,16 +48,23 @@ class Format:
     """A naming of the parameters.
 
     A file is of this format if a name in it matches the regular expression `sign` and, where
-    `sign_rank` is given, that array has this many axes.
+    `sign_shape` is given, that array has such a shape; None stands for any size.
     """
 
     name: str
     sign: str
     rules: tuple[Rule, ...]
-    sign_rank: int | None = None
+    sign_shape: tuple[int | None, ...] | None = None
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
     """The prefix of the encoder's names, for an FCMAE, or a classifier with or without its head."""
+
+    def signed(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this name and shape is this format's sign."""
+        if not re.fullmatch(self.sign, name):
+            return False
+        wanted = self.sign_shape
+        return wanted is None or list(wanted) == [w and s for w, s in zip(wanted, shape, strict=False)]
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""

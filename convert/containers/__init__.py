@@ -96,8 +96,9 @@ def _kind_of_folder(path: Path) -> str:
         return "run"
     if (path / "config.json").is_file():
         return "hf"
-    if (path / "_METADATA").is_file() or (path / "_CHECKPOINT_METADATA").is_file():
-        return "orbax"
+    marks = ("_METADATA", "_CHECKPOINT_METADATA")
+    if any(next(path.glob(f"{depth}{mark}"), None) for depth in ("", "*/", "*/*/") for mark in marks):
+        return "orbax"  # a tree, a step, or a CheckpointManager's steps
     raise ConvertError(f"{path}: not a checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
 
 

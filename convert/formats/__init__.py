@@ -1,10 +1,9 @@
 """The formats, one small table each, in the order in which `recognise` tries them."""
 
-import re
 from collections.abc import Mapping
 
 from convert.errors import ConvertError, listed
-from convert.formats.flax import FLAX
+from convert.formats.flax import FLAX, NNX
 from convert.formats.huggingface import HF
 from convert.formats.mmpretrain import MMPRETRAIN
 from convert.formats.official import DENSE, SPARSE
@@ -12,7 +11,7 @@ from convert.formats.ours import OURS
 from convert.formats.timm import TIMM
 from convert.rules import Format
 
-FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, SPARSE, HF, TIMM, MMPRETRAIN, OURS, DENSE)}
+FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, NNX, SPARSE, HF, TIMM, MMPRETRAIN, OURS, DENSE)}
 
 
 def named(name: str) -> Format:
@@ -25,7 +24,6 @@ def named(name: str) -> Format:
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Format:
     """The first format whose sign is among the names; ConvertError shows the names otherwise."""
     for format in FORMATS.values():
-        ranks = [len(shape) for name, shape in shapes.items() if re.fullmatch(format.sign, name)]
-        if ranks and format.sign_rank in (None, ranks[0]):
+        if any(format.signed(name, shape) for name, shape in shapes.items()):
             return format
     raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; name its format with --from")
