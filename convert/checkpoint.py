@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from convert import adamw, containers, formats, models, naming, plain
+from convert import adamw, containers, formats, models, naming, plain, trainstate
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, reading
@@ -16,8 +16,13 @@ from convert.files import replacing
 from convert.rules import Format, bare
 from spec import FCMAE, Model
 
-TRAINING = {"run": ("ours",), "pth": ("ours", "official-dense", "official-sparse")}
-"""Container -> the formats in which it can hold moments and EMA."""
+TREES = ("safetensors", "npz", "msgpack", "orbax")
+TRAINING = {
+    "run": ("ours",),
+    "pth": ("ours", "official-dense", "official-sparse"),
+    **dict.fromkeys(TREES, ("flax", "nnx")),
+}
+"""Container -> the formats in which it can hold moments and EMA; in trees, as Flax programs do."""
 
 HINTS = {
     "input_size": "image_size",
@@ -72,6 +77,7 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
     kind, content = containers.read(Path(path), weights_only)
     with reading(Path(path), kind):
         try:
+            content = trainstate.unpack(content, weights_only) if kind in TREES else content
             checkpoint = _from_content(content, format)
         except ConvertError as error:
             raise ConvertError(f"{path}: {error}") from error
@@ -89,6 +95,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
+    content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
     with replacing(path, force) as aside:
         container.write(aside, content)
