@@ -14,6 +14,7 @@ from convert.arrays import DTYPES, Entries, Entry
 from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError, reading
+from convert.files import SPARE, reserve
 
 STORE = "manifest.ocdbt"
 TREE = "_METADATA"
@@ -46,6 +47,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters as the tree of their dotted names."""
+    reserve(path.parent, content.nbytes + SPARE)  # Orbax's threads print tracebacks, and outlive the error
     tree = trees.nested({name: np.asarray(entry.read(), order="C") for name, entry in content.params.items()})
     with ocp.PyTreeCheckpointer() as checkpointer:
         checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, custom_metadata=header.wrapped(content)))

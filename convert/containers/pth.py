@@ -26,6 +26,7 @@ from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes
 from convert.containers import header
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed
+from convert.files import SPARE, reserve
 
 SAFE: list[Any] = [argparse.Namespace, pathlib.PosixPath]
 OLDEST = (2, 10)
@@ -73,7 +74,11 @@ def write(path: Path, content: Content) -> None:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
     if content.optimizer is not None:
         whole["optimizer"] = _state_dict(content.optimizer)
-    torch.save(whole, path)
+    reserve(path.parent, content.nbytes + SPARE)
+    try:
+        torch.save(whole, path)
+    except RuntimeError as error:  # how torch reports that its file could not be written
+        raise OSError(str(error)) from error
 
 
 def _dataset_meta(meta: Any) -> dict[str, Any]:
