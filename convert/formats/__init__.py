@@ -2,16 +2,19 @@
 
 from collections.abc import Mapping
 
+from convert import naming
 from convert.errors import ConvertError, listed
 from convert.formats.flax import FLAX, NNX
 from convert.formats.huggingface import HF
 from convert.formats.mmpretrain import MMPRETRAIN
 from convert.formats.official import DENSE, SPARSE
 from convert.formats.ours import OURS
-from convert.formats.timm import TIMM
+from convert.formats.timm import FEATURES, TIMM
 from convert.rules import Format
 
-FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, NNX, SPARSE, HF, TIMM, MMPRETRAIN, OURS, DENSE)}
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (FLAX, NNX, SPARSE, HF, TIMM, FEATURES, MMPRETRAIN, OURS, DENSE)
+}
 
 
 def named(name: str) -> Format:
@@ -26,4 +29,14 @@ def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Format:
     for format in FORMATS.values():
         if any(format.signed(name, shape) for name, shape in shapes.items()):
             return format
-    raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; name its format with --from")
+    raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; {_remedy(shapes)}")
+
+
+def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """How to have names read that no format has: by the prefix under which one has them, if any."""
+    for format in FORMATS.values():
+        for name, shape in shapes.items():
+            for prefix, rest in naming.cuts(name):
+                if format.signed(rest, shape):
+                    return f"under {prefix} there is the {format.name} format: convert it with --prefix {prefix}"
+    return "convert it with --from FORMAT if you know its format"
