@@ -92,7 +92,7 @@ class Backend(fake.Backend):
 
 def finetune(images: Path, run_dir: Path, *flags: str) -> None:
     words = [
-        *fake.QUICK.split(),
+        *fake.SHORT.split(),
         "--task",
         "finetune",
         "--data_path",
