@@ -102,7 +102,7 @@ def test_a_written_configuration_reads_back_and_flags_win_over_it(tmp_path: Path
         ("epochs", "--config "),
     ],
 )
-def test_a_mistake_in_a_file_is_told_like_one_on_the_line(tmp_path: Path, text: str, line: str) -> None:
+def test_a_mistake_in_a_file_is_reported_like_one_on_the_command_line(tmp_path: Path, text: str, line: str) -> None:
     file = tmp_path / "config.toml"
     file.write_text(text)
     with pytest.raises(TrainError) as error:
@@ -111,8 +111,8 @@ def test_a_mistake_in_a_file_is_told_like_one_on_the_line(tmp_path: Path, text: 
 
 
 UNUSED = {
-    "pretrain": "--finetune /nonexistent.pth|--drop_path 0.1|--mixup 0.8|--model_ema True|--layer_decay 0.9|--reprob 0.1"
-    "|--train_labels 9|--nb_classes 3|--eval_data_path D|--images a.jpg|--knn_k 5",
+    "pretrain": "--finetune /nonexistent.pth|--drop_path 0.1|--mixup 0.8|--model_ema True|--layer_decay 0.9"
+    "|--reprob 0.1|--train_labels 9|--nb_classes 3|--eval_data_path D|--images a.jpg|--knn_k 5",
     "finetune": "--mask_ratio 0.5|--decoder_depth 2|--norm_pix_loss False|--knn_k 5|--picture_freq 1|--against a",
     "eval": "--images a.jpg|--train_labels 9|--epochs 3|--mixup 0.8|--seed 3|--mask_ratio 0.5",
     "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2",
@@ -121,7 +121,9 @@ UNUSED = {
 }
 
 
-@pytest.mark.parametrize(("task", "words"), [(task, words) for task, text in UNUSED.items() for words in text.split("|")])
+@pytest.mark.parametrize(
+    ("task", "words"), [(task, words) for task, text in UNUSED.items() for words in text.split("|")]
+)
 def test_a_flag_of_another_task_is_refused(
     task: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -153,7 +155,7 @@ def test_a_file_may_name_another_tasks_flag_only_with_the_value_it_has_anyway(tm
 
 
 def test_flags_of_slurm_are_refused_without_it() -> None:
-    with pytest.raises(TrainError, match="--nodes: is for submitting to SLURM; give --slurm True, too, or leave it out"):
+    with pytest.raises(TrainError, match="--nodes: is for submitting to SLURM; give --slurm True, too"):
         cli.parse(["--nodes", "8"])
     assert cli.parse(["--nodes", "8", "--slurm", "True"]).slurm.nodes == 8
     assert cli.parse(["--nodes", "8", "--slurm", "False"]).slurm.nodes == 8  # the words of a submitted job

@@ -1,4 +1,4 @@
-"""No flag of the published scripts is unknown: it works, changes nothing, or says what takes its place."""
+"""Every flag of the published scripts is known: it works, has no effect, or is refused with its replacement."""
 
 import pytest
 
@@ -33,8 +33,8 @@ def test_nothing_else_is_in_the_table() -> None:
 
 
 def test_a_command_with_all_that_changes_nothing_is_the_run_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {name: known for name, known in PUBLISHED.items() if name not in OWN}
-    harmless = {name: known.harmless[0] if known.harmless else "any" for name, known in told.items()}
+    flags = {name: known for name, known in PUBLISHED.items() if name not in OWN}
+    harmless = {name: known.harmless[0] if known.harmless else "any" for name, known in flags.items()}
     words = [word for name, value in harmless.items() for word in (f"--{name}", *value.split())]
     assert cli.parse(["--epochs", "3", *words, "--seed", "4"]) == cli.parse(["--epochs", "3", "--seed", "4"])
     said = capsys.readouterr()

@@ -57,7 +57,7 @@ def test_larger_models_drop_more_paths_and_train_for_fewer_epochs() -> None:
         assert rates == sorted(rates)
 
 
-def test_flags_win_over_the_recipe_and_are_told_apart() -> None:
+def test_flags_win_over_the_recipe_and_sources_are_shown() -> None:
     words = "--recipe finetune_base --drop_path 0.2 --use_amp False --data_path DATA"
     resolved = cli.read(words.split())
     expected = {"drop_path": 0.2, "precision": "float32", "mixup": 0.8}

@@ -14,9 +14,7 @@ from train.__main__ import main
 from train.checkpoints import store
 from train.config.recipes import RELEASED
 
-SMALL = (
-    "--depths 1 1 1 1 --dims 8 8 8 8 --input_size 64 --batch_size 4 --update_freq 2 --max_steps 2 --num_workers 1"
-)
+SMALL = "--depths 1 1 1 1 --dims 8 8 8 8 --input_size 64 --batch_size 4 --update_freq 2 --max_steps 2 --num_workers 1"
 PRETRAIN, *FINETUNE = RELEASED
 OWN = {"pretrain": "--decoder_embed_dim 8 --parity_check False", "finetune": "--mix_group 4"}
 """Task -> the flags that scale its own part down."""
