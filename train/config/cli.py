@@ -16,6 +16,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from spec.console import Parser, nearest
 from train.config import published
 from train.config.config import FLAGS, GROUPS, Config, Flag
+from train.config.groups import IMAGENET, INCEPTION
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import COMMAND_LINE, Resolved, resolve
 from train.errors import TrainError
@@ -25,12 +26,6 @@ METAVARS = {int: "N", float: "X", str: "NAME", bool: "True|False"}
 EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 
 BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
-
-LOOKING = ("reconstruct", "analyse", "probe")
-"""Tasks whose defaults for images and model are those of the checkpoint's run."""
-
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
     "use_amp": {True: {"precision": "bfloat16"}, False: {"precision": "float32"}},
@@ -74,7 +69,7 @@ def parse(argv: Sequence[str]) -> Config:
 def read(argv: Sequence[str]) -> Resolved:
     """Parse a command line; the result also has the source of every value."""
     given = _given(argv, COMMAND_LINE)
-    return resolve(given, _from_run(given))
+    return resolve(given)
 
 
 def read_run(file: Path) -> Config:
@@ -99,18 +94,6 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
             if values.setdefault(name, value) != value:
                 raise TrainError(f"--{alias} {switch}: contradicts --{name} {values[name]}; give one of them")
     return [*(_given(_words(path), path) if path else []), Layer(source, values)]
-
-
-def _from_run(given: Sequence[Layer]) -> list[Layer]:
-    """The images and model of the checkpoint's run, for a task that inspects the checkpoint."""
-    asked = {name: value for layer in given for name, value in layer.values.items()}
-    path = Path(asked.get("finetune") or asked.get("resume") or "absent")
-    file = (path.parent.parent if path.name.startswith("step-") else path) / "config.toml"
-    if asked.get("task") not in LOOKING or not file.is_file():
-        return []
-    known = {name for name, flag in FLAGS.items() if flag.group in ("data", "model")}
-    found = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
-    return [Layer(str(file), {name: value for name, value in found.items() if name in known})]
 
 
 def _task(argv: Sequence[str]) -> str:

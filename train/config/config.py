@@ -46,6 +46,9 @@ class Config:
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """The flags that the user gave, on the command line or in a file."""
 
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines to print at the start: which values are those of a checkpoint's run."""
+
     def __post_init__(self) -> None:
         for name, values in (("mean", self.data.mean), ("std", self.data.std)):
             if len(values) not in (1, channels := self.model.in_chans):

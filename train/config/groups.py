@@ -14,6 +14,9 @@ DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
 
+IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
 TASKS = ("pretrain", "finetune", "eval", "reconstruct", "analyse", "probe")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
@@ -80,7 +83,7 @@ class RunConfig(Group):
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
     seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))
-    output_dir: str = flag("", "run directory (default: runs/<data>-<task>-<backend>)")
+    output_dir: str = flag("", "folder to write to (default: runs/<data>-<task>-<backend>; eval: none)")
     log_dir: str = flag("", "folder of TensorBoard events (default: <output_dir>/tb)", TRAIN)
     print_freq: int = flag(20, "log every N updates", TRAIN, at_least=1)
     wandb: str = flag("", "also log to this Weights & Biases project", TRAIN)
@@ -130,8 +133,8 @@ class DataConfig(Group):
     decode: Literal["exact", "scaled"] = flag(
         "exact", "scaled: decode large JPEGs at a reduced size, which is faster", TRAIN
     )
-    mean: tuple[float, ...] = flag((0.485, 0.456, 0.406), "mean per channel, subtracted from pixels in 0..1")
-    std: tuple[float, ...] = flag((0.229, 0.224, 0.225), "standard deviation per channel, which divides", at_least=0)
+    mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel, subtracted from pixels in 0..1")
+    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, which divides", at_least=0)
     num_workers: int = flag(_threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe"), at_least=1)
     worker_type: Literal["thread", "process"] = flag("thread", "kind of worker; the batches are the same", TRAIN)
 

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from spec.console import nearest, table
 from train.config.config import FLAGS, Config, Flag
-from train.config.groups import DIGITS_PATH
+from train.config.groups import DIGITS_PATH, IMAGENET
+from train.config.inherit import Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError
 
@@ -27,28 +28,38 @@ COMMAND_LINE = "the command line"
 """Source of the values that are given there."""
 
 
-def resolve(given: Sequence[Layer], known: Sequence[Layer] = (), strict: bool = True) -> Resolved:
+def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     """Resolve layers of given values; TrainError if they cannot be combined.
 
-    Order, later overrides earlier: defaults, those of the task, the recipe, what the digits need, what
-    is known (of a checkpoint's run), the given layers. strict: refuse a flag that the task does not use.
+    Order, later overrides earlier: defaults, those of the task, the recipe, what the digits need, the
+    run of the checkpoint, the given layers. strict: refuse a flag that the task does not use.
     """
-    asked = _merged([*known, *given])
+    asked = _merged(given)
     recipe = _recipe(asked["recipe"]) if asked.get("recipe") else []
     own_task = _merged(recipe).get("task", "pretrain")
     task = asked.get("task", own_task)
     if recipe and task not in (own_task, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
-    on_digits = asked.get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
+    known, notes = from_checkpoint(task, asked) if strict else Inherited(Layer("", {}))
+    on_digits = _merged([known, *given]).get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
     digits = _digits(task, asked, bool(recipe)) if on_digits else []
-    layers = [defaults, TASKS[task], *recipe, *digits, *known]
+    layers = [defaults, TASKS[task], *recipe, *digits, known]
     if strict:
         _refuse_unused(task, given, _merged(layers))
     layers += given
+    layers.insert(1, _averaged(_merged(layers)["in_chans"]))
     origins = {name: layer.source for layer in layers for name in layer.values}
     config = Config.from_flags(**_merged(layers))
-    return Resolved(replace(config, given=frozenset(_merged(given))), origins)
+    return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
+
+
+def _averaged(channels: int) -> Layer:
+    """Mean and standard deviation of ImageNet for images that are not RGB: one value for all channels."""
+    if channels == 3:
+        return Layer("default", {})
+    values = {name: (round(sum(each) / 3, 4),) for name, each in IMAGENET.items()}
+    return Layer("default, averaged over red, green and blue", values)
 
 
 def _refuse_unused(task: str, given: Sequence[Layer], otherwise: Mapping[str, Any]) -> None:
