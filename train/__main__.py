@@ -46,7 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _print_notes(config: Config) -> None:
     """Print the notes on the configuration, in process 0."""
-    place = launch.place(os.environ)
+    place = launch.place(os.environ) if config.notes else None
     if place is None or place.rank == 0:
         for note in config.notes:
             print(note)

@@ -65,6 +65,11 @@ def test_the_same_number_may_be_spelt_otherwise(capsys: pytest.CaptureFixture[st
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+def test_the_switch_of_mpirun_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.parse(["--dist_on_itp", "True"]) == cli.parse([])
+    assert capsys.readouterr().err == "note: --dist_on_itp True: mpirun's variables are read; leave it out\n"
+
+
 def test_a_switch_alone_is_on() -> None:
     config = cli.parse(["--task", "finetune", "--use_amp", "--epochs", "3", "--model_ema"])
     expected = {"precision": "bfloat16", "epochs": 3, "model_ema": True}
