@@ -14,11 +14,10 @@ from train.__main__ import main
 from train.checkpoints import store
 from train.config.recipes import RELEASED
 
-SMALL = (
-    "--depths 1 1 1 1 --dims 8 8 8 8 --decoder_embed_dim 8 --input_size 64 --batch_size 4 --update_freq 2 --mix_group 4"
-    " --max_steps 2 --parity_check False --num_workers 1"
-)
+SMALL = "--depths 1 1 1 1 --dims 8 8 8 8 --input_size 64 --batch_size 4 --update_freq 2 --max_steps 2 --num_workers 1"
 PRETRAIN, *FINETUNE = RELEASED
+OWN = {"pretrain": "--decoder_embed_dim 8 --parity_check False", "finetune": "--mix_group 4"}
+"""Task -> the flags that scale its own part down."""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +34,8 @@ def run(recipe: str, backend: str, **places: Path) -> RunCheckpoint:
     words = [
         str({names[key]: path for key, path in places.items()}.get(word, word)) for word in released.started(recipe)
     ]
-    assert main([*words, *SMALL.split(), "--backend", backend]) == 0
+    small = f"{SMALL} {OWN[recipe.split('_')[0]]}"
+    assert main([*words, *small.split(), "--backend", backend]) == 0
     found = store.newest(places["out"] / "checkpoints", print)
     assert found is not None
     return found
