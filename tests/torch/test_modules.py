@@ -1,6 +1,7 @@
 """What torch's own tools do with the modules: hooks, summaries, FSDP, casts and function transforms."""
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -103,6 +104,30 @@ def test_a_user_may_shard_the_blocks(engine: str, process_group: None) -> None:
     fully_shard(net)
     net(*inputs(), engine=engine)["loss"].backward()
     assert_same_gradients({name: p.grad.full_tensor() for name, p in net.named_parameters()}, engine)
+
+
+@pytest.fixture
+def all_warnings() -> Iterator[None]:
+    """Every warning of torch, not only the first of a process, is an error."""
+    before = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)
+    with warnings.catch_warnings(action="error"):
+        yield
+    torch.set_warn_always(before)
+
+
+@engines
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_gradients_lie_in_the_buckets_of_ddp(engine: str, dtype: str, process_group: None, all_warnings: None) -> None:
+    net = net_of(dtype)
+    copies = nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
+    for _ in range(2):  # DDP compares strides with those of its buckets from the second update on
+        copies(*inputs(torch.float32), engine=engine)["loss"].backward()
+        copies.zero_grad(set_to_none=False)
+    alone = net_of(dtype)
+    alone(*inputs(torch.float32), engine=engine)["loss"].backward()
+    for name, p in alone.named_parameters():
+        assert p.grad.stride() == p.stride(), name
 
 
 @engines
