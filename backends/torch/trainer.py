@@ -67,7 +67,7 @@ class Trainer:
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The public `forward` on a training batch, with the parameters or their EMA."""
         args, options = self._call(batch)
-        with api.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
+        with api.evaluating(self.net), parallel.exchanged(self.named, self.ema if ema else {}):
             out = self.net(*args, **options)
         return {name: api.to_host(value) for name, value in out.items()}
 
