@@ -12,7 +12,8 @@ from tests.train.images import encoded, pixels, tree
 from tests.train.shards import FILES, LABELS, arrays, pairs, shard, table
 from train import run
 from train.config import cli
-from train.data.reading import DEFAULTS, KINDS, read_options
+from train.data.decode import Decoding
+from train.data.reading import DEFAULTS, KINDS, ReadOptions, read_options
 from train.errors import TrainError
 from train.tasks.finetune import Finetuning
 
