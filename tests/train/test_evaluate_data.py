@@ -1,6 +1,7 @@
 """Evaluation end to end: classes by name from every source, the right part of the data, and what was skipped."""
 
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -226,3 +227,20 @@ def test_what_is_left_out_is_printed_before_the_first_step(tmp_path: Path, capsy
     assert after
     assert "12 images in 12 classes: apple (1), " in before
     assert "left out: 1 folder without images (grape), 1 file that is no image (fig/notes.txt)" in before
+
+
+@pytest.mark.parametrize("task", ["eval", "probe --knn_k 1", "analyse", "analyse --images {data}/train/fig/x"])
+def test_every_task_reads_images_as_its_flags_say(
+    task: str, arrays: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, run = tmp_path / "data", run_of_ours(tmp_path / "run", arrays, FRUITS)
+    folders(data / "train", FRUITS)
+    folders(data / "val", FRUITS)
+    size = SIZE if "analyse" not in task else f"--input_size {SIDE} --crop_pct 1"
+    words = f"--task {task} --finetune {run} --data_path {data} --output_dir {tmp_path}/out {size}".format(data=data)
+    assert main([*words.split(), "--max_image_pixels", str(SIDE**2)]) == 0
+    capsys.readouterr()
+    assert main([*words.split(), "--max_image_pixels", str(SIDE**2 - 1)]) == 2
+    said = "".join(capsys.readouterr())
+    assert "its 16 x 16 pixels exceed 255; raise --max_image_pixels" in said
+    assert re.search(r"train: .*none of the \d+ images .*can be read", said)
