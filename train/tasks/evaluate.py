@@ -27,6 +27,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     source = open_eval(config.finetune.eval_data_path or config.data.data_path, f"--{flag}")
     batches = eval_batches(config, source, _classes(path, model, meta, source))
     backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
