@@ -191,7 +191,7 @@ def _step(work: Work, found: Sequence[Any], engine: str) -> list[tuple[int, Any]
     def add(state: Any, total: Any, batch: Any) -> Any:
         return step.accumulate(state.params, total, batch, 1 / work.update_freq, **static)
 
-    adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and EMA take their memory meanwhile
+    adding = jax.jit(add, donate_argnums=1, keep_unused=True)  # moments and EMA stay in memory while it runs
     applying = jax.jit(step.apply, donate_argnums=0)
     total = (lr, state.params)
     return [(work.update_freq, adding.trace(state, total, batch)), (1, applying.trace(state, state.params, lr))]

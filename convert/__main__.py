@@ -11,12 +11,13 @@ from convert.checkpoint import Checkpoint, load, save
 from convert.errors import ConvertError
 from convert.formats import FORMATS
 from spec import SpecError
-from spec.console import Parser, escape_unprintable, fail, table
+from spec.console import Parser, closing_pipe, escape_unprintable, fail, table
 
 SUFFIX = {"ours": ".safetensors", "flax": ".safetensors", "timm": ".safetensors", "hf": ""}
 """Format -> the suffix of its files without -o; .pth for the others."""
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, 1 where `verify` finds a difference, or 2 after one line about a mistake."""
     escape_unprintable()
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(args.run(args))
     except (ConvertError, SpecError) as error:
         return fail("convert", error)
+    except BrokenPipeError:
+        raise  # of stdout, which is not a file of the user's
     except (OSError, MemoryError) as error:
         return fail("convert", f"{args.input}: {error or 'not enough memory'}")
     except KeyboardInterrupt:

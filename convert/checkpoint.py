@@ -33,7 +33,7 @@ class Checkpoint:
     """A model's arrays under the spec's names and layouts, read from the file at each access.
 
     A classifier may lack its head, or head and norm: it is an encoder. meta: format, container,
-    and what a training script keeps (epoch, args, ...). notes: what was left out, one line each.
+    classes, and what a training script keeps (epoch, args, ...). notes: what was left out, one line each.
     """
 
     model: Model
@@ -42,6 +42,11 @@ class Checkpoint:
     ema: Mapping[str, np.ndarray] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the head's outputs; empty if unknown."""
+        return list(self.meta.get("classes", ()))
 
     @property
     def absent(self) -> list[str]:
@@ -87,7 +92,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     container = containers.module(kind)
     with replacing(path, force) as aside:
         container.write(aside, content)
-    return notes
+    return notes + content.notes
 
 
 def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint, list[str]]:
@@ -114,8 +119,19 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     if ema and ema.keys() != arrays.keys():
         raise ConvertError("the EMA has other arrays than the model; convert it with --weights-only to leave it out")
     optimizer = _optimizer(format, model, content, params)
-    meta = {**content.meta, "format": format.name}
-    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, content.notes)
+    classes, notes = _classes(content.meta.pop("classes", None), model)
+    meta = {**content.meta, **classes, "format": format.name}
+    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, content.notes + notes)
+
+
+def _classes(names: Any, model: Model) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of the classes as a part of meta, and a note where a file has other names than classes."""
+    if not names or isinstance(model, FCMAE):
+        return {}, []
+    if isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names):
+        return {"classes": names}, []
+    count = len(names) if isinstance(names, list) else 0
+    return {}, [f"left out: {count} class names, which are not the {model.num_classes} of the head"]
 
 
 def _optimizer(format: Format, model: Model, content: Content, params: Entries) -> AdamWState | None:

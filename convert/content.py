@@ -28,8 +28,9 @@ class AdamWState:
 class Content:
     """The arrays of a file by group, under the file's own names.
 
-    meta: epoch, args and whatever else a training script keeps, as values that JSON can hold.
-    model and format are those that the file records, or None.
+    meta: epoch, args, classes (the names, in the order of the head's outputs) and whatever else a
+    training script keeps, as values that JSON can hold. model and format are those that the file
+    records, or None. notes: what was not read, or has no room in the container that wrote it.
     """
 
     params: Entries
@@ -39,3 +40,13 @@ class Content:
     model: Model | None = None
     format: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; empty if unknown."""
+        return list(self.meta.get("classes", ()))
+
+    def leave_classes(self, why: str) -> None:
+        """Note that the names of the classes, if known, are not written."""
+        if self.classes:
+            self.notes.append(f"left out: the names of {len(self.classes)} classes: {why}")

@@ -7,6 +7,7 @@ from typing import Any
 
 from convert.arrays import Entries, entries_of
 from convert.checkpoint import Checkpoint
+from convert.errors import listed
 from convert.models import DECODER
 from convert.rules import bare
 from spec import FCMAE, PRESETS, Model
@@ -57,7 +58,8 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         rows.append(("decoder", f"depth {model.decoder_depth}, width {model.decoder_dim}"))
         rows.append(("images", f"{height} x {width} px"))
     elif not checkpoint.absent:
-        rows.append(("classes", str(model.num_classes)))
+        names = f": {listed(checkpoint.classes, 5)}" if checkpoint.classes else ", names unknown"
+        rows.append(("classes", f"{model.num_classes}{names}"))
     state = checkpoint.optimizer
     rows += [
         ("optimizer", f"AdamW after {state.t} updates" if state else "none"),

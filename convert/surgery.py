@@ -87,7 +87,8 @@ def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpo
         return {path: {**drawn, **kept}[path] for path in fresh}
 
     norm = " and a norm of 1 and 0" if "norm.weight" in checkpoint.absent else ""
-    return _changed(checkpoint, model, head, f"head: initialised for {classes} classes{norm}; train it before use")
+    unnamed = replace(checkpoint, meta={key: one for key, one in checkpoint.meta.items() if key != "classes"})
+    return _changed(unnamed, model, head, f"head: initialised for {classes} classes{norm}; train it before use")
 
 
 def cast(checkpoint: Checkpoint, name: str) -> Checkpoint:
@@ -114,4 +115,5 @@ def _changed(checkpoint: Checkpoint, model: Model, change: Callable[[Entries], E
     if checkpoint.optimizer is not None:
         lines.append("left out: AdamW's moments, which belong to the unchanged model")
     arrays, ema = (Arrays(change(entries_of(group)) if group else {}) for group in (checkpoint.arrays, checkpoint.ema))
-    return Checkpoint(model, arrays, None, ema, checkpoint.meta, lines)
+    meta = {key: one for key, one in checkpoint.meta.items() if key != "classes" or "head.weight" in arrays}
+    return Checkpoint(model, arrays, None, ema, meta, lines)

@@ -1,7 +1,7 @@
 """The figures of published-code.md: `python -m experiments.published_code` prints them, in a minute or two.
 
 Unless a row says otherwise: atto at 224 px, images of noise, 19 of 49 patches visible, random
-weights of unit scale, float64; a figure is |variant - law| / |law|, L2 over the encoder's
+weights of unit scale, float64; a figure is |variant - true| / |true|, L2 over the encoder's
 features. Variants are the engines, or the parity suite's mutants of its oracle.
 """
 
@@ -55,10 +55,10 @@ def main() -> int:
 
 
 def reference() -> Iterator[Row]:
-    """The claim that sparse convolution equals masked dense convolution, on the real engine."""
+    """Sparse convolution equals masked dense convolution, on the real engine."""
     for dtype, ceiling in (("float64", 1e-12), ("float32", 1e-5)):
-        found, law = (_features(_case(3), engine, dtype) for engine in ("minkowski", "masked"))
-        yield f"MinkowskiEngine with GRN per image, {dtype}", _below(_distance(found, law), ceiling)
+        found, true = (_features(_case(3), engine, dtype) for engine in ("minkowski", "masked"))
+        yield f"MinkowskiEngine with GRN per image, {dtype}", _below(_distance(found, true), ceiling)
 
 
 def published_outputs() -> Iterator[Row]:
@@ -76,14 +76,14 @@ def grn_over_the_batch() -> Iterator[Row]:
     batch = spec.fcmae("convnextv2_atto", grn_scope="batch")
     for images in (1, 2, 8, 64):
         case = _case(images)
-        found, law = (_features(c, dtype="float32") for c in (replace(case, model=batch), case))
-        yield f"GRN over a batch of {images}, float32", _short(_distance(found, law))
+        found, true = (_features(c, dtype="float32") for c in (replace(case, model=batch), case))
+        yield f"GRN over a batch of {images}, float32", _short(_distance(found, true))
 
 
 def variants() -> Iterator[Row]:
-    """One law wrong at a time."""
+    """One step wrong at a time."""
     case = _case(1)
-    law = oracle.forward(case.model, case.arrays, case.images, case.mask)["encoded"]
+    true = oracle.forward(case.model, case.arrays, case.images, case.mask)["encoded"]
     for name in (
         "GRN divided by the sum",
         "GRN eps inside the root",
@@ -92,7 +92,7 @@ def variants() -> Iterator[Row]:
         "mask at the stem only",
     ):
         found = oracle.forward(case.model, case.arrays, case.images, case.mask, rules=MUTANTS[name].rules)
-        yield name, _short(_distance(found["encoded"], law))
+        yield name, _short(_distance(found["encoded"], true))
 
 
 def first_loss() -> Iterator[Row]:
@@ -133,18 +133,18 @@ def blanks() -> Iterator[Row]:
     module = build(model, dtype="float64")
     names = module.encoder_names
     with torch.no_grad():
-        law = _encoded(*module.encode(images, mask, engine="minkowski"))
+        true = _encoded(*module.encode(images, mask, engine="minkowski"))
         x, space = module.run(names[:2], *dense.enter(images, mask, 32), Call())
         sparse = ME.to_sparse(space.grid(x).permute(0, 3, 1, 2))
         dropping = MinkowskiSpace(x.shape[:3], sparse.coordinate_map_key, sparse.coordinate_manager)
         found = _encoded(*module.run(names[2:], sparse.F, dropping, Call()))
     dropped = 1 - len(sparse) / space.keep.sum()
     yield "visible sites that `to_sparse` drops from digits on black", f"{100 * dropped:.0f} %"
-    yield "what dropping them does to the features", _short(_distance(found.numpy(), law.numpy()))
+    yield "the effect of dropping them on the features", _short(_distance(found.numpy(), true.numpy()))
 
 
 def crops() -> Iterator[Row]:
-    """The chance that a whole batch shows nothing in its last row of patches or its last column."""
+    """The probability that a batch has no visible patch in its last row or last column."""
     rows, columns = MODEL.grid
     visible = spec.visible_patches(MODEL)
     ways = math.comb(rows * columns, visible)
@@ -189,8 +189,8 @@ def _encoded(x: torch.Tensor, space: Space) -> torch.Tensor:
     return space.grid(x)
 
 
-def _distance(found: np.ndarray, law: np.ndarray) -> float:
-    return float(np.linalg.norm(found - law) / np.linalg.norm(law))
+def _distance(found: np.ndarray, true: np.ndarray) -> float:
+    return float(np.linalg.norm(found - true) / np.linalg.norm(true))
 
 
 def _below(figure: float, ceiling: float) -> str:

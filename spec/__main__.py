@@ -4,7 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Sequence
 
-from spec.console import Parser, fail, table
+from spec.console import Parser, closing_pipe, fail, table
 from spec.cost import macs, step_macs, visible_patches
 from spec.errors import SpecError
 from spec.model import FCMAE, Classifier, classifier, fcmae
@@ -14,6 +14,7 @@ from spec.presets import PRESETS
 Row = tuple[str, ...]
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status, 2 after one line about a mistake."""
     args = _parser().parse_args(argv)

@@ -1,14 +1,16 @@
-"""What the command lines share: mistakes of one line, suggestions and tables. Standard library only."""
+"""Shared by the command lines: one-line errors, suggestions and tables. Standard library only."""
 
 import argparse
+import contextlib
 import difflib
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NoReturn
 
-MISTAKE = 2
-"""The exit status after a user's mistake."""
+MISTAKE, CLOSED_PIPE = 2, 141
+"""Exit statuses: after a user's mistake; after the reader of a pipe closed it (128 + SIGPIPE, as of other programs)."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -47,8 +49,21 @@ def escape_unprintable() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
+@contextlib.contextmanager
+def closing_pipe() -> Iterator[None]:
+    """Exit quietly where the reader of stdout has closed it, as `| head` does. Decorates a `main`."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more at exit
+        raise SystemExit(CLOSED_PIPE) from None
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` where a known name is close, else nothing.
+    """ "did you mean ...?" if a known name is close, else "".
 
     >>> nearest("--epoch", ["--epochs", "--lr"])
     "did you mean '--epochs'?"

@@ -1,6 +1,6 @@
 """Write the tables of docs/ that are computed from code: `python -m tools.tables`, or `make tables`.
 
-A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test holds the pages to this module.
+A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test checks that the pages are up to date.
 """
 
 import re
@@ -8,6 +8,9 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import torch
+
+import backends
 import spec
 from convert.formats import FORMATS
 from convert.rules import Format
@@ -31,6 +34,21 @@ PATHS = (
     "mask_token",
 )
 """One array of each kind."""
+
+STEPS = (
+    "encoder.downsample_layers.0.0",
+    "encoder.stages.0.0",
+    "encoder.stages.0.0.pwconv1",
+    "encoder.downsample_layers.1.1",
+    "encoder.downsample_layers.2.1",
+    "encoder.downsample_layers.3.1",
+    "encoder.stages.3.1",
+    "proj",
+    "mask_token",
+    "decoder.0",
+    "pred",
+)
+"""The steps that change the shape of x, and a few more."""
 
 
 def recipes() -> str:
@@ -85,14 +103,33 @@ def _param(path: str) -> tuple[spec.Model, spec.Param]:
     raise KeyError(path)
 
 
+def shapes() -> str:
+    """The shape of x after each kind of step of atto at 224 px, with 19 of 49 patches visible, per engine."""
+    masked, visible = (_recorded(engine) for engine in ("masked", "visible"))
+    return markdown([("after", "masked", "visible"), *((f"`{name}`", masked[name], visible[name]) for name in STEPS)])
+
+
+def _recorded(engine: str) -> dict[str, str]:
+    """Path of a step -> the shape of x after it."""
+    net = backends.load("torch").build(FCMAE)
+    mask = (torch.arange(49) >= spec.visible_patches(FCMAE)).view(1, 7, 7)
+    found: dict[str, str] = {}
+
+    def record(path: str, x: torch.Tensor, space: object) -> None:
+        found[path] = f"(N, {', '.join(map(str, x.shape[1:]))})"
+
+    net(torch.zeros(1, 224, 224, 3), mask, engine=engine, record=record)
+    return found
+
+
 def markdown(rows: Iterable[Sequence[str]]) -> str:
     head, *body = rows
     lines = [head, ["---"] * len(head), *body]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-TABLES: dict[str, Callable[[], str]] = {"recipes": recipes, "released": released, "formats": formats}
-PAGES = ("docs/recipes.md", "docs/formats.md")
+TABLES: dict[str, Callable[[], str]] = {"recipes": recipes, "released": released, "formats": formats, "shapes": shapes}
+PAGES = ("docs/recipes.md", "docs/formats.md", "docs/walkthrough.md")
 
 
 def filled(page: str) -> str:

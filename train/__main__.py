@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
+from spec.console import escape_unprintable, fail
 from train import run
 from train.config import cli, slurm
 from train.errors import TrainError
@@ -21,6 +22,7 @@ EX_TEMPFAIL = 75
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the task that the command line names; return the exit status (see docs/reliability.md)."""
+    escape_unprintable()
     try:
         words = sys.argv[1:] if argv is None else argv
         config = cli.parse(words)
@@ -33,8 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"train: {stopped}{f'; {requeued}' if requeued else ''}", file=sys.stderr)
             return EX_TEMPFAIL
     except (TrainError, SpecError, BackendError, ConvertError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
+        return fail("train", error)
     except KeyboardInterrupt:
         print("train: interrupted; the same command continues from the newest checkpoint", file=sys.stderr)
         return 130

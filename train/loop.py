@@ -236,9 +236,9 @@ class Loop:
     def _evaluate(self, step: int) -> None:
         """Evaluate, log the result, and keep the model if it is the best so far."""
         found = self.task.evaluate(self.trainer, self.cluster)
-        self._report_broken(found.skipped)
+        self._report_broken(found.broken)
         if found.scores:
-            self.log.scores(step, self.schedule.epoch(step), found.scores)
+            self.log.scores(step, self.schedule.epoch(step), found.scores, found.coverage)
         if self.config.checkpoints.save_ckpt:
             self._save_best(step, found)
         if found.picture and isinstance(self.log, RunLog):

@@ -5,7 +5,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 
-from spec.console import Parser
+from spec.console import Parser, closing_pipe
 from twinnext import __version__
 
 COMMANDS = {
@@ -16,6 +16,7 @@ COMMANDS = {
 }
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; returns its exit status."""
     args = _parser().parse_args(argv)

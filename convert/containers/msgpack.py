@@ -48,6 +48,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters as nested maps by their dotted names, one array at a time."""
+    content.leave_classes("Flax's msgpack is a tree of arrays")
     with path.open("wb") as file:
         _write(file, trees.nested(content.params))
 

@@ -11,6 +11,7 @@ import tensorstore
 
 from convert import trees
 from convert.arrays import DTYPES, Entries, Entry
+from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError, reading
 
@@ -35,14 +36,14 @@ def read(path: Path, weights_only: bool = False) -> Content:
             raise ConvertError(f"{path}: {name} is not an array")
         dtype = DTYPES.get(str(leaf.dtype)) or np.dtype(leaf.dtype)
         entries[name] = Entry(tuple(leaf.shape), dtype, partial(_values, path, name))
-    return Content(entries)
+    return header.content_of(entries, (metadata.custom_metadata or {}).get(header.KEY), path)
 
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters as the tree of their dotted names."""
     tree = trees.nested({name: np.ascontiguousarray(entry.read()) for name, entry in content.params.items()})
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), tree)
+        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, custom_metadata=header.wrapped(content)))
 
 
 def _values(path: Path, name: str) -> np.ndarray:

@@ -23,6 +23,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from convert import models, plain
 from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes, span
+from convert.containers import header
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed
 
@@ -32,8 +33,7 @@ OLDEST = (2, 10)
 
 PICKLE = 2**26  # bytes, a thousand times what a state dict needs without its tensors
 
-KEY = "twinnext"  # under which we keep the model and the format
-PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args")
+PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args", "classes")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
 """Format -> the key under which its programs expect the parameters; "model" for all others."""
@@ -45,9 +45,9 @@ def read(path: Path, weights_only: bool = False) -> Content:
     if not isinstance(loaded, dict):
         raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     params = next((loaded[key] for key in PARAMS if isinstance(loaded.get(key), dict)), loaded)
-    content = Content(_entries(path, params), meta=plain.fields(loaded, META))
-    if isinstance(loaded.get(KEY), dict):
-        content.model, content.format = models.parse_header(plain.value(loaded[KEY]))
+    content = Content(_entries(path, params), meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta")))
+    if isinstance(loaded.get(header.KEY), dict):
+        content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
     if weights_only:
         return content
     content.ema = next((_entries(path, loaded[key]) for key in EMA if isinstance(loaded.get(key), dict)), {})
@@ -63,13 +63,23 @@ def write(path: Path, content: Content) -> None:
     params = {name: _tensor(entry) for name, entry in content.params.items()}
     key = WRAPPER.get(content.format or "", "model")
     whole: dict[str, Any] = {key: params, **plain.fields(content.meta, META)} if key else params
+    if not key:
+        content.leave_classes(f"a .pth in the {content.format} format is a bare state dict")
+    if content.format == "mmpretrain" and content.classes:
+        whole["meta"] = {"dataset_meta": {"classes": content.classes}}
     if key:
-        whole[KEY] = models.header(content.model, content.format)
+        whole[header.KEY] = models.header(content.model, content.format)
     if content.ema:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
     if content.optimizer is not None:
         whole["optimizer"] = _state_dict(content.optimizer)
     torch.save(whole, path)
+
+
+def _dataset_meta(meta: Any) -> dict[str, Any]:
+    """The names of the classes where mmpretrain keeps them."""
+    known = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    return {"classes": plain.value(known["classes"])} if isinstance(known, dict) and known.get("classes") else {}
 
 
 def _load(path: Path) -> Any:

@@ -13,30 +13,18 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from convert import models
 from convert.arrays import DTYPES, Entries, raw_bytes, span
+from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError
 
 CODES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32"}
-KEY = "twinnext"
-"""The metadata key under which we keep the model, the format and the meta"""
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of a file; ConvertError when it is damaged."""
     entries, metadata = headers(path)
-    return content_of(entries, metadata, path)
-
-
-def content_of(entries: Entries, metadata: dict[str, str], path: Path) -> Content:
-    """The entries, with the model, format and meta that `write` put into the metadata."""
-    try:
-        about = json.loads(metadata.get(KEY, "{}"))
-        model, format = models.parse_header(about)
-        return Content(entries, meta=dict(about.get("meta", {})), model=model, format=format)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConvertError(f"{path}: its metadata {KEY!r} is not ours: {error}") from error
+    return header.content_of(entries, metadata.get(header.KEY), path)
 
 
 def headers(path: Path) -> tuple[Entries, dict[str, str]]:
@@ -48,27 +36,26 @@ def headers(path: Path) -> tuple[Entries, dict[str, str]]:
         raise ConvertError(f"{path}: damaged safetensors file: {error}") from error
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
-    metadata = header.pop("__metadata__", {})
+        found = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
+    metadata = found.pop("__metadata__", {})
     start = 8 + length
-    return {name: _entry(path, start, name, about) for name, about in header.items()}, metadata
+    return {name: _entry(path, start, name, about) for name, about in found.items()}, metadata
 
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters, one array at a time."""
-    about = models.header(content.model, content.format) | {"meta": content.meta}
-    write_arrays(path, content.params, {"format": "pt", KEY: json.dumps(about)})
+    write_arrays(path, content.params, {"format": "pt", header.KEY: json.dumps(header.fields(content))})
 
 
 def write_arrays(path: Path, entries: Entries, metadata: dict[str, str]) -> dict[str, Any]:
     """Write entries and metadata, one array at a time; returns the file's size and checksum."""
     codes = {dtype: code for code, dtype in CODES.items()}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    index: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, entry in entries.items():
         start, end = end, end + entry.nbytes
-        header[name] = {"dtype": codes[entry.dtype.name], "shape": entry.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+        index[name] = {"dtype": codes[entry.dtype.name], "shape": entry.shape, "data_offsets": [start, end]}
+    text = json.dumps(index).encode()
     text += b" " * (-len(text) % 8)  # arrays start aligned
     digest = hashlib.sha256()
     with path.open("wb") as file:

@@ -1,4 +1,4 @@
-"""What the Triton kernels compute in Triton's interpreter, written to the .npz file that is named.
+"""Run the Triton kernels in Triton's interpreter and write their results to the .npz file of the command line.
 
 A program of its own: the interpreter must be chosen before Triton is first imported.
 """

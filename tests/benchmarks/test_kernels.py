@@ -1,4 +1,4 @@
-"""The Triton kernels: right in Triton's interpreter, small enough once compiled, and right on a GPU, given one."""
+"""The Triton kernels: right in Triton's interpreter, small enough once compiled, and right on a GPU if there is one."""
 
 import subprocess
 import sys
@@ -19,11 +19,11 @@ from benchmarks import kernels  # noqa: E402
 from tests.benchmarks.interpreted import SIDES, Case, case, cases, whole  # noqa: E402
 
 REGISTERS = 80
-"""A thread: 65,536 registers a multiprocessor then hold six blocks of 128 threads, enough to hide the loads."""
+"""Per thread: 65,536 registers of a multiprocessor then hold six blocks of 128 threads, enough to hide the loads."""
 
 
 def expected(name: str, given: Case) -> dict[str, np.ndarray]:
-    """The plain form's results."""
+    """The results of the plain implementation."""
     x, grad, weight, bias, halo = given
     return {
         f"{name}: forward": plain._conv(x, weight, bias, halo).numpy(),
@@ -33,7 +33,7 @@ def expected(name: str, given: Case) -> dict[str, np.ndarray]:
 
 
 def bound(given: Case, dtype: str) -> float:
-    """As many roundings as sites at most."""
+    """At most as many roundings as sites."""
     return tolerances.FORWARD * tolerances.EPS[dtype] * given.x[..., 0].numel() ** 0.5
 
 

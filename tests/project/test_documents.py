@@ -33,7 +33,7 @@ MACHINE = re.compile(rf"(?<![\w./])/({'|'.join(('work', 'tmp', 'root', 'home', '
 
 
 def words(*paths: Path) -> int:
-    """The number of words, by the space between them; the rules of tables are none."""
+    """The number of words, separated by white space; the rules of tables do not count."""
     return sum(bool(re.search(r"\w", word)) for path in paths for word in TEXTS[path].split())
 
 
@@ -138,3 +138,12 @@ def test_no_file_names_a_folder_of_one_machine() -> None:
 def test_such_a_folder_would_be_seen() -> None:
     assert MACHINE.search("cd " + "/".join(("", "home", "someone")))
     assert not MACHINE.search("see https://example.org/home/page or " + "/".join(("runs", "work", "x")))
+
+
+def test_definitions_that_the_walkthrough_names_are_in_the_files_it_names() -> None:
+    named = re.findall(r"`([\w/]+\.py)` `(\w+)(?:\.(\w+))?`", TEXTS[Path("docs/walkthrough.md")])
+    assert len(named) > 20
+    for file, name, member in named:
+        source = (ROOT / file).read_text()
+        assert re.search(rf"^(class|def) {name}\b|^{name}\b.* = ", source, re.MULTILINE), f"{file}: {name}"
+        assert not member or f"    def {member}(" in source, f"{file}: {name}.{member}"

@@ -1,4 +1,4 @@
-"""Who may import whom inside `train`: its rooms, the lowest first, and that an import upward would be seen."""
+"""Which folder of `train` may import which, the lowest first, and that an import upward would be seen."""
 
 from pathlib import Path
 

@@ -1,7 +1,9 @@
 """Mistakes of one line, suggestions and tables."""
 
 import io
+import os
 import re
+import subprocess
 import sys
 
 import pytest
@@ -55,3 +57,12 @@ def test_a_table_aligns_its_columns() -> None:
     rows = [("a", "b", "c"), ("long", "1", "22"), ("", "333", "")]
     assert console.table(rows) == "a     b    c\nlong  1    22\n      333"
     assert console.table(rows, "<>") == "a       b   c\nlong    1  22\n      333"
+
+
+@pytest.mark.parametrize("command", [["-m", "spec", "list"], ["-m", "twinnext", "spec", "list"]])
+def test_a_closed_pipe_ends_a_command_quietly(command: list[str]) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run([sys.executable, *command], stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (console.CLOSED_PIPE, "")

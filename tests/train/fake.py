@@ -1,4 +1,4 @@
-"""A backend without a framework: its updates depend on every bit of a batch, and take no time."""
+"""A fake backend without a framework: its updates depend on every bit of a batch, and take no time."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ QUICK = (
 """Flags of a run that costs nothing but its batches."""
 
 CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
-"""What a line of metrics.jsonl holds that is another every time."""
+"""The keys of a line of metrics.jsonl that differ between two runs."""
 
 
 class Trainer:
@@ -71,7 +71,7 @@ class Trainer:
 
 
 class Backend:
-    """As much of `backends.protocol.Backend` as the loop needs."""
+    """The part of `backends.protocol.Backend` that a run needs."""
 
     Trainer = Trainer
 
@@ -85,7 +85,7 @@ class Backend:
 
 
 def train(images: Path, run_dir: Path, *flags: str) -> Stopped | None:
-    """A run with the fake backend, of seven updates an epoch on 84 images."""
+    """A run with the fake backend, of seven updates per epoch on 84 images."""
     words = [*QUICK.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]
     return run.train(cli.parse(words), lambda name: Backend)
 
@@ -97,7 +97,7 @@ def metrics(run_dir: Path) -> list[dict[str, float]]:
 
 
 def last(run_dir: Path) -> RunCheckpoint:
-    """The newest checkpoint of a run, which has one."""
+    """The newest checkpoint of a run."""
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
     return found

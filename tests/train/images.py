@@ -25,7 +25,7 @@ def encoded(image: np.ndarray, kind: str = "JPEG", mode: str | None = None, **op
 
 
 def tree(root: Path, classes: int = 2, each: int = 4) -> Path:
-    """A folder of classes c0, c1, ... with so many JPEGs each."""
+    """A folder of classes c0, c1, ... with `each` JPEGs per class."""
     for label in range(classes):
         folder = root / f"c{label}"
         folder.mkdir(parents=True)

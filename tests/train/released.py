@@ -1,4 +1,4 @@
-"""The released commands as ours, by the rule of docs/recipes.md."""
+"""The released commands as arguments of `python -m train`, by the rule of docs/recipes.md."""
 
 import re
 import shlex

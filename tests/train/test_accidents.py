@@ -1,4 +1,4 @@
-"""Accidents that a run survives, or ends by in one line with what it had: each happens here for real."""
+"""Accidents that a run survives, or that end it in one line with its checkpoints intact; each really happens here."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to, saving after every update."""
+    """An undisturbed run that saves after every update."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     fake.train(images, run_dir, "--save_every_steps", "1")
     return run_dir
@@ -135,7 +135,7 @@ def test_a_read_only_folder_is_one_line(images: Path, tmp_path: Path) -> None:
 
 
 class Slow:
-    """Batch n is n squared, after a while."""
+    """Batch n is n squared, computed slowly."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -148,7 +148,7 @@ class Slow:
 def test_a_killed_data_worker_is_replaced_and_its_batches_made_again() -> None:
     said: list[str] = []
     made = prefetch(Slow(0.05), 3, 15, 2, "process", Watch(said.append))
-    found = [next(made), next(made)]  # one of each worker, which is deaf by then
+    found = [next(made), next(made)]  # one of each worker, which ignores the signal by then
     deaf, victim = active_children()
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # as a scheduler sends them to every process
         os.kill(deaf.pid, getattr(signal, name))
@@ -191,7 +191,7 @@ def _soon(condition: Callable[[], bool]) -> bool:
 
 
 def _deaf(parent: int) -> list[int]:
-    """The data workers of a process that have come as far as to be deaf to SIGUSR1."""
+    """The data workers of a process that already ignore SIGUSR1."""
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     found = []
     for pid in map(int, listed):
@@ -208,7 +208,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_files_that_vanish_on_the_way_are_skipped_and_named_once(
+def test_files_that_vanish_during_a_run_are_skipped_and_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, step = tree(tmp_path / "images", classes=2, each=42), fake.Trainer.step
@@ -229,7 +229,7 @@ def test_files_that_vanish_on_the_way_are_skipped_and_named_once(
 
 
 @pytest.mark.parametrize("broken", ["loss", "grad_norm"])
-def test_a_loss_that_is_no_number_leaves_a_report_and_nothing_else(
+def test_a_loss_that_is_not_finite_leaves_a_report_and_no_checkpoint(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     step = fake.Trainer.step
@@ -245,13 +245,13 @@ def test_a_loss_that_is_no_number_leaves_a_report_and_nothing_else(
     with pytest.raises(TrainError, match=f"step 13: the .* is (nan|inf); nothing was saved .* details in {file}"):
         fake.train(images, tmp_path, "--print_freq", "100")
     assert last(tmp_path).step == 7
-    told = json.loads(file.read_text())
-    assert (told["step"], told["positions"]) == (13, [144, 156])
-    assert told[broken] == ("nan" if broken == "loss" else "inf")
-    assert told["checkpoint"] == str(tmp_path / "checkpoints" / "step-00000007")
-    assert [update["step"] for update in told["updates"]][-7:] == [7, 8, 9, 10, 11, 12, 13]
-    assert len(set(told["items"])) == 12
-    assert set(told["items"]) <= {str(path) for path in images.rglob("*.jpg")}
+    report = json.loads(file.read_text())
+    assert (report["step"], report["positions"]) == (13, [144, 156])
+    assert report[broken] == ("nan" if broken == "loss" else "inf")
+    assert report["checkpoint"] == str(tmp_path / "checkpoints" / "step-00000007")
+    assert [update["step"] for update in report["updates"]][-7:] == [7, 8, 9, 10, 11, 12, 13]
+    assert len(set(report["items"])) == 12
+    assert set(report["items"]) <= {str(path) for path in images.rglob("*.jpg")}
 
 
 def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
@@ -260,7 +260,7 @@ def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
     images = tree(tmp_path / "images", classes=2, each=42)
     fifo = images / "c0" / "7.jpg"
     fifo.unlink()
-    os.mkfifo(fifo)  # reading it waits for a writer for ever, as a dead network disk does
+    os.mkfifo(fifo)  # reading it blocks for ever, as on a dead network disk
     script = tmp_path / "impatient.py"
     script.write_text(
         "import sys; from train.data import pipeline; from tests.train import fake\n"

@@ -77,7 +77,7 @@ def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
 
 
 class Classifier(fake.Trainer):
-    """Guesses from its parameters, so that its accuracy goes up and down in training."""
+    """Predicts from its parameters, so that its accuracy goes up and down in training."""
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         seed = int.from_bytes(self.state.params["head.bias"].tobytes()[:4], "big")
@@ -117,17 +117,17 @@ def test_a_fine_tuning_run_cut_short_ends_as_if_it_had_not_been(images: Path, tm
     for stop in ("4", "6", "9", "12"):
         finetune(images, tmp_path / "cut", "--stop_at_step", stop)
     found, expected = (fake.metrics(tmp_path / name) for name in ("cut", "whole"))
-    judged = [line for line in expected if "acc1" in line]
-    assert [line["step"] for line in judged] == [3, 6, 9, 12]
-    assert [line for line in found if "acc1" in line and line["step"] in (3, 6, 9, 12)] == judged
-    best = max(judged, key=lambda line: line["acc1"])
+    evaluations = [line for line in expected if "acc1" in line]
+    assert [line["step"] for line in evaluations] == [3, 6, 9, 12]
+    assert [line for line in found if "acc1" in line and line["step"] in (3, 6, 9, 12)] == evaluations
+    best = max(evaluations, key=lambda line: line["acc1"])
     assert _kept(tmp_path / "whole", "best_acc1") == [f"step-{best['step']:08d}"]
     states = [store.newest(tmp_path / name / "checkpoints", print) for name in ("cut", "whole")]
     for name, array in states[1].state.params.items():
         np.testing.assert_array_equal(states[0].state.params[name], array)
 
 
-def test_what_is_trained_on_and_judged_by_is_shown(
+def test_what_is_trained_and_evaluated_on_is_shown(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (images / "val" / "c1" / "0.jpg").write_bytes(b"")
@@ -146,7 +146,7 @@ def test_evaluation_can_be_disabled(images: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("backend", backends.installed())
-def test_a_bare_published_checkpoint_is_judged(
+def test_a_bare_published_checkpoint_is_evaluated(
     tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images = np.random.default_rng(0).integers(0, 256, (5, 64, 96, 3), np.uint8)
@@ -172,7 +172,7 @@ def test_a_bare_published_checkpoint_is_judged(
         ("--task eval --finetune {golden}", "--in_chans 1: "),
         (
             "--task eval --finetune {golden} --data_path {images}",
-            "--finetune {golden}: its head has 11 classes",
+            "--finetune {golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
         ),
         (
             "--task eval --finetune {golden} --input_size 50",
@@ -212,7 +212,7 @@ def test_a_mistake_is_one_line(
     assert said.count("\n") == 1
 
 
-def test_the_flags_that_fit_a_checkpoint_are_told_and_fit(
+def test_the_suggested_flags_fit_the_checkpoint(
     images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = [
@@ -225,8 +225,8 @@ def test_the_flags_that_fit_a_checkpoint_are_told_and_fit(
     ]
     words += ["--output_dir", str(tmp_path), "--batch_size", "4", "--max_steps", "1", "--input_size", "32"]
     assert main(words) == 2
-    told = capsys.readouterr().err.rpartition("has another size; give ")[2].split()
-    assert main([*words, *told]) == 0
-    (line, judged) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    suggested = capsys.readouterr().err.rpartition("has another size; give ")[2].split()
+    assert main([*words, *suggested]) == 0
+    (line, scores) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite(line["loss"])
-    assert judged["step"] == 1
+    assert scores["step"] == 1

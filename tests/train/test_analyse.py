@@ -31,7 +31,7 @@ def same(found: float, expected: float) -> None:
 
 
 def by_pairs(features: np.ndarray) -> float:
-    """The formula as it is printed."""
+    """The formula as printed in the paper."""
     channels = features.reshape(-1, features.shape[-1]).T
     total = 0.0
     for x in channels:
@@ -68,7 +68,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analyse(out: Path, images: Path, *flags: str) -> list[dict[str, str]]:
-    """The rows that a command writes."""
+    """The rows that the command writes."""
     words = ["--task", "analyse", "--input_size", "64", "--data_path", str(images), "--output_dir", str(out), *flags]
     assert main(words) == 0
     with (out / "cosine_distance.csv").open(newline="") as file:
@@ -93,8 +93,8 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
     assert [(row["layer"], row["output"]) for row in ours] == expected
 
 
-def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None:
-    """One image, by hand: what the backend shows of the block is what the table says."""
+def test_the_figures_are_those_of_the_intermediates(images: Path, tmp_path: Path) -> None:
+    """One image, by hand: the table holds the figures of the backend's intermediates."""
     image = images / "c1" / "0.jpg"
     rows = analyse(tmp_path, images, "--finetune", str(CLASSIFIER), "--images", str(image), "--backend", "torch")
     loaded, framework = convert.load(CLASSIFIER), backends.load("torch")

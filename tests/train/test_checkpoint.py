@@ -1,4 +1,4 @@
-"""Checkpoints: bit-exact, never half, never trusted unread."""
+"""Checkpoints: bit-exact, complete or absent, checked before use."""
 
 import json
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_a_state_reads_back_bit_for_bit_views_included(tmp_path: Path, dtype: ty
     assert_same(found.state, written)
 
 
-def test_a_state_without_an_average_has_no_file_for_it(tmp_path: Path) -> None:
+def test_a_state_without_an_ema_has_no_file_for_it(tmp_path: Path) -> None:
     bare = state()
     bare.ema = {}
     path = store.save(tmp_path, 7, bare, {}, keep=1)

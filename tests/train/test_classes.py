@@ -10,7 +10,7 @@ import pytest
 
 from tests.project.tree import ROOT
 from tests.train.images import encoded, pixels, tree
-from train.data.classes import Match, describe, from_id2label, match, match_checkpoint, names_of
+from train.data.classes import Match, describe, match, match_checkpoint, names_of
 from train.data.decode import BrokenImage
 from train.data.feed import read
 from train.data.folder import Folder
@@ -35,15 +35,6 @@ def test_names_in_a_checkpoint_are_matched_by_name(key: str) -> None:
         match_checkpoint({key: ["dog", "ant"]}, 2, ("ant", "cow"))
 
 
-def test_id2label_is_read_by_number() -> None:
-    names = [f"name {number}" for number in range(12)]
-    mapping = {str(number): names[number] for number in sorted(range(12), key=str)}
-    assert list(mapping) == list(TWELVE)
-    assert from_id2label(mapping) == tuple(names)
-    assert from_id2label({0: "a", 2: "b"}) is None
-    assert from_id2label({"a": "b"}) is None
-
-
 def test_folders_of_numbers_are_in_the_trainers_order() -> None:
     found = match_checkpoint({}, 12, TWELVE)
     assert found.index == tuple(range(12))
@@ -53,16 +44,16 @@ def test_folders_of_numbers_are_in_the_trainers_order() -> None:
 
 
 def test_an_order_is_assumed_only_where_it_can_be() -> None:
-    words = {"labels": ["tench", "goldfish"]}
+    words = {"classes": ["tench", "goldfish"]}
     found = match_checkpoint(words, 2, ("n01440764", "n01443537"))
     assert found.index == (0, 1)
     assert "its class names (tench, goldfish) are not the data's; the data's order is assumed" in (found.note or "")
     assert match_checkpoint({}, 1000, ("0", "1", "2")).index == (0, 1, 2)  # numbers in a file, not folders
     for data in (("ant", "bee", "cat"), TWELVE):
-        with pytest.raises(TrainError, match="which is which is unknown"):
+        with pytest.raises(TrainError, match="so they cannot be matched; evaluate on images of all 1,000"):
             match_checkpoint({}, 1000, data)
     with pytest.raises(TrainError, match="class 'n01440764'"):
-        match_checkpoint({"classes": ["tench", "goldfish"]}, 2, ("n01440764", "n01443537"))
+        match_checkpoint({**words, "identity": {}}, 2, ("n01440764", "n01443537"))
 
 
 def test_placeholders_and_lists_of_another_length_are_no_names() -> None:

@@ -31,9 +31,9 @@ def test_switches_are_spelt_as_published(word: str, value: bool) -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--epoch 5", "--epoch: no such flag; did you mean --epochs?"),
-        ("--warmup-epochs 5", "--warmup-epochs: no such flag; did you mean --warmup_epochs?"),
-        ("--batchsize=5", "--batchsize: no such flag; did you mean --batch_size?"),
+        ("--epoch 5", "--epoch: no such flag; did you mean '--epochs'?"),
+        ("--warmup-epochs 5", "--warmup-epochs: no such flag; did you mean '--warmup_epochs'?"),
+        ("--batchsize=5", "--batchsize: no such flag; did you mean '--batch_size'?"),
         ("--qqqqq 5", "--qqqqq: no such flag; python -m train --help lists them"),
         ("stray", "stray: a value without a flag; python -m train --help lists the flags"),
         ("--epochs many", "--epochs: 'many' is not a whole number"),
@@ -95,12 +95,12 @@ def test_a_written_configuration_reads_back_and_flags_win_over_it(tmp_path: Path
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("epoch = 5", "--epoch: no such flag; did you mean --epochs?"),
+        ("epoch = 5", "--epoch: no such flag; did you mean '--epochs'?"),
         ("epochs = 'many'", "--epochs: 'many' is not a whole number"),
         ("epochs", "--config "),
     ],
 )
-def test_a_mistake_in_a_file_is_told_like_one_on_the_line(tmp_path: Path, text: str, line: str) -> None:
+def test_a_mistake_in_a_file_is_reported_like_one_on_the_command_line(tmp_path: Path, text: str, line: str) -> None:
     file = tmp_path / "config.toml"
     file.write_text(text)
     with pytest.raises(TrainError) as error:

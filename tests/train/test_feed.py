@@ -1,4 +1,4 @@
-"""Batches: functions of (seed, number) alone, full whatever is broken, the same by any workers."""
+"""Batches: functions of (seed, index) alone, full even if images are broken, the same with any workers."""
 
 import time
 from multiprocessing import Pipe
@@ -29,7 +29,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(root: Path, batch_size: int = 4, seed: int = 0) -> Feed:
-    """A feed of 12 samples an epoch."""
+    """A feed of 12 samples per epoch."""
     augment = CropAndFlip((16, 24), (0.2, 1.0), 0.5)
     return Feed(Folder(root), seed, 3, batch_size, 12, augment, Masks(seed, (2, 3), 2))
 
@@ -148,7 +148,7 @@ def test_the_digits_are_all_there() -> None:
 
 
 class Large:
-    """Batches of 12 MB, of which it says on a file how many it has made."""
+    """Makes batches of 12 MB and records in a file how many."""
 
     def __init__(self, log: Path) -> None:
         self.log = log

@@ -44,7 +44,7 @@ def _wide(batch: Batch) -> Batch:
 
 
 def start(model: spec.Model) -> State:
-    """Fresh parameters and moments, and an average that is already elsewhere."""
+    """Fresh parameters and moments, and an EMA that differs from the parameters."""
     params = {name: array.astype(np.float64) for name, array in task().first_arrays().items()}
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     return State(params, zeros, zeros, {name: 0.5 * array for name, array in params.items()})
@@ -62,7 +62,7 @@ def trained(backend: str, dtype: Dtype, count: int) -> tuple[list[dict[str, floa
 
 
 def case() -> Case:
-    """What the tolerances ask about a model."""
+    """The case from which tolerances are computed."""
     return Case(task().model, (4, 4), 16)
 
 
@@ -79,16 +79,16 @@ def test_one_update_is_the_oracles_in_float64(backend: str) -> None:
     config = task().config
     batches, lr = updates()[0]
     state = start(task().model)
-    expected, told = train_step(
+    expected, reported = train_step(
         task().model, task().optimizer, state, batches, lr, mean=config.data.mean, std=config.data.std
     )
-    assert told["grad_norm"] > task().config.optimizer.clip_grad  # clipping acts
+    assert reported["grad_norm"] > task().config.optimizer.clip_grad  # clipping acts
     (outcome,), found = trained(backend, "float64", 1)
     bound = tolerances.gradient("float64", case())
     bounds = {"mu": bound, "nu": bound} | dict.fromkeys(("params", "ema"), tolerances.TRAJECTORY["float64"])
     for part, allowed in bounds.items():
         tolerances.assert_all_close(getattr(found, part), getattr(expected, part), allowed, f"{backend}, {part}")
-    for name, value in told.items():
+    for name, value in reported.items():
         tolerances.assert_close(np.array(outcome[name]), np.array(value), bound, f"{backend}, {name}")
     assert found.t == 1
 

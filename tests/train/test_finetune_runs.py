@@ -1,4 +1,4 @@
-"""Fine-tuning with the real trainers: exact after an interruption, and judged again as it was on the way."""
+"""Fine-tuning with the real trainers: exact after an interruption, and evaluated to the scores of training."""
 
 import json
 import re
@@ -40,7 +40,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
-    """The last checkpoint of a run of five updates an epoch, 15 in all."""
+    """The last checkpoint of a run of five updates per epoch, 15 in all."""
     assert main([*WORDS.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
@@ -49,7 +49,7 @@ def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """The directory of a run that nothing interrupted, a framework."""
+    """The directory of an undisturbed run, per framework."""
 
     @cache
     def made(backend: str) -> Path:
@@ -76,7 +76,7 @@ def test_an_interrupted_run_ends_bit_identical(
 
 
 @pytest.mark.parametrize("backend", backends.installed())
-def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
+def test_the_best_checkpoint_bare_or_whole_has_the_scores_of_training(
     images: Path, whole: Callable[[str], Path], tmp_path: Path, backend: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (best,) = (whole(backend) / "best_acc1").iterdir()
@@ -90,14 +90,14 @@ def test_the_best_checkpoint_bare_or_whole_is_judged_as_on_the_way(
     for path, scores, more in ((best, SCORES, ("--model_ema_eval", "True")), (bare, SCORES[:3], ())):
         capsys.readouterr()
         assert main([*common.split(), str(path), *more]) == 0
-        told = dict(re.findall(r"(\w+) ([\d.]+)(?:, |$)", capsys.readouterr().out.splitlines()[-1]))
-        assert told == {name: f"{expected[name]:.{4 if 'loss' in name else 2}f}" for name in scores}
+        printed = dict(re.findall(r"(\w+) ([\d.]+)(?:, |$)", capsys.readouterr().out.splitlines()[-1]))
+        assert printed == {name: f"{expected[name]:.{4 if 'loss' in name else 2}f}" for name in scores}
 
 
 def test_however_an_update_is_shared_out_its_mixed_samples_are_the_same(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ten images per update, four updates an epoch, two images left over: mixed by sixes, across updates and epochs."""
+    """Ten images per update, four updates per epoch, two images left over; groups of six cross updates and epochs."""
     seen: dict[str, list[Batch]] = {}
     rates: dict[str, list[float]] = {}
     step = fake.Trainer.step

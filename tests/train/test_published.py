@@ -1,4 +1,4 @@
-"""No flag of the published scripts is unknown: it works, changes nothing, or says what takes its place."""
+"""Every flag of the published scripts is known: it works, has no effect, or is refused with its replacement."""
 
 import pytest
 
@@ -33,8 +33,8 @@ def test_nothing_else_is_in_the_table() -> None:
 
 
 def test_a_command_with_all_that_changes_nothing_is_the_run_without_it(capsys: pytest.CaptureFixture[str]) -> None:
-    told = {name: known for name, known in PUBLISHED.items() if name not in OWN}
-    harmless = {name: known.harmless[0] if known.harmless else "any" for name, known in told.items()}
+    flags = {name: known for name, known in PUBLISHED.items() if name not in OWN}
+    harmless = {name: known.harmless[0] if known.harmless else "any" for name, known in flags.items()}
     words = [word for name, value in harmless.items() for word in (f"--{name}", *value.split())]
     assert cli.parse(["--epochs", "3", *words, "--seed", "4"]) == cli.parse(["--epochs", "3", "--seed", "4"])
     said = capsys.readouterr()
@@ -51,7 +51,7 @@ def test_a_command_with_all_that_changes_nothing_is_the_run_without_it(capsys: p
         ("--warmup_steps=500", "--warmup_steps 500: warm-up is given in epochs"),
         ("--mixup_mode elem", "--mixup_mode elem: one draw mixes all images of a group"),
         ("--cutmix_minmax 0.2 0.8", "--cutmix_minmax 0.2 0.8: the boxes of cutmix follow a beta distribution"),
-        ("--pin_mem True --epoch 3", "--epoch: no such flag; did you mean --epochs?"),
+        ("--pin_mem True --epoch 3", "--epoch: no such flag; did you mean '--epochs'?"),
     ],
 )
 def test_a_value_that_would_change_the_run_is_refused(words: str, line: str) -> None:

@@ -24,7 +24,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
-    """The last checkpoint of a run of five updates an epoch, 20 in all."""
+    """The last checkpoint of a run of five updates per epoch, 20 in all."""
     assert main([*TINY.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None

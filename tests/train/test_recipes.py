@@ -57,7 +57,7 @@ def test_larger_models_drop_more_paths_and_train_for_fewer_epochs() -> None:
         assert rates == sorted(rates)
 
 
-def test_flags_win_over_the_recipe_and_are_told_apart() -> None:
+def test_flags_win_over_the_recipe_and_sources_are_shown() -> None:
     words = "--recipe finetune_base --drop_path 0.2 --use_amp False --data_path DATA"
     resolved = cli.read(words.split())
     expected = {"drop_path": 0.2, "precision": "float32", "mixup": 0.8}
@@ -95,7 +95,7 @@ def test_a_recipe_is_shown_with_its_sources(capsys: pytest.CaptureFixture[str]) 
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--recipe finetune_bas", "--recipe finetune_bas: unknown; did you mean finetune_base?"),
+        ("--recipe finetune_bas", "--recipe finetune_bas: unknown; did you mean 'finetune_base'?"),
         ("--recipe 7", "--recipe 7: unknown; choose one of pretrain_atto, "),
         ("--recipe finetune_base --task pretrain", "--recipe finetune_base: is for --task finetune, not pretrain"),
         ("--use_amp True --precision float32", "--use_amp True: contradicts --precision float32; give one of them"),

@@ -1,4 +1,4 @@
-"""Writes in the background: one at a time, their failures told, and none of them ever half."""
+"""Background writes: one at a time, failures reported, checkpoints complete or absent."""
 
 import errno
 import io
@@ -31,7 +31,7 @@ def state(fill: float) -> State:
     return State(*({"weight": np.full(SIZE, fill, np.float32)} for _ in PARTS), t=int(fill))
 
 
-def test_a_run_goes_on_while_its_state_is_written() -> None:
+def test_a_run_continues_while_its_state_is_written() -> None:
     go_on, written = threading.Event(), []
     with AsyncCheckpointer(print) as saver:
         saver.start(lambda: (go_on.wait(), written.append(1)))
@@ -56,7 +56,7 @@ def _fails() -> None:
     raise TrainError("step-00000001: cannot be written: No space left on device")
 
 
-def test_a_failed_save_is_one_loud_line_and_the_next_one_counts() -> None:
+def test_a_failed_save_is_one_line_and_the_next_one_counts() -> None:
     said: list[str] = []
     with AsyncCheckpointer(said.append) as saver:
         saver.start(_fails)
@@ -99,7 +99,7 @@ def test_what_is_not_finite_is_never_saved(tmp_path: Path, part: str) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pieces_that_do_not_fit_are_kept_and_told_once() -> None:
+def test_pieces_that_do_not_fit_are_kept_and_reported_once() -> None:
     said: list[str] = []
     file = AppendFile(Path("/dev/full"), said.append)
     file.write(b"one\n")
@@ -122,7 +122,7 @@ class Cramped(io.FileIO):
         return taken
 
 
-def test_no_piece_is_ever_half_in_the_file(tmp_path: Path) -> None:
+def test_no_piece_is_ever_written_in_part(tmp_path: Path) -> None:
     said: list[str] = []
     file = AppendFile(tmp_path / "lines", said.append)
     file.stream.close()
@@ -146,9 +146,9 @@ print(*(outcome(Path(sys.argv[1]) / str(event), event) for event in range(int(sy
 
 
 def die_at(event: int) -> None:
-    """Have this process killed by its event-th call of a function by which a save changes the disk.
+    """Kill this process at the event-th call of a function by which a save changes the disk.
 
-    A file is killed in its middle: what the disk then holds is half of it.
+    A write is interrupted in its middle: the disk then holds half of the file.
     """
     left = [event]
 

@@ -21,7 +21,7 @@ from train.schedule import Schedule
 def test_every_update_takes_the_published_rate(
     images: int, batch: int, frequency: int, epochs: int, warmup: int
 ) -> None:
-    """The published loop: once an update, at the fractional epoch of its first micro-batch."""
+    """The published loop: once per update, at the fractional epoch of its first micro-batch."""
     config = Config.from_flags(
         batch_size=batch, update_freq=frequency, epochs=epochs, warmup_epochs=warmup, min_lr=1e-6
     )

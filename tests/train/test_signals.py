@@ -1,4 +1,4 @@
-"""Signals: the first one ends a run after a whole update, the second one at once, and none of them costs an update."""
+"""Signals: the first one ends a run after a whole update, the second one at once, and neither loses an update."""
 
 import os
 import signal
@@ -47,11 +47,11 @@ def test_handlers_are_the_main_threads() -> None:
     before = [signal.getsignal(getattr(signal, name)) for name in NAMES]
     within: list[object] = []
 
-    def look() -> None:
+    def install() -> None:
         with Signals():
             within.extend(signal.getsignal(getattr(signal, name)) for name in NAMES)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=install)
     thread.start()
     thread.join()
     assert within == before
@@ -92,7 +92,7 @@ def test_a_second_sigterm_ends_the_process_at_once(images: Path, tmp_path: Path)
 
 
 class Two(SingleProcess):
-    """Process 0 of two; asked(calls) says whether the other one has had a signal, when asked for the n-th time."""
+    """Process 0 of two; asked(n) returns whether the other one has had a signal at the n-th call."""
 
     processes = 2
 

@@ -167,7 +167,7 @@ def test_splits_are_folders_or_named_files(tmp_path: Path) -> None:
     assert (len(open_source(str(tmp_path))), len(open_source(str(tmp_path), "val"))) == (2, 6)
 
 
-def test_what_is_judged_may_be_undivided(tmp_path: Path) -> None:
+def test_evaluation_data_may_be_undivided(tmp_path: Path) -> None:
     tree(tmp_path / "some" / "train", classes=3)
     tree(tmp_path / "some" / "val", classes=2)
     assert len(open_eval(str(tmp_path / "some"), "--data_path").classes) == 2

@@ -1,4 +1,4 @@
-"""Few labels: of every class alike, decided by the seed alone, and a mistake is one line."""
+"""Few labels: the same number per class, decided by the seed alone, and a mistake is one line."""
 
 from pathlib import Path
 
@@ -69,7 +69,7 @@ def test_these_draws_are_for_ever() -> None:
     assert drawn(Digits("train"), 10, 7).chosen.tolist() == [25, 100, 375, 503, 620, 917, 924, 1008, 1285, 1289]
 
 
-def test_where_a_class_is_used_up_the_others_go_on() -> None:
+def test_where_a_class_is_used_up_the_others_continue() -> None:
     labels = [0] * 2 + [1] * 20 + [3] * 20  # and nothing of class 2
     assert np.bincount(drawn(Numbers(labels), 12).labels).tolist() == [2, 5, 0, 5]
     assert np.bincount(drawn(Numbers(labels), 3).labels).tolist() == [1, 1, 0, 1]

@@ -1,4 +1,4 @@
-"""Batches with labels: the same whatever the batch size, every image judged once, crops as published."""
+"""Batches with labels: independent of the batch size, every image evaluated once, crops as published."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +30,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def feed(images: Path) -> SupervisedFeed:
-    """All that a recipe names: 12 samples an epoch, mixed by eights, batches of four."""
+    """All that a recipe names: 12 samples per epoch, mixed by eights, batches of four."""
     augment = CropAndAugment(CropAndFlip((16, 24), (0.08, 1.0), 0.5), RandAugment.parse("rand-m9-mstd0.5-inc1", MEAN))
     mix = Mix(0, 8, 0.8, 1.0)
     return SupervisedFeed(Folder(images), 0, 3, 4, 12, augment, 3, 0.1, RATES, MEAN, STD, Erase(0, 0.5), mix)
@@ -92,7 +92,7 @@ def test_paths_are_dropped_at_their_rates() -> None:
     assert abs(np.corrcoef(kept[:, 1], kept[:, 2])[0, 1]) < 5 / 4000**0.5
 
 
-def test_every_image_is_judged_once(images: Path) -> None:
+def test_every_image_is_evaluated_once(images: Path) -> None:
     views = EvalBatches(Folder(images), (2, 0, 1), 3, (16, 24), 0.875, 4)
     made = [views(index) for index in range(len(views))]
     labels = np.concatenate([batch["labels"] for batch, _ in made])
@@ -107,7 +107,7 @@ def test_every_image_is_judged_once(images: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (256, 256), (100, 333)])
-def test_the_judged_crop_is_the_published_one(height: int, width: int) -> None:
+def test_the_evaluation_crop_is_the_published_one(height: int, width: int) -> None:
     image = pixels(1, height, width)
     short = int(224 / 0.875)
     sides = (int(short * width / height), short) if height <= width else (short, int(short * height / width))

@@ -76,7 +76,7 @@ def test_any_number_of_channels_is_resized_channel_by_channel(channels: int) -> 
     np.testing.assert_array_equal(found[..., :1], resize(image[..., :1], (18, 21)))
 
 
-def test_a_centre_crop_keeps_the_shape_of_things() -> None:
+def test_a_centre_crop_keeps_the_aspect_ratio() -> None:
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 30:70] = 255
     assert (centre_crop(image, (20, 20)) == 255).all()

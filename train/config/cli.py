@@ -5,7 +5,6 @@ released scripts.
 """
 
 import argparse
-import difflib
 import re
 import sys
 import tomllib
@@ -14,6 +13,7 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from spec.console import Parser, nearest
 from train.config import published
 from train.config.config import FLAGS, GROUPS, Config, Flag
 from train.config.recipes import TASKS, Layer
@@ -63,8 +63,8 @@ HIDDEN: dict[str, tuple[str, ...]] = {
 """Group that --help shows for some tasks only -> those tasks."""
 
 
-class _Parser(argparse.ArgumentParser):
-    """An ArgumentParser that raises TrainError."""
+class _Parser(Parser):
+    """A Parser that raises TrainError instead of exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise TrainError(message.removeprefix("argument "))
@@ -153,8 +153,8 @@ def _unknown(word: str) -> str:
     if not name.startswith("-"):
         return f"{word}: a value without a flag; python -m train --help lists the flags"
     known = [*FLAGS, *ALIASES, "enable_wandb", "job_dir", "project", "show_recipe"]
-    near = difflib.get_close_matches(name, [f"--{flag}" for flag in known], n=1)
-    return f"{name}: no such flag; " + (f"did you mean {near[0]}?" if near else "python -m train --help lists them")
+    hint = nearest(name, [f"--{flag}" for flag in known])
+    return f"{name}: no such flag; {hint or 'python -m train --help lists them'}"
 
 
 def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
@@ -163,9 +163,8 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
         description=DESCRIPTION,
         epilog=EPILOG,
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=36, width=120),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120),
         argument_default=argparse.SUPPRESS,
-        allow_abbrev=False,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and exit")

@@ -94,6 +94,18 @@ class DataConfig(Group):
 
     title = "Images"
     data_path: str = flag(DIGITS_PATH, "folder of images, of tar or parquet shards, or an npz file")
+    image_key: str | None = flag(None, "extension of the images in tars, such as jpg (none: all images)")
+    label_key: str | None = flag(None, "extension of the labels in tars, such as txt or json:FIELD (none: cls)")
+    image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")
+    label_column: str | None = flag(None, "column of the labels in parquet files (none: label)")
+    exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
+    max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
+    image_bits: int | None = flag(
+        None,
+        "significant bits of 16-bit grey images (none: 16; skips those of 12 or fewer)",
+        at_least=8,
+        at_most=16,
+    )
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag((0.2, 1.0), "range of the area of a random crop, 1 = the image", at_least=0)
     hflip: float = flag(0.5, "probability of a horizontal flip", at_least=0)
@@ -128,18 +140,16 @@ class ModelConfig(Group):
     """The architecture."""
 
     title = "Model"
-    model: str | None = flag("convnextv2_base", "preset (python -m spec list), or none and --depths, --dims")
+    model: str | None = flag("convnextv2_base", "preset (python -m spec list), or none")
     depths: tuple[int, ...] | None = flag(None, "blocks per stage", at_least=1)
     dims: tuple[int, ...] | None = flag(None, "channels per stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
-    grn_scope: Literal["image", "batch"] = flag(
-        "image", "what GRN sums over; batch (per device) is that of the released sparse code"
-    )
+    grn_scope: Literal["image", "batch"] = flag("image", "what GRN sums over (batch: as the released sparse code)")
     mask_ratio: float = flag(0.6, "fraction of patches to remove")
     decoder_depth: int = flag(1, "blocks of the decoder", at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", at_least=1)
-    norm_pix_loss: bool = flag(True, "normalise the target pixels by the mean and variance of their patch")
+    norm_pix_loss: bool = flag(True, "normalise the target by the mean and variance of each patch")
 
 
 @dataclass(frozen=True)

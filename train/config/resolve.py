@@ -1,9 +1,9 @@
 """Resolve the values of all flags: defaults, a recipe, what the digits need, then a file and the command line."""
 
-import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from spec.console import nearest, table
 from train.config.config import FLAGS, Config
 from train.config.groups import DIGITS_PATH
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
@@ -19,9 +19,7 @@ class Resolved(NamedTuple):
     def __str__(self) -> str:
         """One line per flag: name, value, source."""
         values = self.config.flags()
-        rows = [(name, format_value(values[name]), origin) for name, origin in self.origins.items()]
-        name, value = (max(len(row[column]) for row in rows) for column in (0, 1))
-        return "\n".join(f"{row[0]:{name}}  {row[1]:{value}}  {row[2]}" for row in rows)
+        return table([(name, format_value(values[name]), origin) for name, origin in self.origins.items()])
 
 
 def resolve(given: Sequence[Layer]) -> Resolved:
@@ -51,8 +49,7 @@ def _merged(layers: Iterable[Layer]) -> dict[str, Any]:
 def _recipe(name: str) -> list[Layer]:
     if name in RECIPES:
         return RECIPES[name]
-    near = difflib.get_close_matches(name, RECIPES, n=1)
-    hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(RECIPES)}"
+    hint = nearest(name, RECIPES) or f"choose one of {', '.join(RECIPES)}"
     raise TrainError(f"--recipe {name}: unknown; {hint}")
 
 

@@ -68,13 +68,13 @@ def match(model: Sequence[str], data: Sequence[str]) -> Match:
 def match_checkpoint(meta: Mapping[str, Any], count: int, data: Sequence[str]) -> Match:
     """Match the classes of a data set with those of a checkpoint that has `count` classes.
 
-    By name if the checkpoint has names: meta["classes"] of a training run, or meta["labels"] of
-    another library's checkpoint. A label list may use other names than the folders (ImageNet's
-    words for n01440764); if none is the same, or if there are no names, equal numbers of classes
-    are matched in order and the note says so. Raises TrainError if the order cannot be assumed.
+    By name if the checkpoint has names. Those of another library may be none of the folders'
+    (ImageNet's words for n01440764); if none is the same, or if there are no names, equal numbers
+    of classes are matched in order and the note says so. The names of a run of ours are those of
+    its data, so they must match. Raises TrainError if the order cannot be assumed.
     """
     names = names_of(meta, count)
-    if names and ("classes" in meta or set(_composed(names)) & set(_composed(data))):
+    if names and ("identity" in meta or set(_composed(names)) & set(_composed(data))):
         return match(names, data)
     why = f"its class names ({listed(names)}) are not the data's" if names else "the checkpoint has no class names"
     return _in_order(why, count, data)
@@ -89,26 +89,14 @@ def names_of(meta: Mapping[str, Any], count: int) -> tuple[str, ...] | None:
     return None
 
 
-def from_id2label(mapping: Mapping[Any, Any]) -> tuple[str, ...] | None:
-    """The names in id2label, by number: its keys are often strings, which sort as "0", "1", "10", "2".
-
-    None unless the keys are 0 to the number of classes minus 1.
-    """
-    try:
-        numbered = {int(number): str(name) for number, name in mapping.items()}
-    except (TypeError, ValueError):
-        return None
-    names = tuple(numbered[number] for number in sorted(numbered))
-    return names if sorted(numbered) == list(range(len(mapping))) else None
-
-
 def _in_order(why: str, count: int, data: Sequence[str]) -> Match:
     numbers = list(data) == [str(number) for number in range(len(data))]
     if len(data) == count or (numbers and len(data) < count):
         order = f"{printable(data[0])} is class 0, {printable(data[-1])} is class {len(data) - 1}"
         return Match(tuple(range(len(data))), f"{why}; the data's order is assumed: {order}")
     raise TrainError(
-        f"{why}; it has {count:,} classes, the data {len(data):,} ({listed(data)}): which is which is unknown"
+        f"{why}; it has {count:,} classes, the data {len(data):,} ({listed(data)}), so they cannot be matched;"
+        f" evaluate on images of all {count:,}"
     )
 
 

@@ -20,7 +20,7 @@ class Digits:
     SIDE = 32
     HELD_OUT = 5
     classes = tuple("0123456789")
-    reading = Reading()
+    reading = Reading(uses=())
 
     def __init__(self, split: "Split" = "all") -> None:
         from sklearn.datasets import load_digits  # takes a second to import

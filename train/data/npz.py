@@ -27,9 +27,8 @@ class Npz:
         prefix = self._prefix(names, split)
         unused = [name for name in names if name.removesuffix("images").removesuffix("labels") not in USED]
         left_out = (*left_out, *(f"the array {name}" for name in unused))
-        self.reading = Reading(
-            options, left_out, f"write an array {prefix}labels (N,) of class numbers beside the images"
-        )
+        unlabelled = f"write an array {prefix}labels (N,) of class numbers beside the images"
+        self.reading = Reading(options, left_out, unlabelled, uses=())
         images = _read(file, f"{prefix}images")
         labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:

@@ -11,7 +11,7 @@ import numpy as np
 
 from train.data import labels
 from train.data.decode import BrokenImage
-from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.reading import DEFAULTS, IN_PARQUET, Reading, ReadOptions
 from train.data.tars import UNLABELLED
 from train.errors import TrainError
 
@@ -43,7 +43,7 @@ class Parquet:
         if not self.groups or not self.ends[-1]:
             raise TrainError(f"{self.files[0]}: no image in it or the files beside it")
         self.sizes = [group.total_byte_size for group in metadata]
-        self.reading = Reading(options, left_out, columns.unlabelled(self.label))
+        self.reading = Reading(options, left_out, columns.unlabelled(self.label), uses=IN_PARQUET)
         self.classes, self.labels = self._labelled(tables, columns)
         self._refuse_slow(max(self.sizes), sum(self.sizes))
         self._group = lru_cache(max(2, BUDGET // max(self.sizes)))(self._read)

@@ -1,6 +1,7 @@
 """Labelled batches: to train a classifier and to evaluate one."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -120,9 +121,20 @@ class EvalBatches:
         return {"images": images, "labels": labels}, broken
 
 
-def coverage(images: int, total: int) -> str:
-    """What to print beside a score: "of 9 of 12 images; 3 could not be read"; nothing if all were read."""
-    return f"of {images:,} of {total:,} images; {total - images:,} could not be read" if images < total else ""
+class Coverage(NamedTuple):
+    """How many images a score is of. As text, what to print after it: nothing if all could be read."""
+
+    images: int
+    total: int
+
+    @property
+    def skipped(self) -> int:
+        return self.total - self.images
+
+    def __str__(self) -> str:
+        if not self.skipped:
+            return ""
+        return f", over {self.images:,} of {self.total:,} images ({self.skipped:,} could not be read)"
 
 
 def eval_crop(image: np.ndarray, size: tuple[int, int], crop_pct: float) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 from train.data import advice, cache, labels
 from train.data.decode import BrokenImage
 from train.data.images import HEAD, is_image
-from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions
 from train.errors import TrainError
 
 LABEL = "cls"
@@ -64,12 +64,15 @@ class Tars:
         self.keys = [member.name for member in found]
         self.offsets = np.array([member.offset for member in found])
         self.sizes = np.array([member.size for member in found])
-        self.reading = Reading(options, (*left_out, *_left_out(scanned, found, others)), _unlabelled(others, found))
+        left_out = (*left_out, *_left_out(scanned, found, others))
+        self.reading = Reading(options, left_out, _unlabelled(others, found), uses=IN_TARS)
         self.classes, self.labels = self._labelled([member.label for member in found], extension, field)
 
     @property
     def fingerprint(self) -> str:
         listed = "\n".join(f"{key} {size}" for key, size in zip(self.keys, self.sizes.tolist(), strict=True))
+        if self.reading.options.label_key is not None:
+            listed += f"\n{self.labels}"  # other labels of the same images are other data
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __len__(self) -> int:

@@ -20,6 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from train.data.supervised import Coverage
 from train.errors import TrainError
 from train.logs.append_file import AppendFile
 from train.logs.tracking import Tracker
@@ -52,7 +53,7 @@ class SilentLog:
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
         """Rank 0 writes them."""
 
-    def scores(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+    def scores(self, step: int, epoch: float, scores: Mapping[str, float], coverage: Coverage) -> None:
         """Rank 0 writes them."""
 
 
@@ -109,10 +110,10 @@ class RunLog:
         left = (time.perf_counter() - self.began) / (step - self.start) * (self.total - step)
         self.say(f"step {step:,}/{self.total:,}, epoch {epoch:.1f}: {shown}, {timedelta(seconds=math.ceil(left))} left")
 
-    def scores(self, step: int, epoch: float, scores: Mapping[str, float]) -> None:
+    def scores(self, step: int, epoch: float, scores: Mapping[str, float], coverage: Coverage) -> None:
         """Log the scores of an evaluation in the same places."""
-        self._write("val", step, epoch, scores)
-        self.say(f"step {step:,}, epoch {epoch:.1f}: {format_scores(scores)}")
+        self._write("val", step, epoch, {**scores, "eval_skipped": coverage.skipped})
+        self.say(f"step {step:,}, epoch {epoch:.1f}: {format_scores(scores)}{coverage}")
 
     def picture(self, step: int, image: Image.Image) -> Path:
         """Save a picture of reconstructions, also to TensorBoard; return its file."""

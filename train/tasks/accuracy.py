@@ -8,11 +8,12 @@ import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.config import Config
-from train.data.classes import match
 from train.data.feed import RankShard
 from train.data.pipeline import prefetch
 from train.data.sources import Source
-from train.data.supervised import EvalBatches
+from train.data.supervised import Coverage, EvalBatches
+from train.errors import TrainError
+from train.tasks.task import Evaluation
 
 CROP_PCT = 224 / 256
 TOP = 5
@@ -44,10 +45,8 @@ class Score:
         return {"acc1": 100 * top1 / count, "acc5": 100 * top5 / count, "val_loss": loss / count}
 
 
-def evaluate(
-    trainer: Trainer, cluster: Cluster, batches: EvalBatches, workers: int, with_ema: bool
-) -> tuple[dict[str, float], list[str]]:
-    """The scores of the parameters and, with_ema, of their EMA (names end in _ema); a line per image not read.
+def evaluate(trainer: Trainer, cluster: Cluster, batches: EvalBatches, workers: int, with_ema: bool) -> Evaluation:
+    """The scores of the parameters and, with_ema, of their EMA (names end in _ema). TrainError if no image can be read.
 
     Process r of P evaluates batches r, r + P, ...; batches past the last one are only padding.
     """
@@ -60,13 +59,22 @@ def evaluate(
             broken += lines
             for ema, score in scores.items():
                 score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
+    read = int(cluster.all_reduce_sum(np.array([scores[False].images]))[0])
+    covered = coverage(read, len(batches.source), broken)
     named = [("_ema" if ema else "", score.read(cluster)) for ema, score in scores.items()]
-    return {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}, broken
+    values = {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}
+    return Evaluation(values, broken, covered)
 
 
-def eval_batches(config: Config, source: Source, classes: Sequence[str]) -> EvalBatches:
-    """The batches that evaluate a source's images by a model with these classes."""
-    labels = match(classes, source.classes).index
+def coverage(read: int, total: int, broken: Sequence[str]) -> Coverage:
+    """How many images could be read; TrainError if none."""
+    if not read:
+        raise TrainError(f"none of the {total:,} images to evaluate on can be read; {'; '.join(broken[:1])}")
+    return Coverage(read, total)
+
+
+def eval_batches(config: Config, source: Source, labels: tuple[int, ...]) -> EvalBatches:
+    """The batches of an evaluation. labels: the model's class index for each class of the source."""
     return EvalBatches(
         source, labels, config.model.in_chans, config.data.image_size, crop_pct(config), config.optimizer.batch_size
     )

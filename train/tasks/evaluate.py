@@ -1,6 +1,6 @@
 """`--task eval`: the accuracy of a checkpoint of any format and framework."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import backends
@@ -8,7 +8,8 @@ import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from spec import checks
 from train.config import Config
-from train.data.classes import describe, listed
+from train.data.classes import Match, describe, match_checkpoint
+from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.logs.run_log import format_scores
@@ -23,21 +24,33 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         raise TrainError("--task eval: give the checkpoint to evaluate with --finetune or --resume")
     model, arrays, ema, meta = weights.classifier(path)
     _check(config, path, model, ema)
-    flag = "eval_data_path" if config.finetune.eval_data_path else "data_path"
-    source = open_eval(config.finetune.eval_data_path or config.data.data_path, f"--{flag}")
-    batches = eval_batches(config, source, _classes(path, model, meta, source))
+    source = _open(config)
+    matched = _match(path, model, meta, source)
+    batches = eval_batches(config, source, matched.index)
     backend = load(config.run.backend)
     backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
+        if matched.note:
+            print(f"note: {matched.note}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
-    scores, broken = evaluate(trainer, cluster, batches, config.data.num_workers, config.finetune.model_ema_eval)
-    for line in broken:
+    found = evaluate(trainer, cluster, batches, config.data.num_workers, config.finetune.model_ema_eval)
+    for line in found.broken:
         print(f"skipped: {line}")
     if cluster.rank == 0:
-        print(format_scores(scores))
+        print(f"{format_scores(found.scores)}{found.coverage}")
     cluster.shutdown()
+
+
+def _open(config: Config) -> Source:
+    """The images to evaluate on."""
+    path, flag = config.data.data_path, "--data_path"
+    if config.finetune.eval_data_path:
+        path, flag = config.finetune.eval_data_path, "--eval_data_path"
+    source = open_eval(path, flag, read_options(config.data))
+    refuse_unused(config.data, source.reading)
+    return source
 
 
 def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
@@ -67,16 +80,9 @@ def untrained(
     return trainer
 
 
-def _classes(path: str, model: spec.Classifier, meta: dict[str, Any], source: Source) -> Sequence[str]:
-    """The names of the model's classes: from its run, numbers, or the data's if there are as many."""
-    own, numbers = meta.get("classes"), [str(number) for number in range(model.num_classes)]
-    if isinstance(own, list) and len(own) == model.num_classes:
-        return own
-    if set(source.classes) <= set(numbers):
-        return numbers
-    if len(source.classes) != model.num_classes:
-        raise TrainError(
-            f"--finetune {path}: its head has {model.num_classes:,} classes, the data {len(source.classes):,}"
-            f" ({listed(source.classes)}), so they cannot be matched"
-        )
-    return source.classes
+def _match(path: str, model: spec.Classifier, meta: Mapping[str, Any], source: Source) -> Match:
+    """The model's class for each class of the images; TrainError if that is unknown."""
+    try:
+        return match_checkpoint(meta, model.num_classes, source.classes)
+    except TrainError as error:
+        raise TrainError(f"--finetune {path}: {error}") from None

@@ -10,10 +10,12 @@ import numpy as np
 import spec
 from backends.protocol import Arrays, Cluster, Trainer
 from train.config import Config
+from train.data.classes import match
 from train.data.pipeline import prefetch
 from train.data.sources import Source
+from train.data.supervised import Coverage
 from train.tasks import weights
-from train.tasks.accuracy import eval_batches
+from train.tasks.accuracy import coverage, eval_batches
 from train.tasks.evaluate import check_images
 from train.tasks.finetune import model_of
 
@@ -45,13 +47,13 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
 
 def extract(
     config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
-) -> tuple[Features, list[str]]:
-    """The features of every image in order, and a line for each that cannot be read, which is left out.
+) -> tuple[Features, list[str], Coverage]:
+    """The features of every image in order, a line for each that cannot be read, which is left out, and how many are.
 
-    classes: those of the training images; a label is an index into them.
+    classes: those of the training images; a label is an index into them. TrainError if no image can be read.
     """
     values, labels, broken = [], [], []
-    images = eval_batches(config, source, classes)
+    images = eval_batches(config, source, match(classes, source.classes).index)
     images = replace(images, batch_size=images.batch_size * cluster.devices)
     with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
         for batch, lines in batches:
@@ -59,4 +61,5 @@ def extract(
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])
             labels.append(batch["labels"][real])
             broken += lines
-    return Features(np.concatenate(values), np.concatenate(labels)), broken
+    found = Features(np.concatenate(values), np.concatenate(labels))
+    return found, broken, coverage(len(found.labels), len(source), broken)

@@ -6,10 +6,11 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.config import Config
-from train.data.classes import describe, listed, require_several
+from train.data.classes import describe, listed, match, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
+from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
@@ -29,10 +30,12 @@ class Finetuning:
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source = labelled(open_source(config.data.data_path), config.finetune.train_labels, config.run.seed)
+        self.source = open_labelled(config)
         self.model = model_of(config, classes_of(config, self.source))
         self.policy = _policy(config)
         self.eval_batches = _eval_batches(config, self.source)
+        evaluated = [self.eval_batches.source.reading] if self.eval_batches else []
+        refuse_unused(config.data, self.source.reading, *evaluated)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
             betas=BETAS,
@@ -96,7 +99,7 @@ class Finetuning:
         """Accuracies on the validation images."""
         assert self.eval_batches is not None, "eval_freq is 0 without an evaluation"
         with_ema = self.config.finetune.model_ema_eval
-        return Evaluation(*evaluate(trainer, cluster, self.eval_batches, self.config.data.num_workers, with_ema), None)
+        return evaluate(trainer, cluster, self.eval_batches, self.config.data.num_workers, with_ema)
 
 
 def classes_of(config: Config, source: Source) -> int:
@@ -143,11 +146,19 @@ def _eval_batches(config: Config, source: Source) -> EvalBatches | None:
         raise TrainError("--model_ema_eval True: there is no EMA to evaluate; give --model_ema True")
     if config.finetune.disable_eval:
         return None
-    return eval_batches(config, open_eval_source(config), source.classes)
+    found = open_eval_source(config)
+    return eval_batches(config, found, match(source.classes, found.classes).index)
+
+
+def open_labelled(config: Config) -> Source:
+    """The images to train on: all, or the number that --train_labels gives."""
+    source = open_source(config.data.data_path, options=read_options(config.data))
+    return labelled(source, config.finetune.train_labels, config.run.seed)
 
 
 def open_eval_source(config: Config) -> Source:
     """The images to evaluate on; TrainError if there are none."""
+    options = read_options(config.data)
     if config.finetune.eval_data_path:
-        return open_eval(config.finetune.eval_data_path, "--eval_data_path")
-    return open_source(config.data.data_path, "val")
+        return open_eval(config.finetune.eval_data_path, "--eval_data_path", options)
+    return open_source(config.data.data_path, "val", options=options)

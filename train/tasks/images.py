@@ -9,7 +9,7 @@ import numpy as np
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
-from train.data.reading import Reading
+from train.data.reading import Reading, ReadOptions, read_options, refuse_unused
 from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
@@ -18,15 +18,15 @@ class ImageFiles:
     """A source of image files given one by one, all of one class; TrainError for one that is not there."""
 
     classes = (".",)
-    reading = Reading()
 
-    def __init__(self, files: tuple[str, ...]) -> None:
+    def __init__(self, files: tuple[str, ...], options: ReadOptions) -> None:
         for file in files:
             if Path(file).is_dir():
                 raise TrainError(f"--images {file}: a folder; give it as --data_path {file}")
             if not Path(file).is_file():
                 raise TrainError(f"--images {file}: no such file")
         self.files, self.labels, self.fingerprint = files, [0] * len(files), "\n".join(files)
+        self.reading = Reading(options)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -41,8 +41,10 @@ class ImageFiles:
 
 def open_images(config: Config) -> Source:
     """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read."""
-    files = config.inspect.images
-    return ImageFiles(files) if files else open_eval(config.data.data_path, "--data_path")
+    files, options = config.inspect.images, read_options(config.data)
+    source = ImageFiles(files, options) if files else open_eval(config.data.data_path, "--data_path", options)
+    refuse_unused(config.data, source.reading)
+    return source
 
 
 def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:

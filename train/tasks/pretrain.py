@@ -14,7 +14,9 @@ from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
 from train.data.masks import random_masks
+from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
+from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
 from train.report.pictures import reconstruct, triptych
 from train.tasks.task import Evaluation
@@ -44,7 +46,8 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
-        self.source: Source = open_source(config.data.data_path)
+        self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
+        refuse_unused(config.data, self.source.reading)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
         )
@@ -88,7 +91,7 @@ class Pretraining:
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
-        return Evaluation({}, [], self.picture(trainer))
+        return Evaluation({}, [], Coverage(0, 0), self.picture(trainer))
 
     def picture(self, trainer: Trainer) -> Image.Image:
         """Originals, their visible patches, and the reconstructions."""

@@ -24,14 +24,14 @@ from backends.protocol import Backend
 from backends.rng import Stream, words
 from train.config import Config
 from train.data.classes import describe
-from train.data.sources import open_source
-from train.data.subset import labelled, rank_in_class
+from train.data.reading import refuse_unused
+from train.data.subset import rank_in_class
 from train.errors import TrainError
 from train.logs.run_log import format_scores
 from train.tasks.accuracy import Score
 from train.tasks.evaluate import untrained
 from train.tasks.features import MEANING, Features, encoder, extract
-from train.tasks.finetune import classes_of, open_eval_source
+from train.tasks.finetune import classes_of, open_eval_source, open_labelled
 
 HELD_OUT = 5
 """One in HELD_OUT images of each class is held out to choose the penalty."""
@@ -42,9 +42,10 @@ ITERATIONS = 1000
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Print top-1 and top-5 of each probe and write them to probe.json; TrainError for a mistake in the flags."""
-    source = labelled(open_source(config.data.data_path), config.finetune.train_labels, config.run.seed)
+    source = open_labelled(config)
     classes = classes_of(config, source)
     eval_source = open_eval_source(config)
+    refuse_unused(config.data, source.reading, eval_source.reading)
     model, arrays = encoder(config, classes)
     print(f"training: {describe(source)}")
     print(f"evaluation: {describe(eval_source)}")
@@ -55,20 +56,22 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
     trainer = untrained(config, backend, cluster, model, arrays, {})
-    train, broken = extract(config, trainer, cluster, source, source.classes)
-    val, more = extract(config, trainer, cluster, eval_source, source.classes)
+    train, broken, known = extract(config, trainer, cluster, source, source.classes)
+    val, more, covered = extract(config, trainer, cluster, eval_source, source.classes)
     for line in (*broken, *more):
         print(f"skipped: {line}")
-    found = {"knn": knn(config, train, val, classes), "linear": linear(config, train, val, classes)}
-    _write(config, found, train, val)
+    if known.skipped:
+        print(f"training{known}")
+    about = (config, train, val, classes, str(covered))
+    _write(config, {"knn": knn(*about), "linear": linear(*about)}, train, val)
 
 
-def knn(config: Config, train: Features, val: Features, classes: int) -> list[dict[str, Any]]:
-    """The scores of k-NN for each k; ties go to the lower class."""
+def knn(config: Config, train: Features, val: Features, classes: int, covered: str = "") -> list[dict[str, Any]]:
+    """The scores of k-NN for each k; ties go to the lower class. covered: printed after each score."""
     scores = []
     for k, counted in votes(train, val, config.probe.knn_k, config.probe.knn_temperature, classes):
         score = _score(counted, val.labels)
-        print(f"k-NN, k = {k}: {format_scores(score)}")
+        print(f"k-NN, k = {k}: {format_scores(score)}{covered}")
         scores.append({"k": k, **score})
     return scores
 
@@ -96,7 +99,7 @@ def votes(
             yield k, counted.copy()
 
 
-def linear(config: Config, train: Features, val: Features, classes: int) -> dict[str, Any]:
+def linear(config: Config, train: Features, val: Features, classes: int, covered: str = "") -> dict[str, Any]:
     """The scores of a linear classifier W z + b on features z, standardised by the training images.
 
     It minimises the mean cross-entropy + l2 / 2 |W|^2. l2 is the value of --probe_l2 with the best
@@ -107,7 +110,7 @@ def linear(config: Config, train: Features, val: Features, classes: int) -> dict
     logits, converged = fit_logits(train, val, l2, classes)
     score = _score(logits, val.labels)
     note = "" if converged else f", not converged in {ITERATIONS} iterations"
-    print(f"linear, l2 = {l2:g}: {format_scores(score)}{note}")
+    print(f"linear, l2 = {l2:g}: {format_scores(score)}{covered}{note}")
     return {"l2": l2, **score, "converged": converged}
 
 

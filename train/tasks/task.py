@@ -8,14 +8,16 @@ from PIL import Image
 import spec
 from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.data.sources import Source
+from train.data.supervised import Coverage
 
 
 class Evaluation(NamedTuple):
-    """Scores of a model in training, a line for each image that could not be read, and a picture."""
+    """Scores of a model, a line for each image that this process could not read, how many were read, a picture."""
 
     scores: dict[str, float]
-    skipped: list[str]
-    picture: Image.Image | None
+    broken: list[str]
+    coverage: Coverage
+    picture: Image.Image | None = None
 
 
 class Feed(Protocol):

@@ -1,4 +1,4 @@
-"""The witness agrees where sparse engines go wrong: blank pixels, empty borders, uneven masks, and at full size."""
+"""MinkowskiEngine equals masked where sparse engines go wrong: blank pixels, empty borders, uneven masks, full size."""
 
 import importlib.util
 import subprocess
@@ -37,7 +37,7 @@ def case_of(rows: int, columns: int, visible: int, **facts) -> Case:
 
 
 def assert_agrees(case: Case, mask: np.ndarray, dtype: str, arrays=None, images=None) -> None:
-    """Outputs, every tap and every gradient of the witness are those of masked dense."""
+    """Outputs, intermediates and gradients of MinkowskiEngine equal those of the masked engine."""
     images = case.images if images is None else images
     module = backend.build(case.model, dtype=dtype)
     backend.set_arrays(module, case.arrays if arrays is None else arrays)
