@@ -76,8 +76,8 @@ class GRN(torch.autograd.Function):
         by_gamma = (by_scale * response).flatten(0, -2).sum(0)
         by_response = by_scale * gamma
         by_norm = (by_response - (by_response * response).mean(-1, keepdim=True)) / mean
-        by_x.addcmul_(x, torch.where(norm > 0, by_norm / norm, 0).to(x.dtype))
-        return by_x, None, by_gamma, by_beta, None
+        through_norm = torch.where(norm > 0, by_norm / norm, 0).to(x.dtype)
+        return torch.addcmul(by_x, x, through_norm, out=_reusable(by_x)), None, by_gamma, by_beta, None
 
 
 def _norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -89,5 +89,10 @@ def _scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, T
     """The gradients of x * scale + beta: by x, by scale, by beta; the sums in float32 at least."""
     product = grad * x
     by_scale = at_least_float32(product).sum_to_size(scale.shape)
-    room = product if by_scale.numel() < product.numel() else None  # summed up, its memory is free
-    return torch.mul(grad, scale, out=room), by_scale, at_least_float32(grad).flatten(0, -2).sum(0)
+    free = _reusable(product) if by_scale.numel() < product.numel() else None  # else by_scale is the product
+    return torch.mul(grad, scale, out=free), by_scale, at_least_float32(grad).flatten(0, -2).sum(0)
+
+
+def _reusable(tensor: Tensor) -> Tensor | None:
+    """The tensor as `out` of an operation; None where the backward pass is itself differentiated or batched."""
+    return None if torch.is_grad_enabled() else tensor
