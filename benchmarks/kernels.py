@@ -4,7 +4,7 @@ import re
 import subprocess
 import tempfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 CAPABILITY = 90  # H100 and H200
 SIDES = (8, 4, 2, 1)  # of a patch, at the four stages

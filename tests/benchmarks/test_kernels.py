@@ -5,8 +5,8 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("triton")
 
-from backends.torch.kernels import depthwise  # noqa: E402
-from benchmarks import kernels  # noqa: E402
+from backends.torch.kernels import depthwise
+from benchmarks import kernels
 
 REGISTERS = 160
 """A thread: 65,536 registers per multiprocessor then hold 12 programs of one warp, three for each scheduler."""
