@@ -125,7 +125,7 @@ def learning_rate_scales(model: spec.Model, optimizer: Optimizer) -> dict[str, f
     if decay is None:
         return dict.fromkeys(table, 1.0)
     last = spec.num_layers(model, rule) + 1
-    return {name: decay ** (last - getattr(param, rule)) for name, param in table.items()}
+    return {name: decay ** (last - param.layer_ids[rule]) for name, param in table.items()}
 
 
 def check_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], what: str = "parameters") -> None:

@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, TypedDict
 import numpy as np
 
 from spec import Model
+from spec import Optimizer as Optimizer
 
 Arrays = dict[str, np.ndarray]
 """Canonical name -> array in canonical layout (see `spec.parameters`)."""
@@ -30,19 +31,6 @@ class Batch(TypedDict, total=False):
     targets: np.ndarray  # N classes float32: soft labels, mixup and smoothing included
     labels: np.ndarray  # N int32: true classes, -1 on padding rows (evaluation)
     keep_paths: np.ndarray  # N blocks uint8, 1 = keep (stochastic depth; absent = keep all)
-
-
-@dataclass(frozen=True)
-class Optimizer:
-    """AdamW as published. Decay and layer ids come from the parameter table."""
-
-    weight_decay: float = 0.05
-    betas: tuple[float, float] = (0.9, 0.95)
-    eps: float = 1e-8
-    clip_grad: float | None = None  # scale = min(clip / (norm + 1e-6), 1), as torch does
-    layer_decay: float | None = None
-    layer_decay_type: Literal["single", "group"] = "single"
-    ema_decay: float | None = None  # after every update; None keeps no average
 
 
 @dataclass(frozen=True)

@@ -1,11 +1,12 @@
-"""Every checkpoint in use, both ways, bit for bit: `load(path)` and `save(checkpoint, path, format=...)`.
+"""Checkpoints of every format in use, read and written bit for bit: `load(path)` and `save(checkpoint, path)`.
 
-Reading order: rules.py (how a format is data), formats/ (the tables), naming.py, checkpoint.py;
-containers/ holds one module for each kind of file.
+Reading order: rules.py (a format is data), formats/ (the tables), naming.py, checkpoint.py;
+containers/ has one module per kind of file.
 """
 
+from convert.build import build
 from convert.checkpoint import Checkpoint, load, save
-from convert.content import AdamW
+from convert.content import AdamWState
 from convert.errors import ConvertError
 
-__all__ = ["AdamW", "Checkpoint", "ConvertError", "load", "save"]
+__all__ = ["AdamWState", "Checkpoint", "ConvertError", "build", "load", "save"]

@@ -4,7 +4,6 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 from convert import containers, report, surgery
 from convert.arrays import DTYPES
@@ -12,47 +11,43 @@ from convert.checkpoint import Checkpoint, load, save
 from convert.errors import ConvertError
 from convert.formats import FORMATS
 from spec import SpecError
+from spec.console import Parser, closing_pipe, escape_unprintable, fail, table
 
 SUFFIX = {"ours": ".safetensors", "flax": ".safetensors", "timm": ".safetensors", "hf": ""}
-"""The suffix of a format's files where -o does not say; .pth for the others."""
+"""Format -> the suffix of its files without -o; .pth for the others."""
 
 
-class Parser(argparse.ArgumentParser):
-    """Mistakes end in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        print(f"{self.prog}: {message}; --help shows what there is", file=sys.stderr)
-        raise SystemExit(2)
-
-
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; 0, or 1 where `verify` finds a difference, or 2 after one line about a mistake."""
+    """Run the command; returns 0, 1 where `verify` finds a difference, or 2 after one line about a mistake."""
+    escape_unprintable()
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
     except (ConvertError, SpecError) as error:
-        print(f"convert: {error}", file=sys.stderr)
+        return fail("convert", error)
+    except BrokenPipeError:
+        raise  # of stdout, which is not a file of the user's
     except (OSError, MemoryError) as error:
-        print(f"convert: {args.input}: {error or 'not enough memory'}", file=sys.stderr)
+        return fail("convert", f"{args.input}: {error or 'not enough memory'}")
     except KeyboardInterrupt:
-        print("convert: interrupted; nothing was written", file=sys.stderr)
-    return 2
+        return fail("convert", "interrupted; nothing was written")
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="convert", description="Checkpoints of ConvNeXt V2 and FCMAE from any code to any other.")
+    parser = Parser("convert", description="Convert checkpoints of ConvNeXt V2 and FCMAE between the formats in use.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, default, text in (
-        ("torch2jax", "flax", "to a Flax tree, or what --to says"),
-        ("jax2torch", "official-dense", "to the published PyTorch names, or what --to says"),
-        ("translate", None, "to the format that --to names"),
+        ("torch2jax", "flax", "convert to a Flax tree, or to the format of --to"),
+        ("jax2torch", "official-dense", "convert to the published PyTorch names, or to the format of --to"),
+        ("translate", None, "convert to the format of --to"),
     ):
-        command = commands.add_parser(name, help=text, description=text, allow_abbrev=False)
+        command = commands.add_parser(name, help=text, description=text)
         command.set_defaults(run=_translate)
         _add_translation(command, default)
-    inspect = commands.add_parser("inspect", help="what a file is, part by part", allow_abbrev=False)
+    inspect = commands.add_parser("inspect", help="show a file's format, model and parts")
     inspect.set_defaults(run=_inspect)
-    verify = commands.add_parser("verify", help="whether two files are one function", allow_abbrev=False)
+    verify = commands.add_parser("verify", help="check that two files compute the same function")
     verify.set_defaults(run=_verify)
     for command in (inspect, verify):
         _add_input(command)
@@ -62,20 +57,20 @@ def _parser() -> Parser:
 
 def _add_input(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder of transformers, Orbax or a run")
-    command.add_argument("--from", dest="source", choices=sorted(FORMATS), help="its format, where the names mislead")
+    command.add_argument("--from", dest="source", choices=sorted(FORMATS), help="its format, instead of recognising it")
 
 
 def _add_translation(command: argparse.ArgumentParser, default: str | None) -> None:
     _add_input(command)
-    command.add_argument("-o", "--output", type=Path, help="its suffix says the kind of file; none makes a folder")
+    command.add_argument("-o", "--output", type=Path, help="its suffix chooses the kind of file, none makes a folder")
     command.add_argument("--to", choices=sorted(FORMATS), default=default, required=not default, help="format to write")
-    command.add_argument("--dtype", choices=list(DTYPES), help="dtype of the parameters; their own by default")
-    command.add_argument("--ema", action="store_true", help="take the moving average instead of the parameters")
+    command.add_argument("--dtype", choices=list(DTYPES), help="dtype of the parameters (default: unchanged)")
+    command.add_argument("--ema", action="store_true", help="use the EMA instead of the parameters")
     command.add_argument("--encoder-only", action="store_true", help="leave decoder, norm and head out")
-    command.add_argument("--weights-only", action="store_true", help="leave optimizer and moving average out")
+    command.add_argument("--weights-only", action="store_true", help="leave optimizer and EMA out")
     command.add_argument("--in-chans", type=int, metavar="N", help="give the stem another number of image channels")
-    command.add_argument("--num-classes", type=int, metavar="N", help="draw a new head of so many classes")
-    command.add_argument("--force", action="store_true", help="replace what stands at the output")
+    command.add_argument("--num-classes", type=int, metavar="N", help="initialise a new head for N classes")
+    command.add_argument("--force", action="store_true", help="replace an existing output")
 
 
 def _translate(args: argparse.Namespace) -> int:
@@ -90,9 +85,9 @@ def _translate(args: argparse.Namespace) -> int:
 
 
 def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
-    """The checkpoint after what the flags ask for, in this order."""
+    """The checkpoint after the changes that the flags ask for, in this order."""
     if args.ema:
-        checkpoint = surgery.averaged(checkpoint)
+        checkpoint = surgery.use_ema(checkpoint)
     if args.encoder_only:
         checkpoint = surgery.encoder_only(checkpoint)
     if args.in_chans is not None:
@@ -103,7 +98,7 @@ def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
 
 
 def _output(source: Path, checkpoint: Checkpoint, format: str) -> Path:
-    """A name beside the input: NAME.FORMAT with the suffix of the format; a folder where there is a run to keep."""
+    """A name beside the input: NAME.FORMAT with the format's suffix; a folder if there is training state to keep."""
     source = source if source.name not in ("", "..") else source.resolve()
     endings = [suffix for kind in containers.KINDS.values() for suffix in kind.suffixes]
     stem = source.name
@@ -124,8 +119,8 @@ def _verify(args: argparse.Namespace) -> int:
     from convert.verify import BOUND, verify
 
     verdict = verify(load(args.input, format=args.source, weights_only=True), load(args.other, weights_only=True))
-    print(report.table([("layer", "largest gap"), *((name, f"{gap:.1e}") for name, gap in verdict.gaps.items())]))
-    found = "the same function" if verdict.same else f"not the same function, from {verdict.first} on"
+    print(table([("layer", "largest gap"), *((name, f"{gap:.1e}") for name, gap in verdict.gaps.items())]))
+    found = "the same function" if verdict.same else f"not the same function, first difference at {verdict.first}"
     first, last = verdict.backends
     print(f"\nA in {first}, B in {last}, float64, random images; {BOUND:.0e} allowed: {found}")
     return 0 if verdict.same else 1

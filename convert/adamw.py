@@ -1,6 +1,6 @@
-"""Between AdamW's moments by name and torch's state dict, which knows parameters by their index only.
+"""AdamW's moments by name, and in torch's state dict, which knows parameters by their index only.
 
-Indices run through the parameter groups, and scripts group parameters in different ways.
+Indices count through the parameter groups, and scripts group parameters in different ways.
 A grouping is recognised by its group sizes and by the shapes of the moments.
 """
 
@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from convert.arrays import Arrays, entries_of
-from convert.content import AdamW, TorchState
+from convert.content import AdamWState
 from convert.errors import ConvertError
+from spec import LayerIds
 
 
 @dataclass(frozen=True)
@@ -19,17 +20,16 @@ class Row:
 
     name: str
     shape: tuple[int, ...]
-    single: int
-    group: int
+    layer_ids: LayerIds
 
     @property
     def bias_like(self) -> bool:
-        """timm's rule: rank alone, so the sparse GRN (1, ch) and the mask token do decay."""
+        """timm's rule looks at the rank only, so the sparse GRN (1, ch) and the mask token do decay."""
         return len(self.shape) <= 1 or self.name.endswith(".bias")
 
     @property
     def undecayed(self) -> bool:
-        """The fine-tuning script's rule, which spares GRN as well."""
+        """The fine-tuning script's rule, which exempts GRN too."""
         return self.bias_like or self.name.endswith((".gamma", ".beta"))
 
 
@@ -47,50 +47,53 @@ GROUPINGS: dict[str, Callable[[Sequence[Row]], list[list[Row]]]] = {
     "one": lambda rows: [list(rows)],
     "undecayed first": lambda rows: [[r for r in rows if r.bias_like], [r for r in rows if not r.bias_like]],
     "decay": _by(lambda row: row.undecayed),
-    "layers, single": _by(lambda row: (row.single, row.undecayed)),
-    "layers, group": _by(lambda row: (row.group, row.undecayed)),
+    "layers, single": _by(lambda row: (row.layer_ids["single"], row.undecayed)),
+    "layers, group": _by(lambda row: (row.layer_ids["group"], row.undecayed)),
 }
-"""In order: plain AdamW(model.parameters()); timm's, of the pre-training script; the fine-tuning script's three."""
+"""In order: plain AdamW(model.parameters()); timm's, in the pre-training script; the fine-tuning script's three."""
 
 
-def to_names(state: TorchState, rows: Sequence[Row]) -> AdamW:
-    """The moments by name; ConvertError when no grouping of the rows explains the indices."""
-    lengths = [len(group.get("params", ())) for group in state.groups]
-    indices = [index for group in state.groups for index in group.get("params", ())]
+def to_names(state: AdamWState, rows: Sequence[Row]) -> AdamWState:
+    """The moments by name, from those by index; ConvertError when no known grouping of the rows fits the indices."""
+    groups = state.hyper["groups"]
+    lengths = [len(group.get("params", ())) for group in groups]
+    indices = [str(index) for group in groups for index in group.get("params", ())]
+    mu, nu = entries_of(state.mu), entries_of(state.nu)
     for grouping, split in GROUPINGS.items():
-        groups = split(rows)
-        order = [row for group in groups for row in group]
-        if [len(group) for group in groups] != lengths or set(indices) != set(state.mu):
+        split_rows = split(rows)
+        order = [row for group in split_rows for row in group]
+        if [len(group) for group in split_rows] != lengths or set(indices) != set(mu):
             continue
-        if all(state.mu[i].shape == state.nu[i].shape == row.shape for i, row in zip(indices, order, strict=True)):
-            mu, nu = ({row.name: m[i] for i, row in zip(indices, order, strict=True)} for m in (state.mu, state.nu))
-            options = [{key: one for key, one in group.items() if key != "params"} for group in state.groups]
-            hyper = {**_common(options), "grouping": grouping, "groups": options}
-            return AdamW(Arrays(mu), Arrays(nu), state.t, hyper)
+        if all(mu[i].shape == nu[i].shape == row.shape for i, row in zip(indices, order, strict=True)):
+            by_name = [Arrays({row.name: m[i] for i, row in zip(indices, order, strict=True)}) for m in (mu, nu)]
+            options = [{key: one for key, one in group.items() if key != "params"} for group in groups]
+            return AdamWState(
+                by_name[0], by_name[1], state.t, {**_common(options), "grouping": grouping, "groups": options}
+            )
     raise ConvertError(
-        f"optimizer: {len(state.mu)} moments in groups of {lengths} fit the {len(rows)} parameters in none of the known"
-        " groupings; --weights-only leaves the optimizer behind"
+        f"optimizer: {len(mu)} moments in groups of {lengths} fit the {len(rows)} parameters in none of the known"
+        " groupings; convert it with --weights-only to leave the optimizer out"
     )
 
 
-def to_torch(state: AdamW, rows: Sequence[Row], grouping: str) -> TorchState:
-    """torch's state dict of moments by name: grouped as they came, or else as `grouping` says."""
+def to_indices(state: AdamWState, rows: Sequence[Row], grouping: str) -> AdamWState:
+    """The moments by index, from those by name: grouped as in their source, or else by `grouping`."""
     grouping = str(state.hyper.get("grouping", grouping))
     groups = GROUPINGS.get(grouping, GROUPINGS["one"])(rows)
     names = [row.name for group in groups for row in group]
-    mu, nu = ({i: entries_of(moment)[name] for i, name in enumerate(names)} for moment in (state.mu, state.nu))
+    mu, nu = ({str(i): entries_of(moment)[name] for i, name in enumerate(names)} for moment in (state.mu, state.nu))
     made, index = [], 0
     for group, options in zip(groups, _options(groups, state.hyper, grouping), strict=True):
         made.append({**options, "params": list(range(index, index + len(group)))})
         index += len(group)
-    return TorchState(mu, nu, state.t, made)
+    return AdamWState(Arrays(mu), Arrays(nu), state.t, {"groups": made})
 
 
 def _options(groups: list[list[Row]], hyper: dict[str, Any], grouping: str) -> list[dict[str, Any]]:
-    """The options of each group: those that it came with, or the common ones and no decay where none belongs."""
-    came = hyper.get("groups")
-    if isinstance(came, list) and len(came) == len(groups):
-        return came
+    """The options of each group: those of its source, or the common ones, without decay where none belongs."""
+    source = hyper.get("groups")
+    if isinstance(source, list) and len(source) == len(groups):
+        return source
     common = {name: hyper[name] for name in COMMON if name in hyper}
     spared = [grouping != "one" and all(row.undecayed for row in group) for group in groups]
     return [{**DEFAULTS, **common, **({"weight_decay": 0.0} if spare else {})} for spare in spared]
@@ -101,6 +104,6 @@ DEFAULTS = {"lr": 1e-3, "betas": [0.9, 0.95], "eps": 1e-8, "weight_decay": 0.05,
 
 
 def _common(options: list[dict[str, Any]]) -> dict[str, Any]:
-    """The hyperparameters of the run: of its groups, the one that decays most."""
+    """The hyperparameters of the run: of each, the largest among the groups."""
     found = {name: [one[name] for one in options if name in one] for name in COMMON}
     return {name: max(values) for name, values in found.items() if values}

@@ -1,9 +1,10 @@
-"""Arrays that are known before they are read: shapes and dtypes first, values one array at a time.
+"""Arrays described before they are read: shapes and dtypes first, values one array at a time.
 
-Nothing in `convert` holds a whole file: a container lists its entries, the rules rename
-and permute them, and a writer reads each once, when its turn comes.
+Nothing in `convert` holds a whole file in memory: a container lists its entries, the rules rename and
+permute them, and a writer reads each of them once.
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,12 @@ DTYPES: dict[str, np.dtype] = {
     "float32": np.dtype(np.float32),
     "float64": np.dtype(np.float64),
 }
-"""What a parameter may be stored as."""
+"""The dtypes that a parameter may be stored in."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An array by its header; `read` makes the values, and may be called again."""
+    """Shape and dtype of an array; `read` returns its values, and may be called again."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -32,10 +33,10 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        return size(self.shape) * self.dtype.itemsize
+        return math.prod(self.shape) * self.dtype.itemsize
 
     def then(self, change: "Change", shape: tuple[int, ...] | None = None, dtype: np.dtype | None = None) -> "Entry":
-        """The entry whose values are `change(values)`; shape and dtype say what the change alters."""
+        """The entry whose values are `change(values)`; give shape and dtype where the change alters them."""
         return Entry(self.shape if shape is None else shape, dtype or self.dtype, lambda: change(self.read()))
 
 
@@ -44,7 +45,7 @@ Entries = dict[str, Entry]
 
 
 class Arrays(Mapping[str, np.ndarray]):
-    """Name -> array, read from the file each time it is asked for; `entries` has the headers."""
+    """Name -> array, read from the file at each access; `entries` has shapes and dtypes."""
 
     def __init__(self, entries: Entries) -> None:
         self.entries = entries
@@ -63,7 +64,7 @@ class Arrays(Mapping[str, np.ndarray]):
 
 
 def entries_of(arrays: Mapping[str, np.ndarray]) -> Entries:
-    """The headers of any mapping of arrays, lazy or not."""
+    """Name -> entry of any mapping of arrays, lazy or not."""
     if isinstance(arrays, Arrays):
         return arrays.entries
     return {name: entry_checked(name, entry_of(np.asarray(array))) for name, array in arrays.items()}
@@ -75,7 +76,7 @@ def entry_of(array: np.ndarray) -> Entry:
 
 
 def entry_checked(name: str, entry: Entry) -> Entry:
-    """The entry, whose reading ends in a ConvertError if a value is NaN or infinite."""
+    """The same entry; reading it raises ConvertError if a value is NaN or infinite."""
 
     def finite(values: np.ndarray) -> np.ndarray:
         if not np.isfinite(values).all():
@@ -89,22 +90,22 @@ def entry_checked(name: str, entry: Entry) -> Entry:
 
 
 def span(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:
-    """The array that lies in a file from byte `offset`; ConvertError now if the file ends before it."""
-    count = size(shape) * dtype.itemsize
+    """The array stored in a file from byte `offset`; ConvertError at once if the file ends before it does."""
+    count = math.prod(shape) * dtype.itemsize
     if offset < 0 or offset + count > path.stat().st_size:
-        raise ConvertError(f"{path}: truncated: {count} bytes at {offset} lie past its end; fetch it again")
+        raise ConvertError(f"{path}: truncated: {count} bytes at {offset} lie past its end; copy or download it again")
 
     def read() -> np.ndarray:
         raw = np.fromfile(path, np.uint8, count, offset=offset)
         if raw.size != count:
-            raise ConvertError(f"{path}: changed while it was read")
+            raise ConvertError(f"{path}: changed while being read; try again")
         return raw.view(dtype).reshape(shape)
 
     return Entry(shape, dtype, read)
 
 
 def raw_bytes(entry: Entry) -> np.ndarray:
-    """The values of an entry as little-endian bytes in C order: the one way that arrays reach a file.
+    """The values of an entry as little-endian bytes in C order; every writer uses this.
 
     Permuted arrays are views; safetensors 0.8.0 writes such views wrongly, without an error.
     """
@@ -112,11 +113,3 @@ def raw_bytes(entry: Entry) -> np.ndarray:
     if values.shape != entry.shape or values.dtype != entry.dtype:
         raise AssertionError(f"an entry of {entry.dtype}{entry.shape} read as {values.dtype}{values.shape}")
     return values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)
-
-
-def size(shape: tuple[int, ...]) -> int:
-    """The number of values; exact, where numpy's would wrap."""
-    total = 1
-    for side in shape:
-        total *= side
-    return total

@@ -1,4 +1,4 @@
-"""A checkpoint in the spec's names, whatever it came from: load and save."""
+"""Checkpoints in the spec's names, whatever their format: load and save."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ import numpy as np
 import spec
 from convert import adamw, containers, formats, models, naming, plain
 from convert.arrays import Arrays, Entries, Entry, entries_of
-from convert.content import AdamW, Content, TorchState
+from convert.content import AdamWState, Content
 from convert.errors import ConvertError, reading
-from convert.files import whole_or_nothing
+from convert.files import replacing
 from convert.rules import Format, bare
 from spec import FCMAE, Model
 
@@ -25,40 +25,54 @@ HINTS = {
     "norm_pix_loss": "norm_target",
     "drop_path": "drop_path",
 }
-"""The published scripts' argument -> the field of a model that shapes cannot tell."""
+"""Argument of the published scripts -> field of a model that shapes do not determine."""
 
 
 @dataclass
 class Checkpoint:
-    """A model's arrays under the spec's names and layouts, read from the file as they are asked for.
+    """A model's arrays under the spec's names and layouts, read from the file at each access.
 
     A classifier may lack its head, or head and norm: it is an encoder. meta: format, container,
-    and what a training script keeps (epoch, args, ...). notes: what was left behind, a line each.
+    classes, and what a training script keeps (epoch, args, ...). notes: what was left out, one line each.
     """
 
     model: Model
     arrays: Mapping[str, np.ndarray]
-    optimizer: AdamW | None = None
+    optimizer: AdamWState | None = None
     ema: Mapping[str, np.ndarray] = field(default_factory=dict)
     meta: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property
+    def classes(self) -> list[str]:
+        """The names of the classes, in the order of the head's outputs; empty if unknown."""
+        return list(self.meta.get("classes", ()))
+
+    @property
     def absent(self) -> list[str]:
-        """The model's parameters that the checkpoint does not have: norm and head, if any."""
+        """The parameters that the model has and the checkpoint lacks: those of norm and head, if any."""
         return [path for path in spec.parameters(self.model) if path not in self.arrays]
 
 
 def load(path: str | Path, *, format: str | None = None, weights_only: bool = False) -> Checkpoint:
     """The checkpoint in a file or folder; ConvertError, one line, when it cannot be one.
 
-    Only headers are read here. format overrides what the names look like; weights_only
-    leaves optimizer and EMA behind.
+    Only headers are read here. format: the name of the format, instead of recognising it;
+    weights_only leaves optimizer and EMA out.
+
+    >>> import tempfile, spec
+    >>> from backends.initial import initial_arrays
+    >>> model = spec.classifier(depths=(1,), dims=(8,), num_classes=3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     left_out = save(Checkpoint(model, initial_arrays(model)), f"{folder}/x.pth", format="timm")
+    ...     checkpoint = load(f"{folder}/x.pth")
+    ...     checkpoint.meta["format"], checkpoint.model == model, checkpoint.arrays["head.weight"].shape
+    ('timm', True, (3, 8))
     """
     kind, content = containers.read(Path(path), weights_only)
     with reading(Path(path), kind):
         try:
-            checkpoint = _understood(content, format)
+            checkpoint = _from_content(content, format)
         except ConvertError as error:
             raise ConvertError(f"{path}: {error}") from error
     checkpoint.meta["container"] = kind
@@ -66,71 +80,83 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
 
 
 def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", force: bool = False) -> list[str]:
-    """Write a checkpoint, whole or not at all; returns what could not be carried, a line each.
+    """Write a checkpoint, completely or not at all; returns what had to be left out, one line each.
 
     The path's suffix chooses the container; without one it is a folder.
     """
     path, kind = Path(path), containers.kind_for(Path(path), format)
     carried, notes = checkpoint, list[str]()
     if format not in TRAINING.get(kind, ()):
-        carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format have no place for it")
-    content = _told(carried, formats.named(format), in_torch=kind == "pth")
+        carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
+    content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
     container = containers.module(kind)
-    with whole_or_nothing(path, force) as aside:
+    with replacing(path, force) as aside:
         container.write(aside, content)
-    return notes
+    return notes + content.notes
 
 
 def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint, list[str]]:
-    """The checkpoint without optimizer and EMA, and a line for each of them that was there."""
+    """The checkpoint without optimizer and EMA, and one line for each of them that it had."""
     lines = []
     if checkpoint.optimizer is not None:
         moments = f"AdamW's moments of {len(checkpoint.optimizer.mu)} arrays and t = {checkpoint.optimizer.t}"
         lines.append(f"left out: {moments}: {why}")
     if checkpoint.ema:
-        lines.append(f"left out: the moving average of {len(checkpoint.ema)} arrays: {why}")
+        lines.append(f"left out: the EMA of {len(checkpoint.ema)} arrays: {why}")
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
 
 
-def _understood(content: Content, told: str | None) -> Checkpoint:
-    """The content in the spec's names."""
+def _from_content(content: Content, format_name: str | None) -> Checkpoint:
+    """The content under the spec's names."""
     params = naming.unwrapped(content.params)
-    name = told or content.format
-    format = formats.named(name) if name else formats.recognise(params)
+    name = format_name or content.format
+    format = formats.named(name) if name else formats.recognise({key: entry.shape for key, entry in params.items()})
     paths = naming.paths(format, params)
     shapes = {paths[name]: entry.shape for name, entry in params.items()}
     model = content.model or models.infer(format, shapes, _hints(content.meta))
     arrays = naming.canonical(format, model, params)
     ema = naming.canonical(format, model, naming.unwrapped(content.ema)) if content.ema else {}
     if ema and ema.keys() != arrays.keys():
-        raise ConvertError("the moving average has other arrays than the model; --weights-only leaves it behind")
+        raise ConvertError("the EMA has other arrays than the model; convert it with --weights-only to leave it out")
     optimizer = _optimizer(format, model, content, params)
-    by_path = {bare(path): entry for path, entry in arrays.items()}
-    if format is formats.DENSE and all(entry.shape == by_path[paths[name]].shape for name, entry in params.items()):
-        format = formats.OURS
-    meta = {**content.meta, "format": format.name}
-    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, content.notes)
+    classes, notes = _classes(content.meta.pop("classes", None), model)
+    meta = {**content.meta, **classes, "format": format.name}
+    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, content.notes + notes)
 
 
-def _optimizer(format: Format, model: Model, content: Content, params: Entries) -> AdamW | None:
-    """The moments in the spec's names, layouts and order, as their parameters."""
+def _classes(names: Any, model: Model) -> tuple[dict[str, list[str]], list[str]]:
+    """The names of the classes as a part of meta, and a note where a file has other names than classes."""
+    if not names or isinstance(model, FCMAE):
+        return {}, []
+    if isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names):
+        return {"classes": names}, []
+    count = len(names) if isinstance(names, list) else 0
+    return {}, [f"left out: {count} class names, which are not the {model.num_classes} of the head"]
+
+
+def _optimizer(format: Format, model: Model, content: Content, params: Entries) -> AdamWState | None:
+    """The moments under the spec's names, in its layouts and order."""
     state = content.optimizer
-    if isinstance(state, TorchState):
-        state = adamw.to_names(state, _rows(format, model, params))
     if state is None:
         return None
+    if all(name.isdecimal() for name in state.mu):
+        state = adamw.to_names(state, _rows(format, model, params))
     mu, nu = (naming.canonical(format, model, entries_of(moment)) for moment in (state.mu, state.nu))
     if state.t < 0:
         raise ConvertError(f"the optimizer has made {state.t} updates; the file is damaged")
     if mu.keys() != nu.keys() or len(mu) != len(params):
-        raise ConvertError("the optimizer has moments of other arrays than the model; --weights-only leaves it behind")
-    return AdamW(Arrays(mu), Arrays({name: _positive(name, entry) for name, entry in nu.items()}), state.t, state.hyper)
+        raise ConvertError(
+            "the optimizer has moments of other arrays than the model; convert it with --weights-only to leave it out"
+        )
+    return AdamWState(
+        Arrays(mu), Arrays({name: _positive(name, entry) for name, entry in nu.items()}), state.t, state.hyper
+    )
 
 
 def _positive(name: str, entry: Entry) -> Entry:
     def positive(values: np.ndarray) -> np.ndarray:
         if (values < 0).any():
-            raise ConvertError(f"{name}: its second moment is negative, as no mean of squares is; the file is damaged")
+            raise ConvertError(f"{name}: its second moment is negative, unlike a mean of squares; the file is damaged")
         return values
 
     return entry.then(positive)
@@ -140,29 +166,29 @@ def _rows(format: Format, model: Model, params: Entries) -> list[adamw.Row]:
     """The parameters in the order of the state dict."""
     table = {bare(path): param for path, param in spec.parameters(model).items()}
     found = {name: table[path] for name, path in naming.paths(format, params).items()}
-    return [adamw.Row(name, entry.shape, found[name].single, found[name].group) for name, entry in params.items()]
+    return [adamw.Row(name, entry.shape, found[name].layer_ids) for name, entry in params.items()]
 
 
-def _told(checkpoint: Checkpoint, format: Format, in_torch: bool) -> Content:
-    """The checkpoint in the format's names; in_torch: the optimizer as torch keeps it."""
+def _to_content(checkpoint: Checkpoint, format: Format, in_torch: bool) -> Content:
+    """The checkpoint under the format's names; in_torch: the optimizer by index, as torch keeps it."""
     model = checkpoint.model
     arrays = entries_of(checkpoint.arrays)
-    naming.check_whole(model, arrays)
+    naming.check_complete(model, arrays)
     meta = plain.value({key: one for key, one in checkpoint.meta.items() if key not in ("format", "container")})
     content = Content(naming.foreign(format, model, arrays), meta=meta, model=model, format=format.name)
     content.ema = naming.foreign(format, model, entries_of(checkpoint.ema))
     if checkpoint.optimizer is not None:
         state = checkpoint.optimizer
         mu, nu = (naming.foreign(format, model, entries_of(moment)) for moment in (state.mu, state.nu))
-        content.optimizer = AdamW(Arrays(mu), Arrays(nu), state.t, state.hyper)
+        content.optimizer = AdamWState(Arrays(mu), Arrays(nu), state.t, state.hyper)
         if in_torch:
             grouping = "undecayed first" if isinstance(model, FCMAE) else "decay"
-            content.optimizer = adamw.to_torch(content.optimizer, _rows(format, model, content.params), grouping)
+            content.optimizer = adamw.to_indices(content.optimizer, _rows(format, model, content.params), grouping)
     return content
 
 
 def _hints(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """Fields of a model from the arguments that a training script kept."""
+    """Fields of a model from the arguments that a training script recorded."""
     args = meta.get("args")
     if not isinstance(args, Mapping):
         return {}

@@ -1,4 +1,4 @@
-"""What passes between a container and the rules: named entries, in the names of one format."""
+"""What a container reads and writes: the arrays of a file, in the names of its own format."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +11,12 @@ from spec import Model
 
 
 @dataclass
-class AdamW:
-    """AdamW's state: first and second moments by parameter, updates made, and the hyperparameters it ran with."""
+class AdamWState:
+    """AdamW's first and second moments by parameter, the number of updates, and the hyperparameters in use.
+
+    A torch file knows parameters by index only: there the names are "0", "1", ..., and hyper["groups"]
+    lists the parameter groups (see `adamw`).
+    """
 
     mu: Mapping[str, np.ndarray]
     nu: Mapping[str, np.ndarray]
@@ -21,27 +25,28 @@ class AdamW:
 
 
 @dataclass
-class TorchState:
-    """torch.optim.AdamW's state dict: by index, not by name (see `adamw`)."""
-
-    mu: dict[int, Any]
-    nu: dict[int, Any]
-    t: int
-    groups: list[dict[str, Any]]
-
-
-@dataclass
 class Content:
-    """A file's entries by group, in the file's own names.
+    """The arrays of a file by group, under the file's own names.
 
-    meta: epoch, args and what else a training script keeps, of JSON's kinds only. model and
-    format are what the file says of itself, or None.
+    meta: epoch, args, classes (the names, in the order of the head's outputs) and whatever else a
+    training script keeps, as values that JSON can hold. model and format are those that the file
+    records, or None. notes: what was not read, or has no room in the container that wrote it.
     """
 
     params: Entries
     ema: Entries = field(default_factory=dict)
-    optimizer: AdamW | TorchState | None = None
+    optimizer: AdamWState | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     model: Model | None = None
     format: str | None = None
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def classes(self) -> list[str]:
+        """The names of the classes; empty if unknown."""
+        return list(self.meta.get("classes", ()))
+
+    def leave_classes(self, why: str) -> None:
+        """Note that the names of the classes, if known, are not written."""
+        if self.classes:
+            self.notes.append(f"left out: the names of {len(self.classes)} classes: {why}")

@@ -1,30 +1,30 @@
-"""Which model a checkpoint is of: read off the shapes, with what shapes cannot tell taken from hints."""
+"""The model of a checkpoint, inferred from its shapes, and from hints where shapes do not determine it."""
 
 import json
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 import spec
-from convert.arrays import size
 from convert.errors import ConvertError
 from convert.rules import Format
 from spec import Model, SpecError
 
 DECODER = ("proj", "mask_token", "decoder", "pred")
-MOST_BLOCKS = 10_000  # of what a file says of itself: the spec of more would not end
+MOST_BLOCKS = 10_000  # that a file may claim: building a larger spec would take minutes
 IMAGE_SIZE = 224
-"""The side assumed where a file does not tell: the models are convolutional and run at others."""
+"""Pixels, where a file does not say: the models are convolutional and run at other sizes."""
 
 
 def describe(model: Model) -> dict[str, Any]:
-    """The model as nested fields of JSON's kinds, as in the manifest of a run; `build` is the inverse."""
+    """The model as nested dicts that JSON can hold, as in the manifest of a run; `build` is the inverse."""
     return dict(json.loads(json.dumps(asdict(model))))
 
 
 def build(fields: Mapping[str, Any]) -> Model:
-    """The model of such fields; ConvertError when it cannot be."""
+    """The model that `describe` described; ConvertError when there can be no such model."""
     try:
         flat = {**fields["encoder"], **fields}
         del flat["encoder"]
@@ -38,13 +38,13 @@ def build(fields: Mapping[str, Any]) -> Model:
         raise ConvertError(f"model: {error}") from error
 
 
-def tell(model: Model | None, format: str | None) -> dict[str, Any]:
-    """What a file should say of itself; `told` reads it."""
+def header(model: Model | None, format: str | None) -> dict[str, Any]:
+    """What a file records about itself, as nested fields; `parse_header` reads it."""
     return {"format": format} | ({"model": describe(model)} if model is not None else {})
 
 
-def told(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
-    """The model and the format's name that a file says it holds, or None."""
+def parse_header(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
+    """The model and the format's name that a file records, or None."""
     model, format = about.get("model"), about.get("format")
     return build(model) if isinstance(model, Mapping) else None, format if isinstance(format, str) else None
 
@@ -52,12 +52,12 @@ def told(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
 def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[str, Any]) -> Model:
     """The model whose arrays, by bare path, have these shapes in `format`.
 
-    hints: image_size, mask_ratio, norm_target, grn_scope and drop_path, which shapes cannot tell.
+    hints: image_size, mask_ratio, norm_target, grn_scope and drop_path, which shapes do not determine.
     """
 
     def shape(path: str) -> tuple[int, ...]:
         if path not in shapes:
-            raise ConvertError(f"{path} is missing, so the model is unknown: the file is not whole, or of another kind")
+            raise ConvertError(f"{path} is missing, so the model is unknown: an incomplete file, or another model")
         return shapes[path]
 
     stem = "downsample_layers.0.0.weight"
@@ -68,14 +68,14 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
     depths = _depths(shapes)
     encoder = {
         "depths": depths,
-        "dims": tuple(size(shape(f"stages.{stage}.0.norm.weight")) for stage in range(len(depths))),
+        "dims": tuple(math.prod(shape(f"stages.{stage}.0.norm.weight")) for stage in range(len(depths))),
         "in_chans": sides["in"],
         "stem_stride": sides["kh"],
         "grn_scope": hints.get("grn_scope", "image"),
         "drop_path": hints.get("drop_path", 0.0),
     }
     if not any(path.split(".")[0] in DECODER for path in shapes):
-        classes = size(shape("head.bias")) if any(path.startswith("head.") for path in shapes) else 1000
+        classes = math.prod(shape("head.bias")) if any(path.startswith("head.") for path in shapes) else 1000
         return build({"encoder": encoder, "num_classes": classes})
     patch = sides["kh"] * 2 ** (len(depths) - 1)
     fields = {
@@ -84,24 +84,24 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "mask_ratio": hints.get("mask_ratio", 0.6),
         "norm_target": hints.get("norm_target", patch**2 * sides["in"] > 1),
         "decoder_depth": _count(shapes, "decoder"),
-        "decoder_dim": size(shape("mask_token")),
+        "decoder_dim": math.prod(shape("mask_token")),
     }
     return build(fields)
 
 
 def _depths(paths: Iterable[str]) -> tuple[int, ...]:
-    """Blocks a stage."""
+    """Blocks per stage."""
     every = list(paths)
     return tuple(_count(every, f"stages.{stage}") for stage in range(_count(every, "stages")))
 
 
 def _count(paths: Iterable[str], prefix: str) -> int:
-    """How many children, numbered from 0 without a gap, stand under a path."""
+    """The number of children under a path; ConvertError unless they are numbered from 0 without a gap."""
     under = re.compile(rf"{re.escape(prefix)}\.(\d+)\.")
     found = {int(match[1]) for match in map(under.match, paths) if match}
     gaps = sorted(set(range(max(found, default=-1) + 1)) - found)
     if gaps:
         raise ConvertError(
-            f"{prefix}.{gaps[0]} is missing, though there is {prefix}.{max(found)}; the file is not whole"
+            f"{prefix}.{gaps[0]} is missing, though there is {prefix}.{max(found)}; the file is incomplete"
         )
     return len(found)

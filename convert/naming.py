@@ -1,4 +1,4 @@
-"""Whole groups of arrays from a format's names to the spec's and back: total, strict, checked before they are read."""
+"""Rename and permute groups of arrays between a format and the spec: complete, strict, checked before reading."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -10,7 +10,7 @@ from convert.rules import Format, Place, bare, fits, to_canonical, to_format
 from spec import FCMAE, Model
 
 WRAPPERS = ("module.", "_orig_mod.", "params.")
-"""What torch's data parallelism, its compiler and flax's train states put before every name."""
+"""The prefixes that torch's data parallelism, its compiler and flax's train states put before every name."""
 
 
 def unwrapped(entries: Entries) -> Entries:
@@ -22,11 +22,13 @@ def unwrapped(entries: Entries) -> Entries:
 
 
 def paths(format: Format, names: Iterable[str]) -> dict[str, str]:
-    """Name -> the spec's bare path; ConvertError lists unknown names, and names for one and the same array."""
+    """Name -> the spec's bare path; ConvertError lists unknown names, and two names of the same array."""
     found = {name: format.path(name) for name in names}
     unknown = [name for name, path in found.items() if path is None]
     if unknown:
-        raise ConvertError(f"not in the {format.name} format: {listed(unknown)}; remove them, or name another --from")
+        raise ConvertError(
+            f"not in the {format.name} format: {listed(unknown)}; remove them, or name another format with --from"
+        )
     known = {name: path for name, path in found.items() if path is not None}
     twice = [path for path, times in Counter(known.values()).items() if times > 1]
     if twice:
@@ -58,35 +60,35 @@ def canonical(format: Format, model: Model, entries: Entries) -> Entries:
     if misfits:
         more = f" (and {len(misfits) - 1} more)" if len(misfits) > 1 else ""
         raise ConvertError(misfits[0] + more)
-    check_whole(model, found)
+    check_complete(model, found)
     return found
 
 
 def foreign(format: Format, model: Model, entries: Entries) -> Entries:
-    """Entries in the spec's names under the format's, in the format's order and layouts."""
+    """The entries under the format's names, in its order and layouts, from those under the spec's."""
     places = placed(format, model, entries)
     table = spec.parameters(model)
     return {place.name: to_format(entries[path], place, table[path]) for path, place in places.items()}
 
 
 def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Place]:
-    """Path -> place, in the format's order; ConvertError lists what the format has no place for."""
+    """Path -> place, in the format's order; ConvertError lists the parts that the format cannot hold."""
     table, every = spec.parameters(model), list(names)
     head = "head.weight" in every
     found = {path: format.place(path, table[path], model, head) for path in every}
     homeless = dict.fromkeys(path.split(".")[0] for path, place in found.items() if place is None)
     if homeless:
-        raise ConvertError(f"the {format.name} format has no place for {', '.join(homeless)}; add --encoder-only")
+        raise ConvertError(f"the {format.name} format cannot hold {', '.join(homeless)}; add --encoder-only")
     return format.in_order({path: place for path, place in found.items() if place is not None})
 
 
-def check_whole(model: Model, entries: Entries) -> None:
-    """ConvertError unless all of the model is there: all but a classifier's head, or head and norm."""
+def check_complete(model: Model, entries: Entries) -> None:
+    """ConvertError unless the model is complete; a classifier may lack its head, or head and norm."""
     table = spec.parameters(model)
     absent = [path for path in table if path not in entries]
     optional = [] if isinstance(model, FCMAE) else [["head"], ["norm", "head"]]
     if absent and not any(absent == [path for path in table if path.split(".")[0] in parts] for parts in optional):
-        raise ConvertError(f"missing: {listed(absent)}; the file is not whole, or of another kind")
+        raise ConvertError(f"missing: {listed(absent)}; the file is incomplete, or of another model")
     for path, entry in entries.items():
         if path not in table:
             raise ConvertError(f"no such array in this model: {path}")

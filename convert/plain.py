@@ -1,4 +1,4 @@
-"""Plain values: what a training script leaves beside its arrays, cut down to what JSON can hold."""
+"""Plain values: what a training script keeps beside its arrays, reduced to what JSON can hold."""
 
 import argparse
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,22 +9,22 @@ from typing import Any
 from convert.errors import ConvertError
 
 MOST = 100_000
-"""More values than any script keeps; a small pickle can unfold to more than memory holds."""
+"""More values than any script keeps; a small pickle can expand to more than memory holds."""
 
 
 def fields(values: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
-    """Those of the values that are there."""
+    """The values of those names that are there."""
     return {name: value(values[name]) for name in names if name in values}
 
 
 def value(given: Any) -> Any:
-    """Numbers, text, lists and dicts as they are, a Namespace as a dict, a path as text, others as a type's name."""
+    """Numbers, text, lists and dicts unchanged; a Namespace as a dict, a path as text, other objects by type name."""
     return _value(given, count())
 
 
 def _value(given: Any, seen: Iterator[int]) -> Any:
     if next(seen) > MOST:
-        raise ConvertError(f"more than {MOST} values beside the tensors; no training script keeps so many")
+        raise ConvertError(f"more than {MOST} values beside the tensors; no training script keeps that many")
     match given:
         case None | bool() | int() | float() | str():
             return given

@@ -1,14 +1,17 @@
-"""What `convert inspect` prints: what a checkpoint is, part by part, and what it lacks for which use."""
+"""What `convert inspect` prints: a checkpoint's format and model, its parts, and what each use would miss."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from convert.arrays import Entries, entries_of, size
+from convert.arrays import Entries, entries_of
 from convert.checkpoint import Checkpoint
+from convert.errors import listed
 from convert.models import DECODER
 from convert.rules import bare
 from spec import FCMAE, PRESETS, Model
+from spec.console import table
 
 HEAD = ("norm", "head")
 
@@ -22,7 +25,7 @@ def report(path: str | Path, checkpoint: Checkpoint) -> str:
 def summary(checkpoint: Checkpoint) -> str:
     """The checkpoint in one line."""
     entries = entries_of(checkpoint.arrays)
-    values = sum(size(entry.shape) for entry in entries.values())
+    values = sum(math.prod(entry.shape) for entry in entries.values())
     model, meta = checkpoint.model, checkpoint.meta
     return f"{meta.get('format')}, {name_of(model)}, {kind_of(checkpoint)}, {len(entries)} arrays, {values:,} values"
 
@@ -32,13 +35,6 @@ def kind_of(checkpoint: Checkpoint) -> str:
     if isinstance(checkpoint.model, FCMAE):
         return "masked autoencoder"
     return "encoder" if checkpoint.absent else "classifier"
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of text in columns."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
-    return "\n".join(line.rstrip() for line in lines)
 
 
 def name_of(model: Model) -> str:
@@ -62,11 +58,12 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         rows.append(("decoder", f"depth {model.decoder_depth}, width {model.decoder_dim}"))
         rows.append(("images", f"{height} x {width} px"))
     elif not checkpoint.absent:
-        rows.append(("classes", str(model.num_classes)))
+        names = f": {listed(checkpoint.classes, 5)}" if checkpoint.classes else ", names unknown"
+        rows.append(("classes", f"{model.num_classes}{names}"))
     state = checkpoint.optimizer
     rows += [
         ("optimizer", f"AdamW after {state.t} updates" if state else "none"),
-        ("average", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),
+        ("EMA", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),
     ]
     return rows + ([("epoch", str(meta["epoch"]))] if "epoch" in meta else [])
 
@@ -82,7 +79,7 @@ def _parts(entries: Entries) -> list[tuple[str, ...]]:
 
 
 def _part(name: str, entries: Entries) -> tuple[str, ...]:
-    values = sum(size(entry.shape) for entry in entries.values())
+    values = sum(math.prod(entry.shape) for entry in entries.values())
     megabytes = sum(entry.nbytes for entry in entries.values()) / 1e6
     dtypes = sorted({entry.dtype.name for entry in entries.values()})
     return name, str(len(entries)), f"{values:,}", f"{megabytes:,.2f}", ", ".join(dtypes)
@@ -97,8 +94,8 @@ def _uses(checkpoint: Checkpoint) -> list[tuple[str, str]]:
     }
     wanted: dict[str, Any] = {"moments": checkpoint.optimizer}
     if not isinstance(checkpoint.model, FCMAE):
-        wanted["average"] = checkpoint.ema  # pre-training keeps none
-    lacks["going on with a run"] = [what for what, there in wanted.items() if not there]
+        wanted["EMA"] = checkpoint.ema  # pre-training keeps none
+    lacks["resuming training"] = [what for what, there in wanted.items() if not there]
     return [("use", "missing"), *((use, ", ".join(missing) or "nothing") for use, missing in lacks.items())]
 
 

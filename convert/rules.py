@@ -1,17 +1,17 @@
-"""The rules engine: a foreign format is a table of names beside the spec's, and of axes as einops writes them.
+"""The rules engine: a format is a table of names beside the spec's, with axes in einops notation.
 
 A rule pairs the spec's path of an array with the format's name for it:
 
     Rule("stages.{i}.{j}.grn.gamma", "{trunk}stages.{i}.{j}.grn.gamma", "1 1 1 ch")
 
-`{i}` and `{j}` are numbers, `*` is weight or bias, `{trunk}` is what the format puts before
-the encoder's names, `{last}` the number of the last stage. The axes are those of the format
-in memory order, brackets merge several into one; without axes the layout is the spec's.
-Everything else is computed from `spec.parameters`: both directions of the renaming, the
-permutation and its inverse, the expected shapes. Rules stand in the order of the format's
-own state dict.
+`{i}` and `{j}` are numbers, `*` is weight or bias, `{trunk}` is the prefix of the encoder's names,
+`{last}` the number of the last stage. The axes are those of the format in memory order, brackets merge
+several into one; without axes the layout is the spec's. Everything else is computed from
+`spec.parameters`: both directions of the renaming, the permutation and its inverse, the expected shapes.
+Rules are listed in the order of the format's own state dict.
 """
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from convert.arrays import Entry, size
+from convert.arrays import Entry
 from spec import FCMAE, Model, Param
 
 NUMBER = "0|[1-9][0-9]{0,3}"
@@ -45,14 +45,19 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True)
 class Format:
-    """A naming of the parameters; `sign` is a regular expression that only its names match."""
+    """A naming of the parameters.
+
+    A file is of this format if a name in it matches the regular expression `sign` and, where
+    `sign_rank` is given, that array has this many axes.
+    """
 
     name: str
     sign: str
     rules: tuple[Rule, ...]
+    sign_rank: int | None = None
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
-    """What stands before the encoder's names of an FCMAE, or of a classifier with or without its head."""
+    """The prefix of the encoder's names, for an FCMAE, or a classifier with or without its head."""
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""
@@ -79,7 +84,7 @@ class Format:
         return Place(name, axes, shape_of(axes, sizes(param)))
 
     def in_order(self, places: Mapping[str, Place]) -> dict[str, Place]:
-        """The places in the order of the format's state dict: a tree whose branches stand as in the rules."""
+        """The places in the order of the format's state dict: a tree whose branches are ordered as the rules."""
         ranks: dict[Rule | None, int] = {rule: rank for rank, rule in enumerate(self.rules)}
         ranked = sorted(places.items(), key=lambda item: ranks[self._match(item[0])[0]])
         first: dict[str, int] = {}
@@ -89,7 +94,7 @@ class Format:
         return dict(sorted(ranked, key=lambda item: [first[branch] for branch in _branches(item[1].name)]))
 
     def _match(self, path: str) -> tuple[Rule | None, dict[str, str]]:
-        """The rule of a path, and what its wild cards stand for."""
+        """The rule of a path, and the values of its wildcards."""
         for rule in self.rules:
             found = _regex(rule.ours, self.trunks).fullmatch(bare(path))
             if found:
@@ -98,7 +103,7 @@ class Format:
 
 
 def to_canonical(entry: Entry, place: Place, param: Param) -> Entry:
-    """The entry in the spec's layout: the inverse of `to_format`. Its shape must fit (see `fits`)."""
+    """The entry in the spec's layout: the inverse of `to_format`. Its shape must fit, see `fits`."""
     flat = _flat(place.axes)
     side, order = sizes(param), [flat.index(axis) for axis in param.axes]
 
@@ -109,13 +114,13 @@ def to_canonical(entry: Entry, place: Place, param: Param) -> Entry:
 
 
 def to_format(entry: Entry, place: Place, param: Param) -> Entry:
-    """An entry in the spec's layout as the format lays it out; merged axes are copied, the rest is a view."""
+    """An entry of the spec's layout in the format's layout; merged axes are copied, the rest is a view."""
     order = [param.axes.index(axis) for axis in _flat(place.axes)]
     return entry.then(lambda values: values.transpose(order).reshape(place.shape), place.shape)
 
 
 def fits(shape: tuple[int, ...], place: Place) -> bool:
-    """Whether an array of `shape` is what belongs there: axes of size 1 come and go between codes, others do not."""
+    """Whether an array of `shape` fits there: programs differ in axes of size 1, and in no others."""
     return [side for side in shape if side != 1] == [side for side in place.shape if side != 1]
 
 
@@ -127,7 +132,7 @@ def sizes(param: Param) -> dict[str, int]:
 def shape_of(axes: str, side: Mapping[str, int]) -> tuple[int, ...]:
     """The shape that axes describe: "(kw kh) in out" -> (4, 8, 16)."""
     groups = re.findall(r"\([^)]*\)|\S+", axes)
-    return tuple(size(tuple(side[axis] for axis in _flat(group))) for group in groups)
+    return tuple(math.prod(side[axis] for axis in _flat(group)) for group in groups)
 
 
 def bare(path: str) -> str:

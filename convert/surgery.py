@@ -1,7 +1,7 @@
-"""What a conversion may change on request: the weights taken, the part kept, the stem's channels, the head, the dtype.
+"""Changes on request: use the EMA, keep the encoder only, change the stem's channels, the head or the dtype.
 
-Each function takes a checkpoint, returns another, and notes in a line what it did. Parameters
-and moving average change alike; moments belong to what was trained and stay behind.
+Each function takes a checkpoint, returns another, and adds a note of what it did. Parameters and EMA
+change alike; moments belong to the model as it was trained, and are left out.
 """
 
 from collections.abc import Callable
@@ -20,11 +20,11 @@ from spec import FCMAE, Classifier, Model
 STEM = "downsample_layers.0.0.weight"
 
 
-def averaged(checkpoint: Checkpoint) -> Checkpoint:
-    """The moving average in the place of the parameters."""
+def use_ema(checkpoint: Checkpoint) -> Checkpoint:
+    """The EMA instead of the parameters."""
     if not checkpoint.ema:
-        raise ConvertError("--ema: the checkpoint holds no moving average")
-    line = "the moving average in the place of the parameters; optimizer left out"
+        raise ConvertError("--ema: the checkpoint has no EMA")
+    line = "the EMA instead of the parameters; optimizer left out"
     return replace(checkpoint, arrays=checkpoint.ema, ema={}, optimizer=None, notes=[*checkpoint.notes, line])
 
 
@@ -43,8 +43,8 @@ def encoder_only(checkpoint: Checkpoint) -> Checkpoint:
 def with_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
     """A stem for another number of image channels.
 
-    An image whose channels repeat cyclically to the greater number gives the same features
-    as the original: kernels are summed where channels merge, shared where they repeat.
+    An image whose channels repeat cyclically to the larger number has the same features as the
+    original image: kernels of merged channels are summed, those of repeated channels are divided.
     """
     encoder, before = checkpoint.model.encoder, checkpoint.model.encoder.in_chans
     if isinstance(checkpoint.model, FCMAE):
@@ -65,12 +65,12 @@ def with_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
         return {**entries, STEM: entry.then(change, shape)}
 
     model = replace(checkpoint.model, encoder=replace(encoder, in_chans=channels))
-    done = "kernels shared by the channels that repeat" if channels > before else "kernels of merged channels summed"
+    done = "kernels divided over the repeated channels" if channels > before else "kernels of merged channels summed"
     return _changed(checkpoint, model, stem, f"stem: {before} channels to {channels}, {done}")
 
 
 def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpoint:
-    """A new head of so many classes, drawn as for training; a missing norm starts at 1 and 0."""
+    """A new head for `classes` classes, initialised as for training; a missing norm starts at 1 and 0."""
     if isinstance(checkpoint.model, FCMAE):
         raise ConvertError("--num-classes: a masked autoencoder has no classes; add --encoder-only")
     if classes < 1:
@@ -87,15 +87,16 @@ def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpo
         return {path: {**drawn, **kept}[path] for path in fresh}
 
     norm = " and a norm of 1 and 0" if "norm.weight" in checkpoint.absent else ""
-    return _changed(checkpoint, model, head, f"head: drawn anew for {classes} classes{norm}; train it before use")
+    unnamed = replace(checkpoint, meta={key: one for key, one in checkpoint.meta.items() if key != "classes"})
+    return _changed(unnamed, model, head, f"head: initialised for {classes} classes{norm}; train it before use")
 
 
 def cast(checkpoint: Checkpoint, name: str) -> Checkpoint:
-    """Parameters and moving average in another dtype; ConvertError, when they are read, if a value overflows."""
+    """Parameters and EMA in another dtype; reading them raises ConvertError if a value overflows."""
     dtype = DTYPES[name]
 
     def change(values: np.ndarray) -> np.ndarray:
-        with np.errstate(over="ignore"):  # what overflows is infinite, and refused as such
+        with np.errstate(over="ignore"):  # an overflow is infinite, and refused as such
             return values.astype(dtype)
 
     def every(entries: Entries) -> Entries:
@@ -112,6 +113,7 @@ def _changed(checkpoint: Checkpoint, model: Model, change: Callable[[Entries], E
     """The checkpoint of the changed model, without moments."""
     lines = [*checkpoint.notes, line]
     if checkpoint.optimizer is not None:
-        lines.append("left out: AdamW's moments: they belong to the model as it was")
+        lines.append("left out: AdamW's moments, which belong to the unchanged model")
     arrays, ema = (Arrays(change(entries_of(group)) if group else {}) for group in (checkpoint.arrays, checkpoint.ema))
-    return Checkpoint(model, arrays, None, ema, checkpoint.meta, lines)
+    meta = {key: one for key, one in checkpoint.meta.items() if key != "classes" or "head.weight" in arrays}
+    return Checkpoint(model, arrays, None, ema, meta, lines)

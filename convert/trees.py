@@ -1,4 +1,4 @@
-"""Between dotted names and the nested dicts that trees are."""
+"""Dotted names and nested dicts."""
 
 from collections.abc import Mapping
 from typing import Any

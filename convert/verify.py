@@ -1,13 +1,14 @@
-"""Are two checkpoints one function? Both are run, in float64, on the same images, and compared layer by layer."""
+"""Do two checkpoints compute the same function? Run both in float64 on the same images, compare layer by layer."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 
 import backends
-from backends.initial import initial_arrays
 from convert import surgery
 from convert.arrays import entries_of
+from convert.build import build
 from convert.checkpoint import Checkpoint
 from convert.errors import ConvertError
 from convert.report import name_of
@@ -17,13 +18,13 @@ BOUND = float(np.finfo(np.float64).eps) ** 0.5
 """Half of float64's digits. Rounding leaves a millionth of it; a wrong layout, epsilon or dtype is far above."""
 
 GRID = (2, 3)
-VISIBLE = 2  # patches an image keeps of the grid, where there is a mask
+VISIBLE = 2  # patches per image, with a mask
 IMAGES = 2
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """The largest gap of each layer's output, relative to its largest entry, in order; who ran which side."""
+    """Layer -> largest gap relative to its largest entry, in order; and the backends that ran A and B."""
 
     gaps: dict[str, float]
     backends: tuple[str, str]
@@ -39,10 +40,10 @@ class Verdict:
 
 
 def verify(a: Checkpoint, b: Checkpoint, seed: int = 0) -> Verdict:
-    """The verdict on two checkpoints: in two frameworks where two are installed.
+    """Compare two checkpoints, each in a framework of its own if two are installed.
 
-    What only one of them has (decoder, norm, head) is left out of the comparison.
-    ConvertError when the models are not of one shape.
+    Parts that only one of them has (decoder, norm, head) are left out of the comparison.
+    ConvertError when the models have different shapes.
     """
     installed = backends.installed()
     if not installed:
@@ -56,11 +57,10 @@ def verify(a: Checkpoint, b: Checkpoint, seed: int = 0) -> Verdict:
 
 
 def _run(checkpoint: Checkpoint, backend: str, seed: int) -> dict[str, np.ndarray]:
-    """Every step's output, under its path, and the model's own outputs."""
+    """The output of every step, under its path, and the model's own outputs."""
     framework, model = backends.load(backend), checkpoint.model
-    arrays = {**initial_arrays(model), **checkpoint.arrays}
-    m = framework.build(model, dtype="float64")
-    framework.set_arrays(m, {name: array.astype(np.float64) for name, array in arrays.items()})
+    with warnings.catch_warnings(action="ignore"):  # what is absent is not compared
+        m = build(checkpoint, backend, dtype="float64")
     rng = np.random.default_rng(seed)
     patch = model.encoder.patch_size
     images = rng.normal(size=(IMAGES, GRID[0] * patch, GRID[1] * patch, model.encoder.in_chans))
@@ -72,7 +72,7 @@ def _run(checkpoint: Checkpoint, backend: str, seed: int) -> dict[str, np.ndarra
 
 
 def _layers(checkpoint: Checkpoint) -> list[str]:
-    """The steps whose parameters are there, in order, and the outputs that depend on them alone."""
+    """The steps whose parameters are present, in order, and the outputs that depend on no others."""
     names = [name for name, _ in checkpoint.model.steps]
     if isinstance(checkpoint.model, FCMAE):
         return [*names, "loss"]

@@ -1,4 +1,4 @@
-"""The depthwise convolution of accelerators gives what the loops on CPU give; no CPU test reaches it otherwise."""
+"""The depthwise convolution for accelerators computes the same as the loops for CPUs; no other CPU test runs it."""
 
 import numpy as np
 import pytest

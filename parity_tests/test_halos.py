@@ -1,4 +1,4 @@
-"""Torch reads neighbourhoods of visible sites over patches or over whole images: both are one law."""
+"""Torch reads neighbourhoods of visible sites over patches or over whole images: both compute the same."""
 
 import pytest
 

@@ -21,13 +21,14 @@ from parity_tests.subjects import Subject
 ROOT = Path(backends.__file__).parent
 OWN = {
     "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
-    "jax": ("layout.py", "update.py", "aot.py", "flops.py", "kernels/"),
+    "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
+compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
-"""Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""
+"""Base classes that one framework needs and the other replaces by a decorator or by state of its own."""
 
 TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
 """Files whose public functions have the same parameters in both backends."""
@@ -77,7 +78,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 
 
 @both
-def test_same_door() -> None:
+def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
     for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):

@@ -1,13 +1,13 @@
 """One declarative architecture of ConvNeXt V2 and FCMAE. Standard library only.
 
-Read `model.py` first, then `steps.py` for the law of each step.
+Read `model.py` first, then `steps.py` for the definition of each step and `training.py` for the losses and AdamW.
 """
 
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import count_visible, patch_sites
 from spec.model import EPS, FCMAE, Classifier, Encoder, Model, classifier, fcmae
-from spec.parameters import Param, count, num_layers, parameters
+from spec.parameters import LayerIds, Param, count, num_layers, parameters
 from spec.presets import PRESETS
 from spec.steps import (
     GRN,
@@ -23,23 +23,30 @@ from spec.steps import (
     Residual,
     Step,
 )
+from spec.training import CLIP_EPS, CrossEntropy, Loss, MaskedError, Optimizer, loss
 
 __all__ = [
+    "CLIP_EPS",
     "EPS",
     "FCMAE",
     "GRN",
     "PRESETS",
     "Array",
     "Classifier",
+    "CrossEntropy",
     "Dense",
     "DepthwiseConv",
     "Encoder",
     "FillRemoved",
     "Gelu",
     "GlobalPool",
+    "LayerIds",
     "LayerNorm",
+    "Loss",
+    "MaskedError",
     "Model",
     "Named",
+    "Optimizer",
     "Param",
     "PatchConv",
     "Residual",
@@ -49,6 +56,7 @@ __all__ = [
     "count",
     "count_visible",
     "fcmae",
+    "loss",
     "macs",
     "num_layers",
     "parameters",

@@ -3,8 +3,8 @@
 import argparse
 import sys
 from collections.abc import Iterable, Sequence
-from typing import NoReturn
 
+from spec.console import Parser, closing_pipe, fail, table
 from spec.cost import macs, step_macs, visible_patches
 from spec.errors import SpecError
 from spec.model import FCMAE, Classifier, classifier, fcmae
@@ -14,28 +14,22 @@ from spec.presets import PRESETS
 Row = tuple[str, ...]
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        """One line instead of the usage and a line."""
-        self.exit(2, f"spec: {message}; {self.prog} --help says what there is\n")
-
-
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
-    """Print what was asked for; returns the exit status, 2 after one line about a mistake."""
+    """Run the command; returns the exit status, 2 after one line about a mistake."""
     args = _parser().parse_args(argv)
     try:
         print(_sizes() if args.command == "list" else _show(args))
     except SpecError as error:
-        print(f"spec: {error}", file=sys.stderr)
-        return 2
+        return fail("spec", error)
     return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="python -m spec", description="Look at the architecture.", allow_abbrev=False)
+def _parser() -> Parser:
+    parser = Parser("python -m spec", description="Show the architecture.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="the presets, with parameters and multiply-accumulates (MACs)")
-    show = commands.add_parser("show", help="stages, parameters and MACs of one preset", allow_abbrev=False)
+    show = commands.add_parser("show", help="stages, parameters and MACs of one preset")
     show.add_argument("preset")
     show.add_argument("--image_size", type=int, nargs="+", default=[224], metavar="PX", help="side, or height width")
     show.add_argument("--mask_ratio", type=float, default=0.6)
@@ -49,7 +43,7 @@ def _sizes() -> str:
         dense, masked = classifier(name), fcmae(name)
         parameters = _thousands(count(dense)), _thousands(count(masked))
         rows.append((name, _join(size["depths"]), _join(size["dims"]), *parameters, _giga(macs(dense))))
-    return _table(rows)
+    return table(rows, "<>", heading=True)
 
 
 def _show(args: argparse.Namespace) -> str:
@@ -59,11 +53,11 @@ def _show(args: argparse.Namespace) -> str:
     (height, width), (rows, columns) = masked.image_size, masked.grid
     patch, visible = masked.encoder.patch_size, visible_patches(masked)
     title = f"{args.preset}: {height} x {width} px, patches of {patch} px, {visible} of {rows * columns} visible"
-    return f"{title}\n\n{_table(_anatomy(masked, dense, visible))}"
+    return f"{title}\n\n{table(_anatomy(masked, dense, visible), '<>', heading=True)}"
 
 
 def _anatomy(masked: FCMAE, dense: Classifier, visible: int) -> list[Row]:
-    """A row for each part of the autoencoder, then its sum, and the classifier's beside it."""
+    """A row per part of the autoencoder, its total, and the total of the classifier."""
     encoder, size = masked.encoder, masked.image_size
     rows: list[Row] = [("part", "sites", "channels", "blocks", "parameters", "MACs dense", f"MACs, {visible} visible")]
     for stage, (depth, dim) in enumerate(zip(encoder.depths, encoder.dims, strict=True)):
@@ -107,17 +101,6 @@ def _thousands(value: int) -> str:
 
 def _giga(value: int) -> str:
     return f"{value / 1e9:.3f} G"
-
-
-def _table(rows: Sequence[Row]) -> str:
-    """The rows under a ruled heading: first column flush left, the others flush right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [_line(row, widths) for row in rows]
-    return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
-
-
-def _line(row: Row, widths: Sequence[int]) -> str:
-    return "  ".join((row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:]))).rstrip()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates of every step, dense or at the visible patches only."""
+"""Multiply-accumulates of every step of a model, dense or at the visible patches only."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,12 @@ from spec.steps import Dense, DepthwiseConv, FillRemoved, GlobalPool, Named, Pat
 
 
 def visible_patches(model: FCMAE) -> int:
-    """K, the number of patches each image keeps."""
+    """K, the number of patches each image keeps.
+
+    >>> import spec
+    >>> visible_patches(spec.fcmae("convnextv2_atto", image_size=224, mask_ratio=0.6))
+    19
+    """
     return count_visible(model.grid, model.mask_ratio)
 
 
@@ -18,6 +23,10 @@ def macs(model: Model, visible: int | None = None, *, image_size: int | tuple[in
 
     visible: patches the encoder computes on; None is the dense model. image_size, a side or
     (height, width), is for classifiers; an FCMAE knows its own.
+
+    >>> import spec
+    >>> macs(spec.classifier("convnextv2_atto"))
+    547332480
     """
     return sum(cost for _, cost in step_macs(model, visible, image_size=image_size))
 

@@ -148,9 +148,13 @@ Model = Classifier | FCMAE
 def classifier(
     preset: str | None = None, *, num_classes: int = 1000, drop_path: float = 0.0, **fields: Any
 ) -> Classifier:
-    """The classifier of a preset or of `depths` and `dims`; SpecError when it cannot be.
+    """The classifier of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     fields: depths, dims, in_chans=3, patch_size, stem_stride=4, grn_scope="image".
+
+    >>> model = classifier("convnextv2_tiny", num_classes=10)
+    >>> model.encoder.depths, model.encoder.dims, model.num_classes
+    ((3, 3, 9, 3), (96, 192, 384, 768), 10)
     """
     checks.known_fields(fields, (*FIELDS, "num_classes", "drop_path"))
     classes = checks.whole("num_classes", num_classes, at_least=1)
@@ -167,9 +171,12 @@ def fcmae(
     norm_target: bool = True,
     **fields: Any,
 ) -> FCMAE:
-    """The masked autoencoder of a preset or of `depths` and `dims`; SpecError when it cannot be.
+    """The masked autoencoder of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     image_size is a side or (height, width) in pixels; fields as in `classifier`.
+
+    >>> fcmae("convnextv2_atto", image_size=(128, 96)).grid
+    (4, 3)
     """
     own = ("image_size", "mask_ratio", "decoder_depth", "decoder_dim", "norm_target")
     checks.known_fields(fields, (*FIELDS, *own))
@@ -186,7 +193,7 @@ def fcmae(
 
 
 FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
-"""What shapes the encoder, of a classifier or an autoencoder; over a preset, each replaces the preset's."""
+"""The fields of the encoder, in a classifier or an autoencoder; each replaces the preset's value."""
 
 
 def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0) -> Encoder:

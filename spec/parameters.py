@@ -1,4 +1,4 @@
-"""The parameter table: what every learnt array is called, how big it is, how it starts, decays and is scaled.
+"""The parameter table: name, shape, first values, weight decay and layer of every learnt array.
 
 Initialisation, weight decay, layer-wise decay, counts and every converter read this table.
 """
@@ -6,6 +6,7 @@ Initialisation, weight decay, layer-wise decay, counts and every converter read 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from typing import TypedDict
 
 from spec import checks
 from spec.model import FCMAE, Encoder, Model
@@ -15,12 +16,18 @@ GROUPS = 12
 """The number of layers of the "group" rule, whatever the depths (written for 3-3-27-3)."""
 
 
-@dataclass(frozen=True)
-class Param(Array):
-    """An array in its place: layer ids for layer-wise decay under the "single" and the "group" rule."""
+class LayerIds(TypedDict):
+    """The layer of an array for layer-wise decay, by each rule: one layer per block, or 12 groups."""
 
     single: int
     group: int
+
+
+@dataclass(frozen=True)
+class Param(Array):
+    """An array of a model, with its layer for layer-wise decay: `layer_ids["single"]` or `layer_ids["group"]`."""
+
+    layer_ids: LayerIds
 
 
 @cache
@@ -28,27 +35,38 @@ def _table(model: Model) -> tuple[tuple[str, Param], ...]:
     encoder = model.encoder
     prefix = "encoder." if isinstance(model, FCMAE) else ""
     ids = {prefix + name: layers for name, layers in _layer_ids(encoder).items()}
-    past = (encoder.num_blocks + 1, GROUPS + 1)
+    past: LayerIds = {"single": encoder.num_blocks + 1, "group": GROUPS + 1}
     rows = []
     for name, step in model.steps:
         for path, array in _arrays(((name, step),)):
-            rows.append((path, Param(array.axes, array.shape, array.init, array.decays, *ids.get(name, past))))
+            rows.append((path, Param(array.axes, array.shape, array.init, array.decays, ids.get(name, past))))
     return tuple(_in_tree_order(rows))
 
 
 def parameters(model: Model) -> dict[str, Param]:
-    """Canonical name -> Param, in the order of the module tree."""
+    """Canonical name -> Param, in the order of the module tree.
+
+    >>> import spec
+    >>> param = parameters(spec.classifier("convnextv2_atto"))["stages.0.0.dwconv.weight"]
+    >>> param.shape, param.init, param.decays, param.layer_ids
+    ((40, 1, 7, 7), 'trunc_normal', True, {'single': 1, 'group': 1})
+    """
     return dict(_table(model))
 
 
 def num_layers(model: Model, rule: str) -> int:
-    """The depth by which layer-wise decay counts: scale = decay ** (num_layers + 1 - id)."""
+    """The number of layers for layer-wise decay: scale = decay ** (num_layers + 1 - id)."""
     checks.one_of("layer decay rule", rule, ("single", "group"))
     return model.encoder.num_blocks if rule == "single" else GROUPS
 
 
 def count(model: Model) -> int:
-    """The number of learnt values."""
+    """The number of learnt values.
+
+    >>> import spec
+    >>> count(spec.classifier("convnextv2_atto"))
+    3708400
+    """
     return sum(param.size for _, param in _table(model))
 
 
@@ -60,20 +78,21 @@ def _arrays(steps: Named, prefix: str = "") -> Iterator[tuple[str, Array]]:
             yield from _arrays(step.body, f"{prefix}{name}.")
 
 
-def _layer_ids(encoder: Encoder) -> dict[str, tuple[int, int]]:
-    """Name -> (single, group) of every step of the encoder, as in the published optim_factory.py.
+def _layer_ids(encoder: Encoder) -> dict[str, LayerIds]:
+    """Name -> layer ids of every step of the encoder, as in the published optim_factory.py.
 
     The group rule takes the third stage three blocks at a time; past its 27 blocks the
-    last group goes on, so that ids keep rising with depth.
+    last group continues, so that ids keep rising with depth.
     """
-    ids: dict[str, tuple[int, int]] = {}
+    ids: dict[str, LayerIds] = {}
     for stage, depth in enumerate(encoder.depths):
         before = sum(encoder.depths[:stage])
         for j in range(2):
-            ids[f"downsample_layers.{stage}.{j}"] = (before + 1, {0: 0, 1: 2, 2: 3}.get(stage, GROUPS))
+            group = {0: 0, 1: 2, 2: 3}.get(stage, GROUPS)
+            ids[f"downsample_layers.{stage}.{j}"] = {"single": before + 1, "group": group}
         for j in range(depth):
-            third = min(3 + j // 3, GROUPS - 1)
-            ids[f"stages.{stage}.{j}"] = (before + j + 1, {0: 1, 1: 2, 2: third}.get(stage, GROUPS))
+            group = {0: 1, 1: 2, 2: min(3 + j // 3, GROUPS - 1)}.get(stage, GROUPS)
+            ids[f"stages.{stage}.{j}"] = {"single": before + j + 1, "group": group}
     return ids
 
 

@@ -6,7 +6,7 @@ from spec.errors import SpecError
 
 
 class Size(TypedDict):
-    """Blocks a stage and channels a stage."""
+    """Blocks per stage and channels per stage."""
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]

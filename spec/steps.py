@@ -1,6 +1,6 @@
 """The closed vocabulary of steps: every model is a nested tuple of these.
 
-Each docstring is the law of its step; both backends and the numpy oracle obey it.
+Each docstring is the definition of its step, which both backends and the numpy oracle follow.
 Notation: N images, H W grid, C channels, V the visible sites of an image.
 A model is `Named`: ("name", step) pairs in the order of execution, names dotted.
 """
@@ -54,7 +54,7 @@ class PatchConv:
 
 @dataclass(frozen=True)
 class DepthwiseConv:
-    """y_c = conv2d(x_c, weight_c) + bias_c; one odd kernel a channel, stride 1, zero padding size // 2.
+    """y_c = conv2d(x_c, weight_c) + bias_c; one odd kernel per channel, stride 1, zero padding size // 2.
 
     A spatial step: the input at removed sites counts as 0.
     """
@@ -119,7 +119,7 @@ class GRN:
 
 @dataclass(frozen=True)
 class Residual:
-    """y = x + keep / (1 - drop_path) * body(x); keep is 0 or 1 an image, drawn outside; 1 in evaluation.
+    """y = x + keep / (1 - drop_path) * body(x); keep is 0 or 1 per image, drawn outside; 1 in evaluation.
 
     `index` is the block's column in the batch's array of keep decisions.
     """

@@ -1,6 +1,6 @@
 """Build MinkowskiEngine for this Python and torch, on the CPU, and install it: `make minkowski`.
 
-The package index has its sources alone. They take minutes to compile, so the wheel is kept
+The package index has only its sources. They take minutes to compile, so the wheel is kept
 for later environments of the same Python, torch and platform, under `~/.cache/twinnext`
 (or `$XDG_CACHE_HOME/twinnext`).
 """
@@ -15,7 +15,11 @@ import tempfile
 from pathlib import Path
 
 VERSION = "0.5.4"
-TOOLS = ("setuptools==77.0.3", "wheel", "ninja")  # its setup.py imports what newer setuptools no longer have
+TOOLS = (
+    "setuptools==77.0.3",
+    "wheel==0.48.0",
+    "ninja==1.13.2",
+)  # its setup.py imports what newer setuptools no longer have
 OPTIONS = ("--blas=openblas", "--cpu_only")
 
 ROOT = Path(__file__).parent.parent
@@ -24,7 +28,7 @@ BLAS = "#include <cblas.h>\nint main() { return openblas_get_num_threads() == 0;
 
 
 class Mistake(Exception):
-    """One line about what is missing and how to get it."""
+    """One line: what is missing and how to get it."""
 
 
 def main() -> int:

@@ -7,7 +7,7 @@ from jax import Array
 
 import spec
 from backends import api
-from backends.jax.kernels import use_pallas
+from backends.jax.kernels import choose_kernels
 from backends.jax.norm import at_least_float32
 from backends.jax.space import engines
 from backends.jax.space.protocol import Space
@@ -46,7 +46,7 @@ class Model(Chain):
             patch=self.model.encoder.patch_size,
             kept=chosen["visible"],
             kernel_size=KERNEL,
-            kernels=use_pallas(kernels, platform or jax.default_backend()),
+            kernels=choose_kernels(kernels, platform or jax.default_backend()),
         )
 
 

@@ -18,11 +18,11 @@ from jax.lax import scan
 
 import spec
 from backends.jax.layout import permuted
-from backends.jax.norm import at_least_float32
+from backends.jax.norm import at_least_float32, gelu
 from backends.jax.space.dense import DenseSpace
 from backends.jax.space.protocol import Space
 
-SCANNED = 4
+SCANNED = 2
 """Run this many blocks of one shape, or more, as a scan: XLA compiles its body once."""
 
 CONVOLVED = "output of a depthwise convolution"
@@ -91,7 +91,7 @@ class Gelu(Step):
     """Exact GELU."""
 
     def __call__(self, x: Array) -> Array:
-        return jax.nn.gelu(at_least_float32(x), approximate=False).astype(x.dtype)
+        return gelu(x)
 
 
 class PatchConv(Step):

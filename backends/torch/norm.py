@@ -87,10 +87,10 @@ def _norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def _scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x * scale + beta: by x, by scale, by beta; the sums in float32 at least."""
-    product = grad * x
-    by_scale = at_least_float32(product).sum_to_size(scale.shape)
+    product, wide = grad * x, torch.promote_types(x.dtype, torch.float32)
+    by_scale = product.to(wide).sum_to_size(scale.shape)
     free = _reusable(product) if by_scale.numel() < product.numel() else None  # else by_scale is the product
-    return torch.mul(grad, scale, out=free), by_scale, at_least_float32(grad).flatten(0, -2).sum(0)
+    return torch.mul(grad, scale, out=free), by_scale, grad.to(wide).flatten(0, -2).sum(0)
 
 
 def _reusable(tensor: Tensor) -> Tensor | None:

@@ -1,7 +1,7 @@
-"""The containers: what holds arrays on disk, one module each, imported when first needed.
+"""The containers: kinds of files and folders that hold arrays, one module each, imported when first needed.
 
-A container has `read(path) -> Content` and `write(path, content)`. Which one a file is, its
-first bytes say; its name is never trusted.
+A container has `read(path) -> Content` and `write(path, content)`. The kind of a file is recognised by
+its first bytes, never by its name.
 """
 
 import importlib
@@ -15,17 +15,17 @@ from convert.errors import ConvertError, reading
 
 
 class Container(Protocol):
-    """What each module of this package does."""
+    """The functions of each module of this package."""
 
     def read(self, path: Path, weights_only: bool = False) -> Content:
-        """The file's entries, in the file's own names; weights_only leaves optimizer and average unread."""
+        """The file's arrays, under the file's own names; weights_only leaves optimizer and EMA unread."""
 
     def write(self, path: Path, content: Content) -> None:
-        """Write all of the content that this container can hold."""
+        """Write the parts of the content that this container can hold."""
 
 
 class Kind(NamedTuple):
-    """A container's suffixes, module, and the package without which it cannot be read or written."""
+    """A container's suffixes, its module, and the package that it needs."""
 
     suffixes: tuple[str, ...]
     module: str
@@ -42,11 +42,11 @@ KINDS: dict[str, Kind] = {
     "orbax": Kind((".orbax",), "convert.containers.orbax", "orbax.checkpoint"),
 }
 FOLDERS = {"hf": "hf", "ours": "run"}
-"""Which container a folder is, by the format in it; Orbax otherwise."""
+"""Format -> the container to write as a folder; Orbax for all others."""
 
 
 def read(path: Path, weights_only: bool = False) -> tuple[str, Content]:
-    """The kind of a file or folder, and its content; ConvertError when it is no checkpoint, or damaged."""
+    """The kind of a file or folder, and its content; ConvertError when it is not a checkpoint, or damaged."""
     kind = kind_of(path)
     container = module(kind)
     with reading(path, kind):
@@ -62,7 +62,7 @@ def module(kind: str) -> Container:
 
 
 def kind_of(path: Path) -> str:
-    """Which container a file or folder is, by what is in it."""
+    """The container of a file or folder, by what is in it."""
     if path.is_dir():
         return _kind_of_folder(path)
     if not path.is_file():
@@ -77,18 +77,18 @@ def kind_of(path: Path) -> str:
         return "safetensors"
     if head[:1] and (head[0] >> 4 == 0x8 or head[0] in (0xDE, 0xDF)):
         return "msgpack"
-    raise ConvertError(f"{path}: no checkpoint; it {'is empty' if not head else f'begins with {head[:8]!r}'}")
+    raise ConvertError(f"{path}: not a checkpoint; it {'is empty' if not head else f'begins with {head[:8]!r}'}")
 
 
 def kind_for(path: Path, format: str) -> str:
-    """Which container to write at a path, by its suffix; without one it is a folder."""
+    """The container to write to a path, by its suffix; without a suffix it is a folder."""
     for kind, (suffixes, *_) in KINDS.items():
         if path.suffix in suffixes:
             return kind
     if path.suffix in ("", ".hf", ".ours"):
         return FOLDERS.get(format, "orbax")
     known = ", ".join(suffix for kind in KINDS.values() for suffix in kind.suffixes)
-    raise ConvertError(f"{path}: what is {path.suffix!r}? The suffixes are {known}, or none for a folder")
+    raise ConvertError(f"{path}: the suffix {path.suffix!r} is unknown; use one of {known}, or none for a folder")
 
 
 def _kind_of_folder(path: Path) -> str:
@@ -98,7 +98,7 @@ def _kind_of_folder(path: Path) -> str:
         return "hf"
     if (path / "_METADATA").is_file() or (path / "_CHECKPOINT_METADATA").is_file():
         return "orbax"
-    raise ConvertError(f"{path}: no checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
+    raise ConvertError(f"{path}: not a checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
 
 
 def _first_member(path: Path) -> str:

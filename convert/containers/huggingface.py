@@ -1,4 +1,4 @@
-"""A folder as transformers' save_pretrained leaves it: config.json, and one or several files of arrays."""
+"""A folder as written by transformers' save_pretrained: config.json, and one or several files of arrays."""
 
 import json
 from pathlib import Path
@@ -12,38 +12,39 @@ from spec import EPS, Model
 
 CONFIG, WHOLE, INDEX, PICKLED = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
 
+UNNAMED = "LABEL_"
+"""What transformers calls the classes, with their number, where it knows no names."""
+
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of the folder's arrays; ConvertError when the config is of another architecture."""
+    """The arrays of the folder; ConvertError when the config is of another architecture."""
     config = json.loads((path / CONFIG).read_text())
     if config.get("model_type") != "convnextv2":
         raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not 'convnextv2'")
     content = _arrays(path)
-    labels = config.get("id2label")
-    if isinstance(labels, dict):
-        content.meta["labels"] = [str(label) for label in labels.values()]
+    names = _names(config.get("id2label"))
+    if names:
+        content.meta["classes"] = names
     eps = config.get("layer_norm_eps", 1e-12)
     if eps != EPS:
-        content.notes.append(f"its config.json says layer_norm_eps {eps} for the last norm; here it is {EPS}")
+        content.notes.append(f"config.json has layer_norm_eps {eps} for the last norm; {EPS} is used")
     return content
 
 
 def write(path: Path, content: Content) -> None:
-    """Write the arrays, and the config from which transformers builds the same function."""
+    """Write the arrays, and the config from which transformers builds the same model."""
     if content.model is None:
         raise AssertionError("a config needs a model")
     path.mkdir()
     safetensors.write(path / WHOLE, content)
     headless = "classifier.weight" not in content.params
-    config = config_of(content.model, headless, content.meta.get("labels"))
+    config = config_of(content.model, headless, content.classes)
     (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
-def config_of(model: Model, headless: bool, labels: Any = None) -> dict[str, Any]:
-    """transformers' config of a model. Its layer_norm_eps, by default 1e-12, is that of the last norm only."""
+def config_of(model: Model, headless: bool, classes: list[str]) -> dict[str, Any]:
+    """transformers' config of a model. Its layer_norm_eps, 1e-12 by default, is that of the last norm only."""
     encoder = model.encoder
-    classes = getattr(model, "num_classes", 0)
-    names = labels if isinstance(labels, list) and len(labels) == classes else [f"LABEL_{i}" for i in range(classes)]
     config: dict[str, Any] = {
         "architectures": ["ConvNextV2Model" if headless else "ConvNextV2ForImageClassification"],
         "model_type": "convnextv2",
@@ -58,9 +59,18 @@ def config_of(model: Model, headless: bool, labels: Any = None) -> dict[str, Any
         "image_size": 224,
     }
     if not headless:
+        names = classes or [f"{UNNAMED}{i}" for i in range(getattr(model, "num_classes", 0))]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
         config["label2id"] = {name: i for i, name in enumerate(names)}
     return config
+
+
+def _names(labels: Any) -> list[str]:
+    """The names of the classes by number; empty where there are none, or only transformers' LABEL_0, LABEL_1, ..."""
+    if not isinstance(labels, dict) or sorted(labels) != sorted(map(str, range(len(labels)))):
+        return []
+    names = [str(labels[str(i)]) for i in range(len(labels))]
+    return [] if names == [f"{UNNAMED}{i}" for i in range(len(names))] else names
 
 
 def _arrays(path: Path) -> Content:
@@ -76,7 +86,7 @@ def _arrays(path: Path) -> Content:
 
 
 def _shards(path: Path) -> Entries:
-    """The entries of all files that the index names; each file must lie in the folder itself."""
+    """The arrays of all files that the index lists; each file must lie in the folder itself."""
     files = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
     found: Entries = {}
     for file in files:

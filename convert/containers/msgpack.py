@@ -1,9 +1,10 @@
 """Flax's msgpack: nested maps of arrays, each an extension that holds (shape, dtype, bytes).
 
-The tree is walked once for the headers; an array's bytes are read again, by span, when they
-are wanted, so that one array at a time is in memory.
+The tree is walked once for the headers; an array's bytes are read later, by their position in the file,
+so that one array at a time is in memory.
 """
 
+import math
 import os
 import struct
 from collections.abc import Iterator
@@ -14,17 +15,17 @@ import msgpack
 import numpy as np
 
 from convert import trees
-from convert.arrays import DTYPES, Entries, Entry, raw_bytes, size, span
+from convert.arrays import DTYPES, Entries, Entry, raw_bytes, span
 from convert.content import Content
 from convert.errors import ConvertError
 
 NDARRAY = 1  # flax's extension code of an array
 LARGEST = 2**30  # bytes; flax splits arrays above it, and none of ours is
-DEPTH = 16  # more levels than any tree of ours has
+DEPTH = 16  # levels, more than any known tree has
 
 
 class Header(NamedTuple):
-    """What stands before an array's bytes."""
+    """Shape, dtype and size of an array."""
 
     shape: tuple[int, ...]
     dtype: str
@@ -32,13 +33,13 @@ class Header(NamedTuple):
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of a file under dotted names; ConvertError when it is damaged."""
+    """The arrays of a file under dotted names; ConvertError when it is damaged."""
     with path.open("rb") as file:
         unpacker = msgpack.Unpacker(file, max_buffer_size=0, ext_hook=_header)
         entries: Entries = {}
         for name, header in _leaves(unpacker, file, ""):
             if name in entries:
-                raise ConvertError(f"{path}: {name!r} stands twice in the tree")
+                raise ConvertError(f"{path}: {name!r} is twice in the tree")
             entries[name] = _entry(path, name, header, unpacker.tell())
         if unpacker.tell() != path.stat().st_size:
             raise ConvertError(f"{path}: {path.stat().st_size - unpacker.tell()} bytes follow the tree")
@@ -47,14 +48,15 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters as nested maps by their dotted names, one array at a time."""
+    content.leave_classes("Flax's msgpack is a tree of arrays")
     with path.open("wb") as file:
         _write(file, trees.nested(content.params))
 
 
 def _leaves(unpacker: msgpack.Unpacker, file: BinaryIO, prefix: str) -> Iterator[tuple[str, Any]]:
-    """(dotted name, header) of each array; when one is given out, the unpacker stands behind it."""
+    """(dotted name, header) of each array; when one is yielded, the unpacker is just behind it."""
     if prefix.count(".") > DEPTH:
-        raise ConvertError(f"{file.name}: {prefix[:80]}... is more than {DEPTH} levels deep; no tree of ours is")
+        raise ConvertError(f"{file.name}: {prefix[:80]}... is more than {DEPTH} levels deep; no known tree is")
     for _ in range(unpacker.read_map_header()):
         name = prefix + str(unpacker.unpack())
         if _is_map(os.pread(file.fileno(), 1, unpacker.tell())[0]):
@@ -67,7 +69,7 @@ def _entry(path: Path, name: str, header: Any, end: int) -> Entry:
     if not isinstance(header, Header):
         raise ConvertError(f"{path}: {name} is a {type(header).__name__}, not an array")
     dtype = DTYPES.get(header.dtype) or np.dtype(header.dtype)
-    if size(header.shape) * dtype.itemsize != header.nbytes:
+    if math.prod(header.shape) * dtype.itemsize != header.nbytes:
         raise ConvertError(f"{path}: {name} claims {dtype}{header.shape}, but has {header.nbytes} bytes")
     return span(path, end - header.nbytes, header.shape, dtype)
 

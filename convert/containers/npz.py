@@ -1,36 +1,46 @@
 """npz: a zip of npy arrays. Headers are read first; pickled objects are refused."""
 
+import json
+import math
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from convert.arrays import Entry, raw_bytes, size
+from convert.arrays import Entry, raw_bytes
+from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError, reading
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of a file; ConvertError when it is damaged, or holds pickled objects."""
+    """The arrays of a file; ConvertError when it is damaged, or holds pickled objects."""
     with zipfile.ZipFile(path) as archive:
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise ConvertError(f"{path}: {twice[0]!r} stands twice in the archive")
-        return Content({name: _entry(path, archive, member) for name, member in zip(names, members, strict=True)})
+            raise ConvertError(f"{path}: {twice[0]!r} is twice in the archive")
+        entries = {name: _entry(path, archive, member) for name, member in zip(names, members, strict=True)}
+        return header.content_of(entries, header.own(archive.comment.decode("utf-8", "replace")), path)
 
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters, one array at a time, uncompressed as numpy.savez does."""
+    about = json.dumps(header.wrapped(content)).encode()
+    if len(about) > zipfile.ZIP_MAX_COMMENT:
+        content.leave_classes("npz holds 64 kB beside its arrays")
+        about = json.dumps(header.wrapped(replace(content, meta={}))).encode()
     with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = about
         for name, entry in content.params.items():
             if entry.dtype.kind == "V":
                 raise ConvertError(f"npz cannot hold {entry.dtype.name} ({name}); --dtype float32, or use .safetensors")
             member = zipfile.ZipInfo(f"{name}.npy")
             with archive.open(member, "w", force_zip64=True) as file:
-                header = {"descr": entry.dtype.newbyteorder("<").str, "fortran_order": False, "shape": entry.shape}
-                np.lib.format.write_array_header_1_0(file, header)
+                about_array = {"descr": entry.dtype.newbyteorder("<").str, "fortran_order": False, "shape": entry.shape}
+                np.lib.format.write_array_header_1_0(file, about_array)
                 file.write(raw_bytes(entry).data)
 
 
@@ -43,7 +53,7 @@ def _entry(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Ent
     name = member.filename.removesuffix(".npy")
     if dtype.hasobject:
         raise ConvertError(f"{path}: {name} holds pickled Python objects, which are never read")
-    if offset + size(shape) * dtype.itemsize != member.file_size:
+    if offset + math.prod(shape) * dtype.itemsize != member.file_size:
         raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {member.file_size - offset} bytes")
 
     def values() -> np.ndarray:

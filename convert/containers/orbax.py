@@ -1,4 +1,4 @@
-"""An Orbax folder: a tree of arrays, read one leaf at a time. Orbax writes a tree only as a whole."""
+"""An Orbax folder: a tree of arrays, read one leaf at a time; Orbax can only write a whole tree."""
 
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ import tensorstore
 
 from convert import trees
 from convert.arrays import DTYPES, Entries, Entry
+from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError, reading
 
@@ -20,9 +21,9 @@ ITEM = "default"
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of the folder under dotted names; ConvertError when it is damaged."""
+    """The arrays of the folder under dotted names; ConvertError when it is damaged."""
     path = (path / ITEM if (path / ITEM).is_dir() else path).resolve()
-    if (path / STORE).is_file():  # damage is found here: Orbax, which opens all arrays at once, would print tracebacks
+    if (path / STORE).is_file():  # find damage here: Orbax opens all arrays at once and would print tracebacks
         tensorstore.KvStore.open({"driver": "ocdbt", "base": path.as_uri()}).result().list().result()
     metadata = ocp.PyTreeCheckpointer().metadata(path).item_metadata
     if metadata is None:
@@ -35,18 +36,18 @@ def read(path: Path, weights_only: bool = False) -> Content:
             raise ConvertError(f"{path}: {name} is not an array")
         dtype = DTYPES.get(str(leaf.dtype)) or np.dtype(leaf.dtype)
         entries[name] = Entry(tuple(leaf.shape), dtype, partial(_values, path, name))
-    return Content(entries)
+    return header.content_of(entries, (metadata.custom_metadata or {}).get(header.KEY), path)
 
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters as the tree of their dotted names."""
     tree = trees.nested({name: np.ascontiguousarray(entry.read()) for name, entry in content.params.items()})
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), tree)
+        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, custom_metadata=header.wrapped(content)))
 
 
 def _values(path: Path, name: str) -> np.ndarray:
-    """The array of one leaf; the rest of the tree is left where it is."""
+    """The array of one leaf; the rest of the tree is not read."""
     item = trees.nested({name: 0})
     how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
     args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=True)

@@ -1,12 +1,13 @@
-"""torch's .pth: a pickle in a zip. Only torch's safe loader ever reads it, and it loads no data.
+"""torch's .pth: a pickle in a zip. Only torch's safe loader reads it, and it loads no data.
 
-Under FakeTensorMode the loader gives shapes, strides and the place of every storage in the
-file; values are then read by span. Nothing but tensors, containers, argparse.Namespace and
-pathlib.PosixPath is unpickled: a file that asks for more is refused and told what it wants.
+Under FakeTensorMode the loader returns shapes, strides and the position of every storage in the file;
+values are read later, by position. Nothing but tensors, containers, argparse.Namespace and
+pathlib.PosixPath is unpickled: a file that asks for more is refused, and the message lists what it asks for.
 """
 
 import argparse
 import contextlib
+import math
 import pathlib
 import pickle
 import re
@@ -21,32 +22,32 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from convert import models, plain
-from convert.arrays import DTYPES, Entries, Entry, raw_bytes, size, span
-from convert.content import Content, TorchState
+from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes, span
+from convert.containers import header
+from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed
 
 SAFE: list[Any] = [argparse.Namespace, pathlib.PosixPath]
 OLDEST = (2, 10)
 """Before it, weights_only could be made to run code (CVE-2025-32434) or to corrupt memory (CVE-2026-24747)."""
 
-PICKLE = 2**26  # bytes; a state dict's pickle, without its tensors, is a thousandth of that
+PICKLE = 2**26  # bytes, a thousand times what a state dict needs without its tensors
 
-KEY = "twinnext"  # what tensors cannot say: the model, and the name of the format
-PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args")
+PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args", "classes")
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
-"""The key under which a format's programs look for the parameters; "model" in all others."""
+"""Format -> the key under which its programs expect the parameters; "model" for all others."""
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of a file; ConvertError when it is damaged, or wants code to run."""
+    """The arrays of a file; ConvertError when it is damaged, or would run code."""
     loaded = _load(path)
     if not isinstance(loaded, dict):
         raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     params = next((loaded[key] for key in PARAMS if isinstance(loaded.get(key), dict)), loaded)
-    content = Content(_entries(path, params), meta=plain.fields(loaded, META))
-    if isinstance(loaded.get(KEY), dict):
-        content.model, content.format = models.told(plain.value(loaded[KEY]))
+    content = Content(_entries(path, params), meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta")))
+    if isinstance(loaded.get(header.KEY), dict):
+        content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
     if weights_only:
         return content
     content.ema = next((_entries(path, loaded[key]) for key in EMA if isinstance(loaded.get(key), dict)), {})
@@ -58,21 +59,31 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 
 def write(path: Path, content: Content) -> None:
-    """Write parameters, and what else the format's programs read; torch.save wants all of it in memory at once."""
+    """Write parameters, and what else the format's programs read; torch.save needs all of it in memory at once."""
     params = {name: _tensor(entry) for name, entry in content.params.items()}
     key = WRAPPER.get(content.format or "", "model")
     whole: dict[str, Any] = {key: params, **plain.fields(content.meta, META)} if key else params
+    if not key:
+        content.leave_classes(f"a .pth in the {content.format} format is a bare state dict")
+    if content.format == "mmpretrain" and content.classes:
+        whole["meta"] = {"dataset_meta": {"classes": content.classes}}
     if key:
-        whole[KEY] = models.tell(content.model, content.format)
+        whole[header.KEY] = models.header(content.model, content.format)
     if content.ema:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
-    if isinstance(content.optimizer, TorchState):
+    if content.optimizer is not None:
         whole["optimizer"] = _state_dict(content.optimizer)
     torch.save(whole, path)
 
 
+def _dataset_meta(meta: Any) -> dict[str, Any]:
+    """The names of the classes where mmpretrain keeps them."""
+    known = meta.get("dataset_meta") if isinstance(meta, dict) else None
+    return {"classes": plain.value(known["classes"])} if isinstance(known, dict) and known.get("classes") else {}
+
+
 def _load(path: Path) -> Any:
-    """The file's objects, with tensors that have headers but no values."""
+    """The file's objects, with tensors that have shapes but no values."""
     if tuple(map(int, torch.__version__.split(".")[:2])) < OLDEST:
         raise ConvertError(f"{path}: torch {torch.__version__} reads .pth unsafely; pip install 'torch>=2.10'")
     in_zip = zipfile.is_zipfile(path)
@@ -80,12 +91,12 @@ def _load(path: Path) -> Any:
         _check_zip(path)
         allowed = {f"{kind.__module__}.{kind.__qualname__}" for kind in SAFE}
         _refuse(path, set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
-    # Before torch 1.6 there was no zip, hence no random access: such a file is read whole.
+    # Before torch 1.6 there was no zip, hence no random access: such a file is read at once.
     lazily = FakeTensorMode() if in_zip else contextlib.nullcontext()
     with torch.serialization.safe_globals(SAFE), warnings.catch_warnings(action="ignore"), lazily:
         try:
             return torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:  # its text tells users to load unsafely: not repeated here
+        except pickle.UnpicklingError as error:  # its text advises to load unsafely: not repeated here
             _refuse(path, re.findall(r"GLOBAL (\S+)", str(error)))
             raise ConvertError(f"{path}: its pickle is damaged, or of a kind that torch does not write") from error
 
@@ -93,8 +104,8 @@ def _load(path: Path) -> Any:
 def _refuse(path: Path, wanted: Collection[str]) -> None:
     if wanted:
         raise ConvertError(
-            f"{path}: wants to run {listed(sorted(wanted))}; only tensors, containers, argparse.Namespace and"
-            " pathlib.PosixPath are read; ask for a .safetensors file"
+            f"{path}: would run {listed(sorted(wanted))}; only tensors, containers, argparse.Namespace and"
+            " pathlib.PosixPath are read; ask its author for a .safetensors file"
         )
 
 
@@ -118,15 +129,17 @@ def _entries(path: Path, tensors: dict[Any, Any]) -> Entries:
 
 
 def _entry(path: Path, name: str, tensor: torch.Tensor) -> Entry:
-    """A tensor by its header; strides that repeat values or leave the file are refused."""
+    """A tensor by its shape and strides; strides that repeat values or leave the file are refused."""
     if tensor.layout != torch.strided or tensor.is_quantized:
         raise ConvertError(f"{path}: {name} is a {tensor.layout} tensor; only plain ones are read")
     dtype = _dtype(path, name, tensor.dtype)
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
-    extent = 1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if size(shape) else 0
+    extent = (
+        1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if math.prod(shape) else 0
+    )
     storage = tensor.untyped_storage()
     held = storage.nbytes() // dtype.itemsize - tensor.storage_offset()
-    if extent > held or extent < size(shape):
+    if extent > held or extent < math.prod(shape):
         raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {max(held, 0)} values")
     start = getattr(storage, "_checkpoint_offset", None)
     if start is None:
@@ -154,31 +167,36 @@ def _tensor(entry: Entry) -> torch.Tensor:
     return torch.from_numpy(raw).view(getattr(torch, entry.dtype.name)).reshape(entry.shape)
 
 
-def _optimizer(path: Path, state_dict: dict[str, Any]) -> TorchState | None:
-    """The moments by index; None where there are none, because no step was made or it is not Adam's state."""
+def _optimizer(path: Path, state_dict: dict[str, Any]) -> AdamWState | None:
+    """The moments by index; None when no step was made, or the state is not Adam's."""
     state, groups = state_dict.get("state"), state_dict.get("param_groups")
     if not isinstance(state, dict) or not isinstance(groups, list):
         raise ConvertError(f"{path}: its optimizer has no state and param_groups, as torch's have")
     if not state or not all(isinstance(one, dict) and {"step", *MOMENTS} <= one.keys() for one in state.values()):
         return None
-    mu, nu = ({i: _entry(path, f"{key} of parameter {i}", one[key]) for i, one in state.items()} for key in MOMENTS)
+    mu, nu = (
+        Arrays({str(i): _entry(path, f"{key} of parameter {i}", one[key]) for i, one in state.items()})
+        for key in MOMENTS
+    )
     steps = {_number(path, one["step"]) for one in state.values()}
     if len(steps) != 1:
-        raise ConvertError(f"{path}: its optimizer has made {listed(map(str, sorted(steps)))} updates; which is it?")
-    return TorchState(mu, nu, steps.pop(), plain.value(groups))
+        counts = listed(map(str, sorted(steps)))
+        raise ConvertError(f"{path}: its optimizer's parameters have made different numbers of updates: {counts}")
+    return AdamWState(mu, nu, steps.pop(), {"groups": plain.value(groups)})
 
 
 def _number(path: Path, step: Any) -> int:
     return int(_entry(path, "step", step).read()) if isinstance(step, torch.Tensor) else int(step)
 
 
-def _state_dict(optimizer: TorchState) -> dict[str, Any]:
-    """What torch.optim.AdamW.load_state_dict takes."""
+def _state_dict(optimizer: AdamWState) -> dict[str, Any]:
+    """The state dict that torch.optim.AdamW.load_state_dict takes."""
+    mu, nu = entries_of(optimizer.mu), entries_of(optimizer.nu)
     state = {
-        index: {
+        int(name): {
             "step": torch.tensor(float(optimizer.t)),
-            **{key: _tensor(moment[index]) for key, moment in zip(MOMENTS, (optimizer.mu, optimizer.nu), strict=True)},
+            **{key: _tensor(moment[name]) for key, moment in zip(MOMENTS, (mu, nu), strict=True)},
         }
-        for index in optimizer.mu
+        for name in mu
     }
-    return {"state": state, "param_groups": optimizer.groups}
+    return {"state": state, "param_groups": optimizer.hyper["groups"]}

@@ -1,9 +1,10 @@
 """safetensors: a JSON header, then the arrays, little-endian and without gaps.
 
-The library's parser is the judge of a header; reading and writing are by span, so that one
-array at a time is in memory.
+The library's parser checks the header; arrays are read and written by their position in the file,
+so that one at a time is in memory.
 """
 
+import hashlib
 import json
 import struct
 from pathlib import Path
@@ -12,30 +13,18 @@ from typing import Any
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
-from convert import models
 from convert.arrays import DTYPES, Entries, raw_bytes, span
+from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError
 
 CODES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64", "I64": "int64", "I32": "int32"}
-KEY = "twinnext"
-"""The metadata key under which we keep what arrays cannot say: model, epoch, ..."""
 
 
 def read(path: Path, weights_only: bool = False) -> Content:
-    """The entries of a file; ConvertError when it is damaged."""
+    """The arrays of a file; ConvertError when it is damaged."""
     entries, metadata = headers(path)
-    return content_of(entries, metadata, path)
-
-
-def content_of(entries: Entries, metadata: dict[str, str], path: Path) -> Content:
-    """The entries, with the model and meta that we left in the metadata."""
-    try:
-        about = json.loads(metadata.get(KEY, "{}"))
-        model, format = models.told(about)
-        return Content(entries, meta=dict(about.get("meta", {})), model=model, format=format)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ConvertError(f"{path}: its metadata {KEY!r} is not ours: {error}") from error
+    return header.content_of(entries, metadata.get(header.KEY), path)
 
 
 def headers(path: Path) -> tuple[Entries, dict[str, str]]:
@@ -47,32 +36,38 @@ def headers(path: Path) -> tuple[Entries, dict[str, str]]:
         raise ConvertError(f"{path}: damaged safetensors file: {error}") from error
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
-        header = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
-    metadata = header.pop("__metadata__", {})
+        found = json.loads(file.read(length), object_pairs_hook=lambda pairs: _unique(pairs, path))
+    metadata = found.pop("__metadata__", {})
     start = 8 + length
-    return {name: _entry(path, start, name, about) for name, about in header.items()}, metadata
+    return {name: _entry(path, start, name, about) for name, about in found.items()}, metadata
 
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters, one array at a time."""
-    about = models.tell(content.model, content.format) | {"meta": content.meta}
-    write_arrays(path, content.params, {"format": "pt", KEY: json.dumps(about)})
+    write_arrays(path, content.params, {"format": "pt", header.KEY: json.dumps(header.fields(content))})
 
 
-def write_arrays(path: Path, entries: Entries, metadata: dict[str, str]) -> None:
-    """Write entries and metadata; every array as `raw_bytes` gives it."""
+def write_arrays(path: Path, entries: Entries, metadata: dict[str, str]) -> dict[str, Any]:
+    """Write entries and metadata, one array at a time; returns the file's size and checksum."""
     codes = {dtype: code for code, dtype in CODES.items()}
-    header: dict[str, Any] = {"__metadata__": metadata}
+    index: dict[str, Any] = {"__metadata__": metadata}
     end = 0
     for name, entry in entries.items():
         start, end = end, end + entry.nbytes
-        header[name] = {"dtype": codes[entry.dtype.name], "shape": entry.shape, "data_offsets": [start, end]}
-    text = json.dumps(header).encode()
+        index[name] = {"dtype": codes[entry.dtype.name], "shape": entry.shape, "data_offsets": [start, end]}
+    text = json.dumps(index).encode()
     text += b" " * (-len(text) % 8)  # arrays start aligned
+    digest = hashlib.sha256()
     with path.open("wb") as file:
-        file.write(struct.pack("<Q", len(text)) + text)
+
+        def put(data: bytes | memoryview) -> None:
+            file.write(data)
+            digest.update(data)
+
+        put(struct.pack("<Q", len(text)) + text)
         for entry in entries.values():
-            file.write(raw_bytes(entry).data)
+            put(raw_bytes(entry).data)
+        return {"bytes": file.tell(), "sha256": digest.hexdigest()}
 
 
 def _entry(path: Path, start: int, name: str, about: dict[str, Any]) -> Any:
@@ -87,5 +82,5 @@ def _unique(pairs: list[tuple[str, Any]], path: Path) -> dict[str, Any]:
     names = [name for name, _ in pairs]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise ConvertError(f"{path}: {twice[0]!r} stands twice in the header")
+        raise ConvertError(f"{path}: {twice[0]!r} is listed twice in its header")
     return dict(pairs)

@@ -1,7 +1,7 @@
-"""The formats, each one small table; in the order in which they are tried on unknown names."""
+"""The formats, one small table each, in the order in which `recognise` tries them."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 
 from convert.errors import ConvertError, listed
 from convert.formats.flax import FLAX
@@ -12,7 +12,7 @@ from convert.formats.ours import OURS
 from convert.formats.timm import TIMM
 from convert.rules import Format
 
-FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, SPARSE, HF, TIMM, MMPRETRAIN, DENSE, OURS)}
+FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, SPARSE, HF, TIMM, MMPRETRAIN, OURS, DENSE)}
 
 
 def named(name: str) -> Format:
@@ -22,10 +22,10 @@ def named(name: str) -> Format:
     return FORMATS[name]
 
 
-def recognise(names: Iterable[str]) -> Format:
-    """The first format of which a name is the sign; ConvertError shows the names otherwise."""
-    every = list(names)
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Format:
+    """The first format whose sign is among the names; ConvertError shows the names otherwise."""
     for format in FORMATS.values():
-        if any(re.fullmatch(format.sign, name) for name in every):
+        ranks = [len(shape) for name, shape in shapes.items() if re.fullmatch(format.sign, name)]
+        if ranks and format.sign_rank in (None, ranks[0]):
             return format
-    raise ConvertError(f"no known format has these keys: {listed(every, 5) or '(none)'}; --from says which one it is")
+    raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; name its format with --from")

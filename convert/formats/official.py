@@ -1,6 +1,6 @@
 """The published PyTorch code: dense names (fine-tuned and released files), and sparse names (pre-training).
 
-The sparse kernels run with the first spatial axis fastest, hence (kw kh).
+In the sparse kernels the first spatial axis is the fastest, hence (kw kh).
 """
 
 from convert.rules import Format, Rule

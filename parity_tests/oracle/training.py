@@ -1,4 +1,4 @@
-"""One training step in numpy: loss and gradients of a batch, clipping, AdamW with layer decay, the moving average."""
+"""One training step in numpy: loss and gradients of a batch, clipping, AdamW with layer decay, the EMA."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def train_step(
     each = [loss_and_gradients(model, state.params, batch, mean, std) for batch in batches]
     gradients = {name: sum(found[name] for _, found in each) / len(each) for name in state.params}
     norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
-    scale = 1.0 if optimizer.clip_grad is None else min(optimizer.clip_grad / (norm + 1e-6), 1.0)
+    scale = 1.0 if optimizer.clip_grad is None else min(optimizer.clip_grad / (norm + spec.CLIP_EPS), 1.0)
     after = State(params={}, t=state.t + 1)
     for name, param in spec.parameters(model).items():
         after.params[name], after.mu[name], after.nu[name] = adamw(
@@ -93,5 +93,4 @@ def layer_scale(model: spec.Model, optimizer: Optimizer, param: spec.Param) -> f
     if optimizer.layer_decay is None:
         return 1.0
     rule = optimizer.layer_decay_type
-    index = {"single": param.single, "group": param.group}[rule]
-    return float(optimizer.layer_decay ** (spec.num_layers(model, rule) + 1 - index))
+    return float(optimizer.layer_decay ** (spec.num_layers(model, rule) + 1 - param.layer_ids[rule]))

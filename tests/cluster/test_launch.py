@@ -1,4 +1,4 @@
-"""What the environment tells of the other processes, and what is said where it tells half of it."""
+"""The other processes as the environment describes them, and the error where the description is incomplete."""
 
 import os
 from datetime import timedelta
@@ -29,23 +29,23 @@ def test_torchrun_is_understood() -> None:
 
 def test_srun_is_understood() -> None:
     assert launch.place(SRUN) == launch.Place(9, 16, 1, "gpu07", 24711)
-    told = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
-    assert launch.place(told) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
+    environ = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
+    assert launch.place(environ) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
     assert launch.place(SRUN | TORCHRUN) == launch.place(TORCHRUN)
 
 
 @pytest.mark.parametrize("alone", [{}, TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}, BATCH])
 def test_one_process_is_alone(alone: dict[str, str]) -> None:
-    """So is a batch script, though SLURM tells it of the tasks that srun would start."""
+    """So is a batch script, though its environment describes the tasks that srun would start."""
     assert launch.place(alone) is None
 
 
 def test_what_is_announced_is_understood() -> None:
     place = launch.Place(1, 2, 0, "here", launch.port("12345"))
-    told = launch.announced(place)
-    assert launch.place(told) == place
-    assert (told["JAX_PROCESS_ID"], told["JAX_NUM_PROCESSES"]) == ("1", "2")
-    assert told["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
+    environ = launch.announced(place)
+    assert launch.place(environ) == place
+    assert (environ["JAX_PROCESS_ID"], environ["JAX_NUM_PROCESSES"]) == ("1", "2")
+    assert environ["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_the_first_of_a_list_of_hosts(nodes: str, first: str) -> None:
     assert launch.first_host(nodes) == first
 
 
-def test_jobs_have_ports_of_their_own() -> None:
+def test_every_job_has_its_own_port() -> None:
     found = {launch.port(str(job)) for job in range(1000)}
     assert len(found) == 1000
     assert found < set(launch.PORTS)
@@ -77,16 +77,16 @@ def test_jobs_have_ports_of_their_own() -> None:
         ({"WORLD_SIZE": "3"}, "environment: RANK=3 is not below WORLD_SIZE=3"),
     ],
 )
-def test_half_a_description_is_one_line(change: dict[str, str | None], line: str) -> None:
-    told = {name: value for name, value in (TORCHRUN | change).items() if value is not None}
+def test_an_incomplete_description_is_one_line(change: dict[str, str | None], line: str) -> None:
+    environ = {name: value for name, value in (TORCHRUN | change).items() if value is not None}
     with pytest.raises(BackendError) as error:
-        launch.place(told)
+        launch.place(environ)
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
 
 
 class TestJoin:
-    """torch's side of it."""
+    """torch's `init_cluster`."""
 
     @pytest.fixture(autouse=True)
     def torch(self) -> None:
@@ -113,7 +113,7 @@ class TestJoin:
         assert "set MASTER_ADDR and MASTER_PORT" in str(error.value)
         assert "\n" not in str(error.value)
 
-    def test_what_is_no_loss_of_a_process_is_not_called_one(self) -> None:
+    def test_other_errors_are_not_reported_as_a_lost_process(self) -> None:
         from backends.torch.cluster import distributed_errors
 
         with pytest.raises(RuntimeError, match="shapes"), distributed_errors():

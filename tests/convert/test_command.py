@@ -103,7 +103,7 @@ def test_verify_names_the_first_layer_that_differs(source: Path, capsys: pytest.
     arrays = {**changed.arrays, "stages.0.0.dwconv.weight": weight.swapaxes(2, 3)}  # fits, and is wrong
     convert.save(convert.Checkpoint(changed.model, arrays), source.with_name("y.pth"))
     assert main(["verify", str(source), str(source.with_name("y.pth"))]) == 1
-    assert "not the same function, from stages.0.0 on" in capsys.readouterr().out
+    assert "not the same function, first difference at stages.0.0" in capsys.readouterr().out
 
 
 def test_verify_compares_what_both_have(tmp_path: Path) -> None:

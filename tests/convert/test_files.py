@@ -1,4 +1,4 @@
-"""Files and folders of every kind: bit-exact there and back, lazy, atomic, never in the way of what is there."""
+"""Files and folders of every kind: bit-exact round trips, lazy, atomic, never replacing anything unasked."""
 
 import weakref
 from collections import Counter
@@ -112,7 +112,7 @@ def test_one_array_at_a_time_is_in_memory(suffix: str, tmp_path: Path) -> None:
 def test_what_stands_there_is_left_alone(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"precious")
-    with pytest.raises(ConvertError, match="already there; --force"):
+    with pytest.raises(ConvertError, match="exists already; --force"):
         convert.save(checkpoint(SMALL), path)
     assert path.read_bytes() == b"precious"
     convert.save(checkpoint(SMALL), path, force=True)
@@ -123,7 +123,7 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> Non
     home = tmp_path / "home"
     home.mkdir()
     (home / "precious").write_text("all my work")
-    with pytest.raises(ConvertError, match="no checkpoint"):
+    with pytest.raises(ConvertError, match="not a checkpoint"):
         convert.save(checkpoint(SMALL), home, format="hf", force=True)
     assert (home / "precious").read_text() == "all my work"
 

@@ -129,7 +129,7 @@ def test_transformers_odd_sizes_labels_and_epsilon(tmp_path: Path) -> None:
     ConvNextV2ForImageClassification(config).save_pretrained(tmp_path / "x")
     found = convert.load(tmp_path / "x")
     assert found.model == spec.classifier(depths=(1, 2, 1), dims=(4, 6, 8), in_chans=1, stem_stride=2, num_classes=3)
-    assert found.notes == ["its config.json says layer_norm_eps 1e-12 for the last norm; here it is 1e-06"]
+    assert found.notes == ["config.json has layer_norm_eps 1e-12 for the last norm; 1e-06 is used"]
     convert.save(found, tmp_path / "y", format="hf")
     assert from_pretrained(ConvNextV2ForImageClassification, tmp_path / "y").config.id2label == labels
 

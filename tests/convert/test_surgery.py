@@ -1,4 +1,4 @@
-"""Changes on request: what they do to the function, and what they say."""
+"""Changes on request: their effect on the function, and their notes."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_a_new_head_makes_an_encoder_whole() -> None:
     assert list(whole.arrays) == list(spec.parameters(whole.model))
     assert np.array_equal(whole.arrays["norm.weight"], np.ones(8, np.float32))
     assert 0 < np.abs(whole.arrays["head.weight"]).max() < 0.2
-    assert "drawn anew for 9 classes and a norm of 1 and 0" in whole.notes[-1]
+    assert "initialised for 9 classes and a norm of 1 and 0" in whole.notes[-1]
 
 
 def test_a_head_of_the_same_size_is_kept() -> None:
@@ -66,11 +66,11 @@ def test_a_head_of_the_same_size_is_kept() -> None:
     assert np.array_equal(after.arrays["norm.weight"], before.arrays["norm.weight"])
 
 
-def test_the_average_takes_the_place_of_the_parameters() -> None:
+def test_the_ema_takes_the_place_of_the_parameters() -> None:
     before = trained(CLASSIFIER)
-    assert_equal(surgery.averaged(before).arrays, before.ema, "average")
-    with pytest.raises(ConvertError, match="no moving average"):
-        surgery.averaged(checkpoint(CLASSIFIER))
+    assert_equal(surgery.use_ema(before).arrays, before.ema, "average")
+    with pytest.raises(ConvertError, match="has no EMA"):
+        surgery.use_ema(checkpoint(CLASSIFIER))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

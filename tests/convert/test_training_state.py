@@ -1,4 +1,4 @@
-"""Moments, averages and counters: from the published code's files, and between frameworks."""
+"""Moments, EMAs and counters: from the published code's files, and between frameworks."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -18,7 +18,7 @@ from convert.adamw import GROUPINGS
 from convert.arrays import Arrays, entries_of
 from parity_tests import golden
 from tests.convert.samples import assert_equal, checkpoint, filled, trained
-from train.record import checkpoint as run
+from train.checkpoints import store as run
 
 AUTOENCODER = spec.fcmae(depths=(1, 2), dims=(8, 9), stem_stride=2, image_size=16, decoder_dim=7)
 CLASSIFIER = spec.classifier(depths=(1, 2), dims=(8, 9), num_classes=3)
@@ -55,11 +55,11 @@ def test_training_state_round_trips(model: spec.Model, format: str, name: str, t
 @pytest.mark.parametrize(
     ("format", "name"), [("flax", "x.safetensors"), ("timm", "x.pth"), ("hf", "x"), ("flax", "x.orbax")]
 )
-def test_what_cannot_be_carried_is_said(format: str, name: str, tmp_path: Path) -> None:
+def test_what_cannot_be_kept_is_reported(format: str, name: str, tmp_path: Path) -> None:
     first, second = convert.save(trained(CLASSIFIER), tmp_path / name, format=format)
     assert "AdamW's moments" in first
     assert "t = 7" in first
-    assert "moving average" in second
+    assert "EMA" in second
 
 
 Grouping = Callable[[torch.nn.Module], Any]
@@ -81,7 +81,7 @@ def _layers(m: torch.nn.Module) -> Any:
     table, groups = spec.parameters(CLASSIFIER), {}
     for name, p in m.named_parameters():
         spared = p.ndim == 1 or name.endswith((".bias", ".gamma", ".beta"))
-        key = (table[name].single, spared)
+        key = (table[name].layer_ids["single"], spared)
         options = {"params": [], "weight_decay": 0.0 if spared else 0.3, "lr_scale": 0.9 ** (4 - key[0])}
         groups.setdefault(key, options)["params"].append(p)
     return list(groups.values())
@@ -145,7 +145,7 @@ def test_torch_moments_find_their_names_and_go_back(
         }
 
 
-def test_groupings_that_differ_are_told_apart() -> None:
+def test_groupings_that_differ_are_distinguished() -> None:
     from convert.checkpoint import _rows
 
     entries = naming.foreign(formats.SPARSE, AUTOENCODER, entries_of(filled(AUTOENCODER)))
@@ -168,7 +168,7 @@ def test_the_golden_moments_are_those_of_one_step() -> None:
         assert off <= np.finfo(np.float32).eps * 8 * max(expected.max(), np.finfo(np.float32).tiny), name
 
 
-def test_a_run_goes_on_in_the_other_framework(tmp_path: Path) -> None:
+def test_a_run_continues_in_the_other_framework(tmp_path: Path) -> None:
     state = State(*(filled(AUTOENCODER, seed=k) for k in range(4)), t=12)
     state.nu = {name: array**2 for name, array in state.nu.items()}
     meta = {"identity": {"model": convert.models.describe(AUTOENCODER)}, "epoch": 2.5}
@@ -199,7 +199,7 @@ def _damaged(change: Callable[[dict[str, Any]], None], path: Path) -> Path:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda o: o["state"][3].update(step=torch.tensor(9.0)), "7.* 9.* updates"),
+        (lambda o: o["state"][3].update(step=torch.tensor(9.0)), "different numbers of updates: 7, 9"),
         (lambda o: o["state"].pop(0), "fit the 53 parameters in none"),
         (lambda o: o["state"][0].update(exp_avg=torch.zeros(5)), "fit the 53 parameters in none"),
         (lambda o: o["param_groups"][0]["params"].reverse(), "fit the 53 parameters in none"),
@@ -220,7 +220,7 @@ def test_a_negative_second_moment_is_refused_when_it_is_read(tmp_path: Path) -> 
     assert not (tmp_path / "y").exists()
 
 
-def test_an_optimizer_that_is_not_adam_is_left_out_and_said(tmp_path: Path) -> None:
+def test_an_optimizer_that_is_not_adam_is_left_out_with_a_note(tmp_path: Path) -> None:
     path = _damaged(lambda o: [one.pop("exp_avg") for one in o["state"].values()], tmp_path / "x.pth")
     found = convert.load(path)
     assert found.optimizer is None
@@ -233,5 +233,5 @@ def test_a_damaged_run_is_refused_by_its_manifest(tmp_path: Path) -> None:
     data = bytearray(file.read_bytes())
     data[-1] ^= 1
     file.write_bytes(data)
-    with pytest.raises(ConvertError, match=r"params.safetensors: not the file that the manifest describes"):
+    with pytest.raises(ConvertError, match=r"params.safetensors: its checksum is not the manifest's"):
         convert.load(tmp_path / "run")

@@ -1,4 +1,4 @@
-"""The Pallas kernels for TPUs, interpreted on CPU against the loops that judge them, and compiled for a TPU."""
+"""The Pallas kernels for TPUs, interpreted on CPU and compared with the loops, and compiled for a TPU."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.sharding import SingleDeviceSharding
 
-from backends.jax import aot
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise, plan
 from backends.jax.space.patches import Layout, Neighbours
+from benchmarks import tpu
 
 CASE = CASES["equal widths"]
 
@@ -97,7 +97,7 @@ def test_kernels_agree_with_loops(
 
 @pytest.mark.usefixtures("interpreted")
 def test_kernels_agree_on_any_mask_and_in_blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three images, two a program: the last program has one, and must not read a second."""
+    """Three images, two per program: the last program has one, and must not read a second."""
     visible, side, size, grid = 3, 2, 3, (3, 3)
     monkeypatch.setattr(plan, "SITES", 2 * visible * side**2)
     again = kernels_compiled()
@@ -126,8 +126,8 @@ def test_a_canvas_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bytes_moved(form: Callable[..., Arrays], *shapes: tuple[tuple[int, ...], str]) -> float:
-    """What a form of both reads and writes on a v5e, for the shapes of x, dy, weight and mask."""
-    there = SingleDeviceSharding(aot.devices("v5e:2x2")[0])
+    """The bytes that a form of both reads and writes on a v5e, for the shapes of x, dy, weight and mask."""
+    there = SingleDeviceSharding(tpu.devices("v5e:2x2")[0])
 
     def run(x: jax.Array, grad: jax.Array, weight: jax.Array, mask: jax.Array) -> Arrays:
         layout = Layout.of(mask, 19)

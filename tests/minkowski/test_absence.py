@@ -1,4 +1,4 @@
-"""Without MinkowskiEngine everything else works, and asking for it says in one line how to get it."""
+"""Without MinkowskiEngine everything else works, and asking for it ends in one line that says how to get it."""
 
 import sys
 

@@ -5,8 +5,9 @@ import sys
 from importlib.metadata import distribution, packages_distributions
 
 from tests.project.tree import ROOT, SHIPPED, imports, pyproject, sources
+from twinnext import __version__
 
-EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "docs", "tools")
+EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "experiments", "tools")
 
 # Asked for by name and never imported: the TPU's compiler, tools of the tests, and this distribution's own extras.
 UNIMPORTED = {"libtpu", "mypy", "ruff", "pytest-xdist", "twinnext"}
@@ -56,12 +57,12 @@ def test_the_wheel_holds_the_packages_and_no_tests() -> None:
 def test_the_newest_entry_of_the_changelog_is_this_version() -> None:
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     assert newest is not None
-    assert newest[1] == pyproject()["project"]["version"]
+    assert newest[1] == __version__
 
 
 def test_the_installed_distribution_is_this_one() -> None:
     installed = distribution("twinnext")
-    assert installed.version == pyproject()["project"]["version"]
+    assert installed.version == __version__
     scripts = {entry.name: entry for entry in installed.entry_points if entry.group == "console_scripts"}
     assert callable(scripts["convert"].load())
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("spec", "backends", "convert", "train", "benchmarks")
+SHIPPED = ("twinnext", "spec", "backends", "convert", "train", "benchmarks")
 
 
 def pyproject() -> dict[str, Any]:
@@ -27,7 +27,7 @@ def sources(*folders: str) -> Iterator[Path]:
 
 
 def imports(source: str) -> set[str]:
-    """Every module that Python source names in an import, wherever it stands."""
+    """Every module that Python source imports, at any depth."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

@@ -1,6 +1,7 @@
 """The parameter table: names, shapes, order, first values, decay and layer ids."""
 
 from itertools import pairwise
+from typing import Literal
 
 import pytest
 from hypothesis import example, given
@@ -9,6 +10,7 @@ import spec
 from tests.spec.published import Published, every_size
 from tests.spec.strategies import cheap, classifiers, models
 
+Rule = Literal["single", "group"]
 AFFINE = ("weight", "bias")
 BLOCK = [
     *(f"{layer}.{leaf}" for layer in ("dwconv", "norm", "pwconv1") for leaf in AFFINE),
@@ -110,7 +112,7 @@ def test_axes_and_sizes_belong_together(model: spec.Model) -> None:
 
 def test_single_layer_ids_count_the_blocks() -> None:
     model = spec.classifier(depths=(1, 2, 1), dims=(4, 5, 6))
-    ids = {name.rsplit(".", 2)[0]: param.single for name, param in spec.parameters(model).items()}
+    ids = {name.rsplit(".", 2)[0]: param.layer_ids["single"] for name, param in spec.parameters(model).items()}
     assert ids == {
         "downsample_layers.0": 1,
         "stages.0.0": 1,
@@ -127,7 +129,7 @@ def test_single_layer_ids_count_the_blocks() -> None:
 
 def test_group_layer_ids_take_the_third_stage_by_threes() -> None:
     model = spec.classifier("convnextv2_base")
-    ids = {name: param.group for name, param in spec.parameters(model).items()}
+    ids = {name: param.layer_ids["group"] for name, param in spec.parameters(model).items()}
     parts = {f"downsample_layers.{i}": group for i, group in enumerate((0, 2, 3, 12))}
     parts |= {f"stages.{i}.{j}": group for i, group in ((0, 1), (1, 2), (3, 12)) for j in range(3)}
     parts |= {f"stages.2.{j}": 3 + j // 3 for j in range(27)}
@@ -141,14 +143,14 @@ def test_group_layer_ids_take_the_third_stage_by_threes() -> None:
 @given(model=classifiers())
 @example(model=spec.classifier(depths=(1, 1, 60, 1), dims=(1, 1, 1, 1)))
 @pytest.mark.parametrize("rule", ["single", "group"])
-def test_layer_ids_never_fall_with_depth_nor_pass_the_head(rule: str, model: spec.Classifier) -> None:
+def test_layer_ids_never_fall_with_depth_nor_pass_the_head(rule: Rule, model: spec.Classifier) -> None:
     table = spec.parameters(model)
-    in_order = [getattr(table[f"{name}.{leaf}"], rule) for name, leaf in _one_leaf_a_step(model)]
+    in_order = [table[f"{name}.{leaf}"].layer_ids[rule] for name, leaf in _one_leaf_per_step(model)]
     assert in_order == sorted(in_order)
     assert in_order[-1] == spec.num_layers(model, rule) + 1
 
 
-def _one_leaf_a_step(model: spec.Classifier) -> list[tuple[str, str]]:
+def _one_leaf_per_step(model: spec.Classifier) -> list[tuple[str, str]]:
     weighted = ((name, step) for name, step in model.steps if name != "pool")
     return [(name, "dwconv.weight" if isinstance(step, spec.Residual) else "weight") for name, step in weighted]
 
@@ -157,7 +159,8 @@ def _one_leaf_a_step(model: spec.Classifier) -> list[tuple[str, str]]:
 def test_the_decoder_is_as_deep_as_a_head(preset: str, size: Published) -> None:
     table = spec.parameters(spec.fcmae(preset))
     decoder = [param for name, param in table.items() if not name.startswith("encoder.")]
-    assert {(param.single, param.group) for param in decoder} == {(sum(size.depths) + 1, 13)}
+    deepest = {"single": sum(size.depths) + 1, "group": 13}
+    assert all(param.layer_ids == deepest for param in decoder)
 
 
 def test_an_unknown_rule_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The Triton kernels: right in Triton's interpreter, and on a GPU, given one."""
+"""The Triton kernels: right in Triton's interpreter, and on a GPU if there is one."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,7 +64,7 @@ def computed(given: Case, kernels: bool) -> dict[str, np.ndarray]:
 
 
 def assert_right(given: Case, device: str = "cpu") -> None:
-    """The kernels compute what the plain form computes in float64; as many roundings as sites at most."""
+    """The kernels compute what the plain form computes in float64."""
     *values, halo = given
     truth = computed(Case(*(value.double() for value in values), halo), kernels=False)
     there = Case(*(value.to(device) for value in values), patches.Halo(halo.rows.to(device)))

@@ -10,8 +10,8 @@ import convert
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
+from train.checkpoints import store
 from train.errors import TrainError
-from train.record import checkpoint
 from train.tasks.weights import classifier, first_arrays
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
@@ -53,7 +53,7 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
     model = spec.fcmae(depths=(1, 1), dims=(8, 12), image_size=32, decoder_dim=8)
     params = initial_arrays(model, 7)
     meta = {"identity": {"model": asdict(model)}}
-    checkpoint.save(tmp_path / "checkpoints", 4, State(params), meta, keep=1)
+    store.save(tmp_path / "checkpoints", 4, State(params), meta, keep=1)
     found = first_arrays(spec.Classifier(model.encoder, 3), 0, 1.0, str(tmp_path))
     for name in found:
         if not name.startswith(("norm.", "head.")):
@@ -61,7 +61,7 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_size_says_its_own() -> None:
-    line = r"it is that of --model none --depths 1 1 2 1 --dims 8 16 24 32$"
+    line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
     other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
@@ -75,5 +75,5 @@ def test_a_classifier_is_read_whole() -> None:
     assert arrays.keys() == spec.parameters(model).keys()
     assert ema == {}
     assert meta["format"]
-    with pytest.raises(TrainError, match="has no classifier's head; train one with --task finetune --finetune"):
+    with pytest.raises(TrainError, match="has no classification head; train one with --task finetune --finetune"):
         classifier(str(FCMAE))

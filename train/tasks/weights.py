@@ -1,4 +1,4 @@
-"""Where a classifier's parameters come from: drawn, or read from a checkpoint of any format."""
+"""The initial parameters of a classifier: drawn, or read from a checkpoint of any format."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,10 +16,10 @@ PREFIX = "encoder."
 
 
 def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str) -> Arrays:
-    """The parameters that fine-tuning starts from: the encoder of a checkpoint, if there is one, under a new head.
+    """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
-    The last norm is the checkpoint's where it has one. The head is drawn anew in any case, as
-    published, and scaled down.
+    The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
+    head_scale, as published.
     """
     arrays = initial_arrays(model, seed)
     for name in ("head.weight", "head.bias"):
@@ -34,11 +34,11 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
 
 
 def classifier(path: str) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
-    """The model in a checkpoint, its parameters, their average (empty without one), and what the checkpoint says."""
+    """The model in a checkpoint, its parameters, their EMA ({} if there is none), and its metadata."""
     checkpoint = load(path)
     if not isinstance(checkpoint.model, spec.Classifier) or checkpoint.absent:
         raise TrainError(
-            f"--finetune {path}: has no classifier's head; train one with --task finetune --finetune {path}"
+            f"--finetune {path}: has no classification head; train one with --task finetune --finetune {path}"
         )
     names = spec.parameters(checkpoint.model)
     arrays = {name: read(path, checkpoint, name) for name in names}
@@ -47,7 +47,7 @@ def classifier(path: str) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, An
 
 
 def load(path: str) -> Checkpoint:
-    """A checkpoint, of which the values are still to be read."""
+    """Open a checkpoint; arrays are read later. TrainError if it cannot be opened."""
     try:
         return convert.load(path)
     except ConvertError as error:
@@ -55,7 +55,7 @@ def load(path: str) -> Checkpoint:
 
 
 def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
-    """One of its arrays in float32."""
+    """Read one of its arrays as float32."""
     try:
         return np.asarray(checkpoint.arrays[name]).astype(np.float32)
     except ConvertError as error:
@@ -63,7 +63,7 @@ def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
 
 
 def _check_encoder(path: str, theirs: spec.Encoder, own: spec.Encoder) -> None:
-    """TrainError with the flags that fit, unless the arrays of one encoder are those of the other."""
+    """TrainError, with the flags that match, unless both encoders have the same arrays."""
     if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) == own:
         return
     size = {"depths": theirs.depths, "dims": theirs.dims}
@@ -72,4 +72,4 @@ def _check_encoder(path: str, theirs: spec.Encoder, own: spec.Encoder) -> None:
     flags = [f"--model {preset}"] if preset else ["--model none", *words]
     flags += [f"--in_chans {theirs.in_chans}"] if theirs.in_chans != own.in_chans else []
     flags += [f"--patch_size {theirs.patch_size}"] if theirs.patch_size != own.patch_size else []
-    raise TrainError(f"--finetune {path}: an encoder of another size; it is that of {' '.join(flags)}")
+    raise TrainError(f"--finetune {path}: its encoder has another size; give {' '.join(flags)}")

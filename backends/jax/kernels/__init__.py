@@ -1,18 +1,26 @@
-"""Kernels written for TPUs in Pallas, each beside a plain form that computes the same."""
+"""Kernels written in Pallas for TPUs and for CUDA GPUs, each beside a plain form that computes the same."""
+
+from typing import Literal
 
 from backends.protocol import BackendError
 
 KERNELS = ("auto", "plain", "pallas")
 
+Kernels = Literal["tpu", "cuda"] | None
+"""The platform, as XLA names it, whose kernels to use; None: the plain forms everywhere."""
 
-def use_pallas(kernels: str, platform: str) -> bool:
-    """Whether the Pallas kernels serve a platform; BackendError where they are asked for and cannot.
+PLATFORMS: dict[str, Kernels] = {"tpu": "tpu", "gpu": "cuda", "cuda": "cuda"}
+"""By the name of a platform, as jax and XLA give it: whose kernels serve it."""
 
-    "auto": on TPUs.
+
+def choose_kernels(kernels: str, platform: str) -> Kernels:
+    """Whose Pallas kernels serve a platform; BackendError where they are asked for and cannot.
+
+    "auto": on TPUs and GPUs; XLA keeps to the plain forms on GPUs that are not CUDA's.
     """
     if kernels not in KERNELS:
         raise BackendError(f"kernels: {kernels!r} is unknown; choose one of {', '.join(map(repr, KERNELS))}")
-    runs = platform == "tpu"
-    if kernels == "pallas" and not runs:
+    served = PLATFORMS.get(platform)
+    if kernels == "pallas" and served is None:
         raise BackendError(f"kernels: 'pallas': they do not run on {platform}; give 'plain' or leave it at 'auto'")
-    return runs and kernels != "plain"
+    return None if kernels == "plain" else served

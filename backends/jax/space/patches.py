@@ -77,6 +77,14 @@ class Layout:
         return tiles.reshape(-1, *tiles.shape[2:])
 
 
+def image_halo(x: Array, border: int) -> Array:
+    """(N, H + 2 border, W + 2 border) for whole images x (N, H, W, C): entries as those of `Layout.halo`."""
+    images, height, width, _ = x.shape
+    sites = images * height * width
+    row = jnp.arange(sites, dtype=jnp.int32).reshape(images, height, width)
+    return jnp.pad(row, ((0, 0), (border, border), (border, border)), constant_values=sites)
+
+
 def side_of(x: Array, visible: int) -> int:
     """P, the sites along a patch, of x (N, K * P * P, C)."""
     return math.isqrt(x.shape[1] // visible)

@@ -11,7 +11,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from backends.jax.depthwise import visible_conv
-from backends.jax.norm import at_least_float32, respond, safe_norm
+from backends.jax.kernels import Kernels
+from backends.jax.norm import at_least_float32, respond, row_major, safe_norm
 from backends.jax.space.dense import DenseSpace
 from backends.jax.space.patches import Layout, Neighbours, side_of
 from backends.jax.space.protocol import Space
@@ -28,7 +29,7 @@ class VisibleSpace:
 
     layout: Layout
     kernel_size: int = field(metadata={"static": True})  # of the depthwise convolutions
-    kernels: bool = field(metadata={"static": True})  # whether the Pallas kernels compute these
+    kernels: Kernels = field(metadata={"static": True})  # whose Pallas kernels compute these
     halo: Array | None = None  # for this stage's P; None before the stem
 
     def grid(self, x: Array) -> Array:
@@ -49,20 +50,23 @@ class VisibleSpace:
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
         assert self.halo is not None
         where = Neighbours(self.halo, self.layout.index, self.layout.slot)
-        return visible_conv(x, weight, where, self.kernels) + bias
+        return visible_conv(x, weight, bias, where, self.kernels)
 
     def grn(self, x: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Array:
         axes = (1,) if scope == "image" else (0, 1)
+        x = row_major(x, self.kernels)
         return respond(x, safe_norm(x, axes), gamma, beta, eps)
 
     def fill(self, x: Array, token: Array) -> tuple[Array, Space]:
-        return self.layout.scatter(x, token), DenseSpace()
+        return self.layout.scatter(x, token), DenseSpace(self.kernels)
 
     def pool(self, x: Array) -> tuple[Array, Space]:
-        return at_least_float32(x).mean(1).astype(x.dtype), DenseSpace()
+        return at_least_float32(x).mean(1).astype(x.dtype), DenseSpace(self.kernels)
 
 
-def enter(images: Array, mask: Array, visible: int, *, kernel_size: int, kernels: bool) -> tuple[Array, VisibleSpace]:
+def enter(
+    images: Array, mask: Array, visible: int, *, kernel_size: int, kernels: Kernels
+) -> tuple[Array, VisibleSpace]:
     """The visible patches of images (N, H, W, C) and their space; mask (N, G_h, G_w), 1 = removed, keeps `visible`."""
     layout = Layout.of(mask, visible)
     return layout.gather(images), VisibleSpace(layout, kernel_size, kernels)

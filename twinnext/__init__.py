@@ -1,0 +1,58 @@
+"""ConvNeXt V2 and FCMAE from one declarative spec, in PyTorch and JAX: the names that users need.
+
+>>> import twinnext as tn
+>>> model = tn.fcmae("convnextv2_atto", image_size=128)
+>>> tn.visible_patches(model), tn.count(model)
+(6, 7257992)
+>>> module = tn.build(model, backend="jax", seed=0)
+>>> type(module).__name__
+'FCMAE'
+
+`tn.load(path)` reads a checkpoint of any known format, and `tn.build(tn.load(path))` makes a module of it.
+The packages behind these names: `spec`, `backends`, `convert`, `train`.
+"""
+
+from backends import load as backend
+from backends.protocol import BackendError
+from convert import Checkpoint, ConvertError, build, load, save
+from spec import (
+    FCMAE,
+    PRESETS,
+    Classifier,
+    Model,
+    Optimizer,
+    SpecError,
+    classifier,
+    count,
+    fcmae,
+    macs,
+    parameters,
+    visible_patches,
+)
+from train.errors import TrainError
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "FCMAE",
+    "PRESETS",
+    "BackendError",
+    "Checkpoint",
+    "Classifier",
+    "ConvertError",
+    "Model",
+    "Optimizer",
+    "SpecError",
+    "TrainError",
+    "__version__",
+    "backend",
+    "build",
+    "classifier",
+    "count",
+    "fcmae",
+    "load",
+    "macs",
+    "parameters",
+    "save",
+    "visible_patches",
+]
