@@ -8,14 +8,21 @@ pytest.importorskip("triton")
 from backends.torch.kernels import depthwise
 from benchmarks import kernels
 
-REGISTERS = 160
-"""A thread: 65,536 registers per multiprocessor then hold 12 programs of one warp, three for each scheduler."""
+REGISTERS, MULTIPROCESSORS, WARP = 65_536, 132, 32
+"""Of a multiprocessor of an H100 or H200, multiprocessors, threads of a program."""
 
 
-def test_no_kernel_spills_or_crowds_the_others_out() -> None:
+def test_no_kernel_spills() -> None:
     for name, found in kernels.resources().items():
         assert found.spill_bytes == 0, name
-        assert found.registers <= REGISTERS, name
+
+
+@pytest.mark.parametrize("side", kernels.SIDES)
+def test_programs_run_side_by_side(side: int) -> None:
+    """Three of the convolution for each of four schedulers; of the weight gradient, in bfloat16, all at once."""
+    assert 12 * WARP * kernels.compile_for("conv", side, "fp32").registers <= REGISTERS
+    programs = depthwise.GRADIENT[side].programs // MULTIPROCESSORS
+    assert programs * WARP * kernels.compile_for("weight gradient", side, "bf16").registers <= REGISTERS
 
 
 def test_a_kernel_that_asks_for_too_much_is_seen_to_spill(monkeypatch: pytest.MonkeyPatch) -> None:
