@@ -139,6 +139,13 @@ class Backend(Protocol):
     def init_cluster(self, device: str | None = None) -> Cluster:
         """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
 
+    def use_compilation_cache(self, where: str = "") -> str:
+        """Keep compiled programs in a folder, or nowhere if `where` is "off"; return a line for the log, or "".
+
+        Default: the framework's own variable if set, else a folder of the user's. BackendError if the folder
+        that is asked for cannot be written.
+        """
+
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
         """A real torch.nn.Module or flax.nnx.Module with fresh parameters drawn from `seed`."""
 

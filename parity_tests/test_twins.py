@@ -81,7 +81,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
-    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):
+    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays", "use_compilation_cache"):
         promised = parameters(backends.protocol.Backend, name)[1:]  # without self
         assert parameters(torch, name) == parameters(jax, name) == promised, name
 
