@@ -46,7 +46,8 @@ class TrainerOptions:
     kernels: str = "auto"  # of engine "visible": "plain", "triton" (torch), "pallas" (jax); "auto": by the device
     shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
     remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
-    compile: bool = False  # torch only: run the model through torch.compile; JAX always compiles
+    compile: bool | None = None  # torch only: compile the steps of the model; None: on CUDA. JAX always compiles
+    graphs: bool | None = None  # torch only: replay gradients as CUDA graphs; None: on one CUDA device
 
 
 DEFAULTS = TrainerOptions()

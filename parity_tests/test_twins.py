@@ -20,11 +20,12 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
     "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
+compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
 """Base classes that one framework needs and the other replaces by a decorator or by state of its own."""
