@@ -39,7 +39,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if cluster.rank == 0:
         print(f"{format_scores(found.scores)}{found.coverage}")
         if config.run.output_dir:
-            write_json(config, "eval.json", {"checkpoint": path, **found.scores, "config": config.as_dict()})
+            scores = {**found.scores, "eval_skipped": found.coverage.skipped}
+            write_json(config, "eval.json", {"checkpoint": path, **scores, "config": config.as_dict()})
     cluster.shutdown()
 
 

@@ -63,7 +63,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     if known.skipped:
         print(f"training{known}")
     about = (config, train, val, classes, str(covered))
-    _write(config, {"knn": knn(*about), "linear": linear(*about)}, train, val)
+    results = {"knn": knn(*about), "linear": linear(*about), "eval_skipped": covered.skipped}
+    _write(config, results, train, val)
 
 
 def knn(config: Config, train: Features, val: Features, classes: int, covered: str = "") -> list[dict[str, Any]]:
