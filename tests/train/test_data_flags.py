@@ -18,7 +18,11 @@ from train.errors import TrainError
 from train.tasks.finetune import Finetuning
 
 NAMES = ("ant", "bee", "cat")
-COMMON = f"{fake.QUICK} --batch_size 2 --max_steps 1 --warmup_epochs 0 --epochs 1 --save_ckpt False --aa none"
+ONE_UPDATE = "--batch_size 2 --max_steps 1 --warmup_epochs 0 --epochs 1 --save_ckpt False"
+FINETUNE = f"{fake.SHORT} {ONE_UPDATE} --task finetune --aa none"
+FLAGS = {"pretrain": f"{fake.QUICK} {ONE_UPDATE}", "finetune": f"{FINETUNE} --disable_eval True"}
+"""Task -> the flags of one update."""
+
 GREY = ("--in_chans", "1", "--mean", "0", "--std", "1")
 VALUES = {"exif": "True", "image_bits": "12"}
 """Values of the flags that take no name."""
@@ -31,8 +35,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def train(data: Path, task: str, *flags: str) -> None:
     """One update of a task on some data."""
-    words = [*COMMON.split(), "--task", task, "--data_path", str(data), "--output_dir", str(data.parent / "run")]
-    run.train(cli.parse([*words, "--disable_eval", "True", *flags]), lambda name: fake.Backend)
+    words = [*FLAGS[task].split(), "--data_path", str(data), "--output_dir", str(data.parent / "run"), *flags]
+    run.train(cli.parse(words), lambda name: fake.Backend)
 
 
 def refused(data: Path, *flags: str, task: str = "finetune") -> str:
@@ -131,7 +135,7 @@ def test_a_flag_for_the_images_to_evaluate_on_alone_is_used(tmp_path: Path) -> N
     path = shard(tmp_path / "val.tar", pairs(range(6), lambda label: f"c{label}", "txt"))
     flags = ["--eval_data_path", str(path), "--label_key", "txt"]
     assert "--label_key txt: is for tar shards" in refused(root, *flags)  # without evaluation
-    words = [*COMMON.split(), "--task", "finetune", "--data_path", str(root), *flags]
+    words = [*FINETUNE.split(), "--data_path", str(root), *flags]
     batches = Finetuning(cli.parse(words)).eval_batches
     assert batches is not None
     assert batches.source.classes == ("c0", "c1", "c2")
