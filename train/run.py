@@ -64,6 +64,7 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
     _check_parity(config, backend, task, say)
     arrays = None if found else task.first_arrays()
     trainer = _trainer(config, backend, task, cluster)
+    say(f"{config.run.backend}: {trainer.choice}")
     if found:
         trainer.restore(found.state)
         say(f"resumed from {found.path}")

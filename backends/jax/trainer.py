@@ -19,6 +19,7 @@ from backends.initial import initial_arrays
 from backends.jax import api
 from backends.jax.cluster import Processes
 from backends.jax.compilation import compiler_options
+from backends.jax.kernels import choose_kernels
 from backends.jax.layout import to_flax
 from backends.jax.space.engines import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
@@ -44,6 +45,8 @@ class Trainer:
         self.train_step = TrainStep(model, optimizer, options, mesh)
         self.eval_step = TrainStep(model, optimizer, replace(options, shard=False), own)  # on this process's rows
         step, where = self.train_step, self.train_step.shardings()
+        pallas = choose_kernels(options.kernels, step.platform)
+        self.choice = "Pallas kernels (--kernels plain)" if pallas else "plain kernels"
         compiled = partial(jax.jit, compiler_options=compiler_options(step.platform))
         self._update = compiled(
             step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None)

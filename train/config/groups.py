@@ -55,7 +55,8 @@ class RunConfig(Group):
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ... (none: the best one that the framework finds)")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
     engine: str | None = flag(None, "how the encoder skips removed patches (none: the best one)")
-    compile: bool = flag(False, "torch.compile the model (JAX always compiles)")
+    compile: bool | None = flag(None, "torch.compile the steps of the model (none: on CUDA; JAX always compiles)")
+    cuda_graphs: bool | None = flag(None, "replay the gradient as a CUDA graph, in torch (none: on one CUDA device)")
     kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
         "auto", "depthwise convolutions by triton (torch) or pallas (jax) kernels (auto: where the device has them)"
     )
