@@ -115,11 +115,8 @@ class Worker:
 
     def __init__(self, job: dict[str, Any], **environment: str) -> None:
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
-        command, pipes = (
-            [sys.executable, "-m", "benchmarks.worker"],
-            {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE},
-        )
-        self.process = subprocess.Popen(command, **pipes, text=True, env=os.environ | environment)
+        command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | environment)
         self._send(json.dumps(job))
 
     @property

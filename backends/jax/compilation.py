@@ -43,8 +43,10 @@ def use_compilation_cache(where: str = "") -> str:
 
 def compiler_options(platform: str, *, once: bool = False) -> dict[str, Any]:
     """Options for `jax.jit` on a platform, without those that XLA_FLAGS sets; `once`: the program will run once."""
-    options: dict[str, Any] = {"gpu": GPU_OPTIONS, "cpu": CPU_ONCE if once else {}}.get(platform, {})
-    return {name: value for name, value in options.items() if name not in os.environ.get("XLA_FLAGS", "")}
+    known: dict[str, dict[str, Any]] = {"gpu": GPU_OPTIONS, "cpu": CPU_ONCE if once else {}}
+    return {
+        name: value for name, value in known.get(platform, {}).items() if name not in os.environ.get("XLA_FLAGS", "")
+    }
 
 
 def _default() -> str:

@@ -95,7 +95,8 @@ class DepthwiseConv(Step):
     bias: Tensor
 
     def forward(self, x: Tensor, space: Space) -> Tensor:
-        return space.depthwise_conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        weight = self.weight.squeeze(1).unsqueeze(1)  # views: the gradient gets the strides that DDP asks for
+        return space.depthwise_conv(x, weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class GRN(Step):

@@ -70,7 +70,7 @@ class Trainer:
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The public `forward` on a training batch, with the parameters or their EMA."""
         eager = torch.compiler.set_stance("force_eager")  # other shapes, a few times
-        with eager, api.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
+        with eager, api.evaluating(self.net), parallel.exchanged(self.named, self.ema if ema else {}):
             out = self._forward(self.net, self._tensors(batch), self._options(batch))
         return {name: api.to_host(value) for name, value in out.items()}
 

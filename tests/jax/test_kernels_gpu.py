@@ -1,4 +1,4 @@
-"""The Pallas kernels for CUDA GPUs: interpreted on CPU against the loops that judge them, and lowered for CUDA."""
+"""The Pallas kernels for CUDA GPUs: interpreted on CPU, compared with the loops, and lowered for CUDA."""
 
 import re
 from functools import partial
@@ -23,7 +23,7 @@ from backends.jax import api
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise_gpu
 from backends.jax.layout import shapes
-from backends.jax.space.patches import Layout, Neighbours
+from backends.jax.space.patches import Layout, Neighbours, image_halo
 
 CASE = CASES["equal widths"]
 NAMES = ("convolution", "its transpose", "gradient by weight", "gradient by bias")
