@@ -56,12 +56,8 @@ class RunConfig(Group):
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
     engine: str | None = flag(None, "how the encoder skips removed patches (none: the best one)")
     compile: bool = flag(False, "torch.compile the model (JAX always compiles)")
-    kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
-        "auto", "depthwise convolutions by triton (torch) or pallas (jax) kernels (auto: where the device has them)"
-    )
-    compilation_cache: str = flag(
-        "", "folder that keeps compiled programs for later runs, or off (default: one in the user's cache folder)"
-    )
+    kernels: Literal["auto", "plain", "triton", "pallas"] = flag("auto", "depthwise convolutions by these kernels")
+    compilation_cache: str = flag("", "folder of compiled programs, or off (default: in the user's cache)")
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory")
     seed: int = flag(0, "seed of every random draw", at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
