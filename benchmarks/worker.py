@@ -168,7 +168,8 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     dtype = job["dtype"]
     if job["what"] == "step":
-        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"])
+        kernels = job.get("kernels", "auto")
+        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"], kernels=kernels)
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _jax_memory()
     with api.precision(dtype):

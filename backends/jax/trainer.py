@@ -47,13 +47,11 @@ class Trainer:
         step, where = self.train_step, self.train_step.shardings()
         pallas = choose_kernels(options.kernels, step.platform)
         self.choice = "Pallas kernels (--kernels plain)" if pallas else "plain kernels"
-        compiled = partial(jax.jit, compiler_options=compiler_options(step.platform))
-        self._update = compiled(
-            step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None)
-        )
-        self._accumulate = compiled(step.accumulate, static_argnames=STATIC, donate_argnums=1)
-        self._apply = compiled(step.apply, donate_argnums=0, out_shardings=(where, None))
-        self._outputs = compiled(self.eval_step.outputs, static_argnames=STATIC)
+        jit = partial(jax.jit, compiler_options=compiler_options(step.platform))
+        self._update = jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
+        self._accumulate = jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
+        self._apply = jit(step.apply, donate_argnums=0, out_shardings=(where, None))
+        self._outputs = jit(self.eval_step.outputs, static_argnames=STATIC)
         self._loss = jax.jit(self.eval_step.loss)
         self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
         self.state: TrainState

@@ -142,7 +142,7 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
         description=DESCRIPTION,
         epilog=EPILOG.format(task=task),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=40, width=120),
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
