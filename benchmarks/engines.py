@@ -126,6 +126,7 @@ class Worker:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether its first steps are done within some seconds; BenchmarkError if it died."""
+        assert self.process.stdout
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             return False
         ready = json.loads(self._receive())
