@@ -12,11 +12,11 @@ from backends.protocol import BackendError
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
-GPU_OPTIONS: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False}
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 """cuBLAS for every product: XLA would compile dozens of its own kernels for each, and find that cuBLAS is faster."""
 
 
-CPU_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+CPU_ONCE = {"xla_backend_optimization_level": 0}
 """Compiles in half the time, for programs that run once: XLA's passes are the same, LLVM's optimiser is left out."""
 
 
@@ -43,9 +43,10 @@ def use_compilation_cache(where: str = "") -> str:
 
 def compiler_options(platform: str, *, once: bool = False) -> dict[str, Any]:
     """Options for `jax.jit` on a platform, without those that XLA_FLAGS sets; `once`: the program will run once."""
-    by_platform: dict[str, dict[str, Any]] = {"gpu": GPU_OPTIONS, "cpu": CPU_ONCE if once else {}}
-    options = by_platform.get(platform, {})
-    return {name: value for name, value in options.items() if name not in os.environ.get("XLA_FLAGS", "")}
+    known: dict[str, dict[str, Any]] = {"gpu": GPU_OPTIONS, "cpu": CPU_ONCE if once else {}}
+    return {
+        name: value for name, value in known.get(platform, {}).items() if name not in os.environ.get("XLA_FLAGS", "")
+    }
 
 
 def _default() -> str:

@@ -11,7 +11,7 @@ VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
 
 def use_compilation_cache(where: str = "") -> str:
-    """Keep what torch.compile and Triton compile in a folder, or nowhere if "off"; return a line for the log.
+    """Keep what torch.compile and Triton compile in a folder, nowhere if it is "off"; return a line for the log.
 
     Default: TORCHINDUCTOR_CACHE_DIR if set, else where torch keeps it, in the temporary folder; no line then.
     BackendError if the folder that is asked for cannot be written.

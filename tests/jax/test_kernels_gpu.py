@@ -1,4 +1,4 @@
-"""The Pallas kernels for CUDA GPUs: interpreted on CPU against the loops that judge them, and lowered for CUDA."""
+"""The Pallas kernels for CUDA GPUs: interpreted on CPU, compared with the loops, and lowered for CUDA."""
 
 import re
 from functools import partial

@@ -1,7 +1,5 @@
 """The engines: by name, how the space of a batch is stored."""
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 from jax import Array
 
@@ -26,4 +24,4 @@ def enter(
             mask = jnp.zeros((len(images), images.shape[1] // patch, images.shape[2] // patch))
         return visible.enter(images, mask, kept, kernel_size=kernel_size, kernels=kernels)
     x, space = dense.enter(images, mask, patch)
-    return x, replace(space, kernels=kernels)
+    return x, space._replace(kernels=kernels)
