@@ -12,11 +12,11 @@ from backends.protocol import BackendError
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
 
-GPU_OPTIONS: dict[str, Any] = {"xla_gpu_enable_triton_gemm": False}
+GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 """cuBLAS for every product: XLA would compile dozens of its own kernels for each, and find that cuBLAS is faster."""
 
 
-CPU_ONCE: dict[str, Any] = {"xla_backend_optimization_level": 0}
+CPU_ONCE = {"xla_backend_optimization_level": 0}
 """Compiles in half the time, for programs that run once: XLA's passes are the same, LLVM's optimiser is left out."""
 
 
