@@ -1,4 +1,4 @@
-"""What both backends share: checks of images, masks, engines and arrays; learning-rate scales."""
+"""Shared by both backends: checks of images, masks, engines and arrays; learning-rate scales."""
 
 from collections.abc import Mapping
 from typing import Protocol, TypedDict
@@ -35,7 +35,7 @@ def choose(
     """The engine to use and the number of visible patches; BackendError for what does not fit together.
 
     images (N, H, W, C); mask (N, G_h, G_w), 1 = removed, and its values, None while they are unknown.
-    visible: what the caller says that the mask keeps of every image.
+    visible: the number of patches that the caller states.
     """
     check_images(model, images)
     counted = visible_patches(model, images, mask, values, visible)

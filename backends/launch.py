@@ -1,4 +1,4 @@
-"""Where a process of several stands, as torchrun or SLURM's srun say in the environment."""
+"""Rank, world size and address of this process, from torchrun's or SLURM's environment."""
 
 import re
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import NamedTuple
 from backends.protocol import BackendError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets for each process that it starts."""
+"""The variables that torchrun sets for each process."""
 
 PORTS = range(20_000, 32_000)
-"""Below those that systems hand out by themselves."""
+"""Below the range of ephemeral ports."""
 
 
 class Place(NamedTuple):
-    """A process among all, and among those of its machine; and where process 0 waits for the others."""
+    """Rank, number of processes, local rank, and the address and port of process 0."""
 
     rank: int
     processes: int
@@ -24,7 +24,7 @@ class Place(NamedTuple):
 
 
 def place(environ: Mapping[str, str]) -> Place | None:
-    """The place of this process, or None where it is alone; BackendError for half a description.
+    """The place of this process, or None if it is the only one; BackendError if variables are missing.
 
     torchrun's variables come first. Under srun, MASTER_ADDR and MASTER_PORT may replace the name of the
     first node and the port that is derived from the job's number.
@@ -38,16 +38,16 @@ def place(environ: Mapping[str, str]) -> Place | None:
     return found if found.processes > 1 else None
 
 
-def announced(place: Place) -> dict[str, str]:
-    """The environment that tells both frameworks of a place: torchrun's variables, and those that JAX reads."""
+def environment(place: Place) -> dict[str, str]:
+    """A place as environment variables of both frameworks: torchrun's, and those that JAX reads."""
     rank, processes, local_rank, address, port = map(str, place)
-    told = dict(zip(NAMES, (rank, processes, local_rank, address, port), strict=True))
+    variables = dict(zip(NAMES, (rank, processes, local_rank, address, port), strict=True))
     jax = ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS")
-    return told | dict(zip(jax, (rank, processes, f"{address}:{port}"), strict=True))
+    return variables | dict(zip(jax, (rank, processes, f"{address}:{port}"), strict=True))
 
 
 def port(job: str) -> int:
-    """The same port for all processes of a job, and for most jobs another."""
+    """A port derived from the job's number: the same in all its processes, different for most jobs."""
     return PORTS[int(re.sub(r"\D", "", job) or 0) % len(PORTS)]
 
 
@@ -59,14 +59,14 @@ def first_host(nodes: str) -> str:
 
 def _of_slurm(environ: Mapping[str, str]) -> dict[str, str]:
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST")
-    told = {
+    variables = {
         "RANK": environ.get("SLURM_PROCID"),
         "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
         "LOCAL_RANK": environ.get("SLURM_LOCALID"),
         "MASTER_ADDR": environ.get("MASTER_ADDR") or (nodes and first_host(nodes)),
         "MASTER_PORT": environ.get("MASTER_PORT") or str(port(environ.get("SLURM_JOB_ID", ""))),
     }
-    return {name: value for name, value in told.items() if value}
+    return {name: value for name, value in variables.items() if value}
 
 
 def _read(environ: Mapping[str, str]) -> Place:
@@ -75,7 +75,7 @@ def _read(environ: Mapping[str, str]) -> Place:
         there = ", ".join(name for name in NAMES if name in environ)
         raise BackendError(
             f"{', '.join(missing)}: not in the environment beside {there}; start several processes with torchrun or"
-            " srun, or unset what is there"
+            " srun, or unset these variables"
         )
     try:
         rank, processes, local_rank, port = (int(environ[name]) for name in NAMES if name != "MASTER_ADDR")

@@ -52,12 +52,12 @@ class DenseSpace(NamedTuple):
         return (total / count).astype(x.dtype), DenseSpace(self.kernels)
 
 
-def enter(images: Array, mask: Array | None, patch: int, *, kernels: Kernels = None) -> tuple[Array, DenseSpace]:
+def enter(images: Array, mask: Array | None, patch: int) -> tuple[Array, DenseSpace]:
     """Images (N, H, W, C) and their space; mask (N, G_h, G_w), 1 = removed, or None."""
     if mask is None:
-        return images, DenseSpace(kernels)
+        return images, DenseSpace()
     keep = (mask == 0).repeat(patch, 1).repeat(patch, 2)
-    return images, DenseSpace(kernels, keep[..., None])
+    return images, DenseSpace(keep=keep[..., None])
 
 
 def _conv(x: Array, weight: Array, bias: Array, **options: Any) -> Array:
