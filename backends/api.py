@@ -1,6 +1,8 @@
 """Shared by both backends: checks of images, masks, engines and arrays; learning-rate scales."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -155,3 +157,14 @@ def check_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], what: str 
 
 def in_model_order(model: spec.Model, arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {name: arrays[name] for name in spec.parameters(model)}
+
+
+def make_writable(folder: str) -> None:
+    """Make a folder for compiled programs; BackendError if that fails, or if no file can be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "it cannot be written"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise BackendError(f"compilation cache {folder}: {reason}; give another folder, or off")

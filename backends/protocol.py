@@ -46,7 +46,8 @@ class TrainerOptions:
     kernels: str = "auto"  # of engine "visible": "plain", "triton" (torch), "pallas" (jax); "auto": by the device
     shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
     remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
-    compile: bool = False  # torch only: run the model through torch.compile; JAX always compiles
+    compile: bool | None = None  # torch only: compile the steps of the model; None: on CUDA. JAX always compiles
+    graphs: bool | None = None  # torch only: replay gradients as CUDA graphs; None: on one CUDA device
 
 
 DEFAULTS = TrainerOptions()
@@ -113,6 +114,10 @@ class Trainer(Protocol):
         cluster: Cluster | None = None,
     ) -> None: ...
 
+    @property
+    def choice(self) -> object:
+        """What its options leave open, decided: as text, with the flags of a run that decide otherwise."""
+
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.
 
@@ -137,6 +142,13 @@ class Backend(Protocol):
 
     def init_cluster(self, device: str | None = None) -> Cluster:
         """Join the processes that the environment describes, if there are several; BackendError if that fails."""
+
+    def use_compilation_cache(self, where: str = "") -> str:
+        """Keep compiled programs in a folder, or nowhere if `where` is "off"; return a line for the log, or "".
+
+        Default: the framework's own variable if set, else a folder of the user's. BackendError if the folder
+        that is asked for cannot be written.
+        """
 
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
         """A real torch.nn.Module or flax.nnx.Module with fresh parameters drawn from `seed`."""

@@ -23,6 +23,8 @@ OWN = {
     "torch": {
         "space/minkowski.py": "an engine that exists for torch alone",
         "parallel.py": "DDP and FSDP2; XLA splits arrays by their shardings",
+        "compiling.py": "compiled steps and CUDA graphs; JAX compiles the whole update",
+        "defaults.py": "when to compile, which JAX always does",
     },
     "jax": {
         "layout.py": "flax keeps axes in another order than the spec; torch does not",
@@ -33,11 +35,11 @@ OWN = {
 }
 """The files without a twin, and why."""
 
-OWN_CLASSES = {"Halo", "Neighbours", "Plan"}
-"""Of files with a twin: what a convolution reads, which differs, and the plan of a TPU's kernel."""
+INDICES = {"Halo", "Neighbours"}
+"""What each backend's depthwise convolutions read: each has forms of its own, so the indices differ."""
 
-MECHANISMS = {"torch.autograd.Function"}
-"""Base classes that one framework needs and the other replaces by a decorator."""
+MECHANISM = "torch.autograd.Function"
+"""The base of classes that torch alone needs: JAX attaches gradients to functions."""
 
 TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
 """Files whose public functions have the same parameters in both backends."""
@@ -54,9 +56,7 @@ def files(backend: str) -> set[str]:
 def classes(path: Path) -> list[tuple[str, str]]:
     """Name and first docstring line of every class, in order."""
     nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-    ours = [
-        node for node in nodes if not MECHANISMS & set(map(ast.unparse, node.bases)) and node.name not in OWN_CLASSES
-    ]
+    ours = [node for node in nodes if MECHANISM not in map(ast.unparse, node.bases) and node.name not in INDICES]
     return [(node.name, (ast.get_docstring(node) or "").split("\n")[0]) for node in ours]
 
 
@@ -98,7 +98,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
-    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):
+    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays", "use_compilation_cache"):
         promised = parameters(backends.protocol.Backend, name)[1:]  # without self
         assert parameters(torch, name) == parameters(jax, name) == promised, name
 

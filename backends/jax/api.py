@@ -1,8 +1,8 @@
 """Numpy in, numpy out: build a model, read and write its parameters, run it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from flax import nnx
 import spec
 from backends import api
 from backends.initial import initial_arrays
+from backends.jax.compilation import compiler_options
 from backends.jax.layout import to_canonical, to_flax
 from backends.jax.model import FCMAE, Classifier
 from backends.jax.space.engines import ENGINES
@@ -86,7 +87,7 @@ def forward(
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
         inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
-        out = _forward(*inputs, intermediates=intermediates, kernels=kernels, **options)
+        out = _compiled(_forward, m)(*inputs, intermediates=intermediates, kernels=kernels, **options)
         return {name: to_host(value) for name, value in out.items()}
 
 
@@ -99,10 +100,22 @@ def gradients(
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
         inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
-        return canonical(m.model, _gradients(*inputs, kernels=kernels, **options))
+        return canonical(m.model, _compiled(_gradients, m)(*inputs, kernels=kernels, **options))
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels", "intermediates"))
+def _compiled(function: Callable[..., Any], m: Net) -> Callable[..., Any]:
+    """The function, compiled for the device that the parameters are on."""
+    device = min(flat(m)[m.names[0] + ".weight"].devices(), key=lambda device: device.id)
+    return partial(_jitted(function, device.platform), platform=device.platform)
+
+
+@cache
+def _jitted(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    static = ("graph", "engine", "visible", "kernels", "intermediates", "platform")
+    options = compiler_options(platform, once=function is _gradients)
+    return jax.jit(function, static_argnames=static, compiler_options=options)
+
+
 def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     found: dict[str, jax.Array] = {}
     intermediates = options.pop("intermediates")
@@ -113,7 +126,6 @@ def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: 
     return found | evaluating(graph, params)(images, mask, record=record if intermediates else None, **options)
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels"))
 def _gradients(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     return jax.grad(lambda p: evaluating(graph, p)(images, mask, **options)["loss"])(params)
 

@@ -84,6 +84,7 @@ class FCMAE(Model):
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
         self.encoder_names = tuple(name for name in self.names if name.startswith("encoder."))
+        self.masked_loss = masked_loss  # which may be compiled
 
     def forward(
         self,
@@ -104,7 +105,7 @@ class FCMAE(Model):
         call = Call(record, keep_paths, remat)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
         prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
-        loss = masked_loss(prediction, images, mask, self.model)
+        loss = self.masked_loss(prediction, images, mask, self.model)
         return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
