@@ -1,4 +1,4 @@
-"""What both backends share: checks of images, masks, engines and arrays; learning-rate scales."""
+"""Shared by both backends: checks of images, masks, engines and arrays; learning-rate scales."""
 
 import os
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ def choose(
     """The engine to use and the number of visible patches; BackendError for what does not fit together.
 
     images (N, H, W, C); mask (N, G_h, G_w), 1 = removed, and its values, None while they are unknown.
-    visible: what the caller says that the mask keeps of every image.
+    visible: the number of patches that the caller states.
     """
     check_images(model, images)
     counted = visible_patches(model, images, mask, values, visible)

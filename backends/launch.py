@@ -8,7 +8,7 @@ from typing import NamedTuple
 from backends.protocol import BackendError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-"""What torchrun sets for each process that it starts."""
+"""The variables that torchrun sets for each process."""
 
 MPI = {
     "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
@@ -17,11 +17,11 @@ MPI = {
 """World size -> rank, local rank and local size, as Open MPI's mpirun names them, and MPICH's and Intel's."""
 
 PORTS = range(20_000, 32_000)
-"""Below those that systems hand out by themselves."""
+"""Below the range of ephemeral ports."""
 
 
 class Place(NamedTuple):
-    """A process among all, and among those of its machine; and where process 0 waits for the others."""
+    """Rank, number of processes, local rank, and the address and port of process 0."""
 
     rank: int
     processes: int
@@ -45,16 +45,16 @@ def place(environ: Mapping[str, str]) -> Place | None:
     return found if found.processes > 1 else None
 
 
-def announced(place: Place) -> dict[str, str]:
-    """The environment that tells both frameworks of a place: torchrun's variables, and those that JAX reads."""
+def environment(place: Place) -> dict[str, str]:
+    """A place as environment variables of both frameworks: torchrun's, and those that JAX reads."""
     rank, processes, local_rank, address, port = map(str, place)
-    told = dict(zip(NAMES, (rank, processes, local_rank, address, port), strict=True))
+    variables = dict(zip(NAMES, (rank, processes, local_rank, address, port), strict=True))
     jax = ("JAX_PROCESS_ID", "JAX_NUM_PROCESSES", "JAX_COORDINATOR_ADDRESS")
-    return told | dict(zip(jax, (rank, processes, f"{address}:{port}"), strict=True))
+    return variables | dict(zip(jax, (rank, processes, f"{address}:{port}"), strict=True))
 
 
 def port(job: str) -> int:
-    """The same port for all processes of a job, and for most jobs another."""
+    """A port derived from the job's number: the same in all its processes, different for most jobs."""
     return PORTS[int(re.sub(r"\D", "", job) or 0) % len(PORTS)]
 
 
@@ -112,7 +112,7 @@ def _read(environ: Mapping[str, str]) -> Place:
         there = ", ".join(name for name in NAMES if name in environ)
         raise BackendError(
             f"{', '.join(missing)}: not in the environment beside {there}; start several processes with torchrun,"
-            " mpirun or srun, set these (mpirun -x MASTER_ADDR=HOST), or unset what is there"
+            " mpirun or srun, set these (mpirun -x MASTER_ADDR=HOST), or unset these variables"
         )
     try:
         rank, processes, local_rank, port = (int(environ[name]) for name in NAMES if name != "MASTER_ADDR")

@@ -1,4 +1,4 @@
-"""What both backends promise: the public functions and the trainer, in numpy and plain Python."""
+"""The interface of both backends: public functions and trainer, in numpy and plain Python."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,14 +35,14 @@ class Batch(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class TrainerOptions:
-    """How a trainer computes; what it computes is said by the model and the optimizer."""
+    """How a trainer computes; model and optimizer define what it computes."""
 
     seed: int = 0  # of the first parameters
     dtype: Dtype = "float32"
     engine: Engine | None = None  # None: "visible" where every image keeps the same number of patches
     mean: tuple[float, ...] = (0.0,)  # normalises uint8 images, in units of 0..1: one per channel, or one for all
     std: tuple[float, ...] = (1.0,)
-    device: str | None = None  # None: the best one here; not used in a cluster of several processes
+    device: str | None = None  # None: the best one available; not used in a cluster of several processes
     kernels: str = "auto"  # of engine "visible": "plain", "triton" (torch), "pallas" (jax); "auto": by the device
     shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
     remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
@@ -74,14 +74,14 @@ class State:
 
 
 class Cluster(Protocol):
-    """The processes that train one model, each with as many devices; usually one process with one.
+    """The processes that train one model, each with the same number of devices; usually one with one.
 
-    Whatever a process does in a run, all do in the same order: a sum waits for everybody.
+    Every method is collective: all processes call it, in the same order.
     """
 
     @property
     def rank(self) -> int:
-        """The number of this process, from 0. Process 0 speaks and writes for all."""
+        """The number of this process, from 0. Process 0 logs and saves."""
 
     @property
     def processes(self) -> int: ...
@@ -91,18 +91,18 @@ class Cluster(Protocol):
         """Devices of each process."""
 
     def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum of everybody's values, in float64, the same for everybody."""
+        """The sum of the values over all processes, in float64."""
 
     def shutdown(self) -> None:
-        """Part from the others; the last call of a run that ended well."""
+        """Leave the process group; last call of a successful run."""
 
 
 class Trainer(Protocol):
     """A training step as a pure function of (state, batch): equal in both frameworks.
 
     The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier.
-    In a cluster each process passes the rows of its own devices, all as many; every method is
-    for all processes to call, and losses, gradients and states are those of all rows together.
+    In a cluster each process passes the rows of its own devices, the same number each; every method
+    is collective, and losses, gradients and states are over all rows.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class Backend(Protocol):
     Trainer: type[Trainer]
 
     def init_cluster(self, device: str | None = None) -> Cluster:
-        """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
+        """Join the processes that the environment describes, if there are several; BackendError if that fails."""
 
     def use_compilation_cache(self, where: str = "") -> str:
         """Keep compiled programs in a folder, or nowhere if `where` is "off"; return a line for the log, or "".

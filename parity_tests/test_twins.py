@@ -20,18 +20,26 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
-    "jax": ("layout.py", "update.py", "kernels/"),
+    "torch": {
+        "space/minkowski.py": "an engine that exists for torch alone",
+        "parallel.py": "DDP and FSDP2; XLA splits arrays by their shardings",
+        "compiling.py": "compiled steps and CUDA graphs; JAX compiles the whole update",
+        "defaults.py": "when to compile, which JAX always does",
+    },
+    "jax": {
+        "layout.py": "flax keeps axes in another order than the spec; torch does not",
+        "update.py": "the step as functions, compiled before there are arrays; AdamW is `spec.Optimizer`'s",
+        "kernels/depthwise_gpu.py": "Pallas needs a kernel per platform; Triton's is kernels/depthwise.py",
+        "kernels/plan.py": "blocks and memory of a TPU, which Pallas leaves to its user",
+    },
 }
-"""What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
-compiled before it has arrays."""
+"""The files without a twin, and why."""
+
+INDICES = {"Halo", "Neighbours"}
+"""What each backend's depthwise convolutions read: each has forms of its own, so the indices differ."""
 
 MECHANISM = "torch.autograd.Function"
 """The base of classes that torch alone needs: JAX attaches gradients to functions."""
-
-INDICES = ("Halo", "Neighbours")
-"""What each backend's depthwise convolutions read: each has forms of its own, so the indices differ."""
 
 TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
 """Files whose public functions have the same parameters in both backends."""
@@ -42,7 +50,7 @@ both = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs both fram
 def files(backend: str) -> set[str]:
     """The Python files of a backend that should have a twin."""
     names = {str(path.relative_to(ROOT / backend)) for path in (ROOT / backend).rglob("*.py")}
-    return {name for name in names if not name.startswith(OWN[backend])}
+    return names - OWN[backend].keys()
 
 
 def classes(path: Path) -> list[tuple[str, str]]:
@@ -57,6 +65,12 @@ def functions(path: Path) -> list[tuple[str, list[str]]]:
     tree = ast.parse(path.read_text())
     nodes = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")]
     return [(node.name, [a.arg for a in (*node.args.args, *node.args.kwonlyargs)]) for node in nodes]
+
+
+@pytest.mark.parametrize("backend", OWN)
+def test_what_has_no_twin_is_there(backend: str) -> None:
+    other = {"torch": "jax", "jax": "torch"}[backend]
+    assert all((ROOT / backend / name).exists() and not (ROOT / other / name).exists() for name in OWN[backend])
 
 
 def test_same_files() -> None:

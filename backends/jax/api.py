@@ -51,7 +51,7 @@ def graph(model: spec.Model, dtype: str) -> nnx.GraphDef:
 
 
 def place(device: str | None) -> jax.Device:
-    """The device of a name such as "cpu", "gpu" or "gpu:1", the best by default; BackendError where it is not."""
+    """The device of a name such as "cpu", "gpu" or "gpu:1", the best by default; BackendError if it is not there."""
     kind, _, index = (device or "").partition(":")
     try:
         return jax.local_devices(backend=kind or None)[int(index or 0)]
@@ -164,7 +164,7 @@ def canonical(model: spec.Model, params: Mapping[str, jax.Array | np.ndarray]) -
 
 
 def to_host(value: jax.Array) -> np.ndarray:
-    """A copy on the host; bfloat16, which numpy lacks, as float32."""
+    """A copy on the host; bfloat16 becomes float32."""
     return np.array(value.astype(jnp.float32) if value.dtype == jnp.bfloat16 else value)
 
 

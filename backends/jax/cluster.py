@@ -1,4 +1,4 @@
-"""The processes of a run, and how they find each other."""
+"""The processes of a run, and how they connect."""
 
 import os
 import socket
@@ -17,7 +17,7 @@ from backends.jax import api
 from backends.protocol import BackendError, Cluster
 
 NAMES = ("JAX_NUM_PROCESSES", "JAX_PROCESS_ID")
-"""What jax reads of a process of several, beside JAX_COORDINATOR_ADDRESS."""
+"""The variables that jax reads beside JAX_COORDINATOR_ADDRESS."""
 
 
 class Processes:
@@ -29,52 +29,54 @@ class Processes:
         self.devices = mesh.size // self.processes
 
     def all_reduce_sum(self, values: np.ndarray) -> np.ndarray:
-        """The sum of everybody's values, in float64, the same for everybody."""
-        bits = np.ascontiguousarray(values, np.float64).view(np.uint32)  # no accelerator rounds these
+        """The sum of the values over all processes, in float64."""
+        bits = np.ascontiguousarray(values, np.float64).view(np.uint32)  # so that no accelerator rounds them
         return np.asarray(multihost_utils.process_allgather(bits, tiled=False)).view(np.float64).sum(0)
 
     def shutdown(self) -> None:
-        """Part from the others."""
+        """Leave the process group."""
         if self.processes > 1:
             jax.distributed.shutdown()
 
 
 def init_cluster(device: str | None = None) -> Cluster:
-    """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
-    several = _meet(device)
+    """Join the processes that the environment describes, if there are several; BackendError if that fails."""
+    several = _join(device)
     kind, _, index = (device or "").partition(":")
     first = api.place(device)
     if index and several:
         raise BackendError(
-            f"device: {device!r} is one device, but a process of several drives all it sees; give {kind}"
+            f"device: {device!r} is one device, but with several processes each uses all that it sees; give {kind}"
         )
     devices = [first] if index else jax.devices(first.platform)
     return Processes(Mesh(np.array(devices), ("data",))) if len(devices) > 1 else SingleProcess()
 
 
-def _meet(device: str | None) -> bool:
-    """Meet the other processes; whether there are any."""
+def _join(device: str | None) -> bool:
+    """Connect to the other processes; return whether there are any."""
     if jax.distributed.is_initialized():
         return jax.process_count() > 1
-    told = _told(os.environ)
-    if told and told[1] > 1:
-        _resolve(told[0])
-        _initialise(*told)
-    elif not told and _is_tpu_host(device):
+    found = _processes(os.environ)
+    if found and found[1] > 1:
+        _resolve(found[0])
+        _initialise(*found)
+    elif not found and _is_tpu_host(device):
         _initialise()
     return jax.process_count() > 1
 
 
-def _told(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
-    """Where process 0 listens, how many processes there are and which this is: as JAX_* or SLURM's srun say it."""
+def _processes(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
+    """Address of process 0, number of processes and rank, from JAX_* variables or SLURM's srun; None if alone."""
     address = environ.get("JAX_COORDINATOR_ADDRESS", "")
-    told = [environ[name] for name in NAMES if name in environ]
-    if len(told) == len(NAMES):
-        count, rank = told
+    given = [environ[name] for name in NAMES if name in environ]
+    if len(given) == len(NAMES):
+        count, rank = given
         if not (count.isdecimal() and rank.isdecimal() and int(rank) < int(count)):
             raise BackendError(f"{NAMES[0]} {count}, {NAMES[1]} {rank}: expected a count and a number below it")
         if int(count) > 1 and not address:
-            raise BackendError(f"{NAMES[0]} {count}: where is process 0? Set JAX_COORDINATOR_ADDRESS host:port")
+            raise BackendError(
+                f"{NAMES[0]} {count}: the address of process 0 is missing; set JAX_COORDINATOR_ADDRESS host:port"
+            )
         return address, int(count), int(rank)
     place = None if {"RANK", "WORLD_SIZE"} & environ.keys() else launch.place(environ)
     if place:
@@ -83,24 +85,24 @@ def _told(environ: Mapping[str, str]) -> tuple[str, int, int] | None:
         raise BackendError("JAX_COORDINATOR_ADDRESS: set JAX_NUM_PROCESSES and JAX_PROCESS_ID too")
     if environ.get("WORLD_SIZE", "1") != "1":
         raise BackendError(
-            "WORLD_SIZE: torchrun's processes, whose port torch keeps; start JAX by srun or JAX_* variables"
+            "WORLD_SIZE: set by torchrun, whose port JAX cannot use; start JAX by srun or with JAX_* variables"
         )
     return None
 
 
 def _resolve(address: str) -> None:
-    """BackendError unless the address has a port and its host a place; jax would end the process without a word."""
+    """BackendError unless the address has a port and its host resolves; jax would abort the process."""
     host, _, port = address.rpartition(":")
     try:
         socket.getaddrinfo(host.strip("[]"), int(port))
     except (OSError, ValueError) as error:
         raise BackendError(
-            f"JAX_COORDINATOR_ADDRESS {address}: {error}; set it to host:port of process 0, a host that all can reach"
+            f"JAX_COORDINATOR_ADDRESS {address}: {error}; set it to host:port of process 0, reachable from all machines"
         ) from None
 
 
 def _is_tpu_host(device: str | None) -> bool:
-    """Whether libtpu and chips are here: its hosts find each other, and one alone finds itself."""
+    """Whether this is a TPU host: libtpu finds the other hosts by itself."""
     chips = any(Path(name).exists() for name in ("/dev/accel0", "/dev/vfio/0"))
     return chips and find_spec("libtpu") is not None and (device or "tpu").startswith("tpu")
 
@@ -109,4 +111,4 @@ def _initialise(address: str | None = None, processes: int | None = None, rank: 
     try:
         jax.distributed.initialize(address, processes, rank)
     except (RuntimeError, ValueError) as error:
-        raise BackendError(f"the processes of this run did not meet: {' '.join(str(error).split())}") from None
+        raise BackendError(f"jax.distributed could not connect the processes: {' '.join(str(error).split())}") from None

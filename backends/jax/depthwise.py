@@ -177,9 +177,9 @@ def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
 
 
 def _scanned_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
-    """A patch at a time, of all images at once: its tile, shifted to each site, times the gradient there.
+    """One patch at a time, for all images at once: its tile, shifted to each site, times the gradient there.
 
-    Patches of up to 2 x 2 sites go a site at a time: XLA leaves a sum of four products scalar.
+    Patches of up to 2 x 2 sites are done one site at a time: XLA does not vectorise a sum of four products.
     """
     halo, k, (images, _, channels) = where.halo, size, grad.shape
     side = halo.shape[1] - k + 1
@@ -201,5 +201,5 @@ def _scanned_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Ar
 
 
 def _rows(x: Array) -> Array:
-    """The sites of x one below the other, and a row of zeros for entries of a halo that name none."""
+    """x as rows, followed by a row of zeros for indices past the end."""
     return jnp.pad(x.reshape(-1, x.shape[-1]), ((0, 1), (0, 0)))

@@ -1,4 +1,4 @@
-"""Where flax keeps its axes: the one place that knows, and permutes at the boundary."""
+"""Flax's axis orders; the only module that permutes between them and the spec's."""
 
 import numpy as np
 

@@ -16,7 +16,7 @@ from spec.model import KERNEL
 
 
 class Model(Chain):
-    """What both models share: the type that they compute in, and how images enter."""
+    """Base of both models: compute dtype, and images to (x, space)."""
 
     def __init__(self, model: spec.Model, dtype: str | None = None) -> None:
         """dtype: what to compute in, by name; None: the type of the parameters."""
@@ -134,7 +134,7 @@ class FCMAE(Model):
 
 
 def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE) -> Array:
-    """Mean squared error over each removed patch, then over the removed patches of the batch; NaN if there are none."""
+    """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
     target = targets(at_least_float32(images), model)
     error = jnp.square(at_least_float32(prediction) - target).mean(-1)
     if mask is None:
@@ -144,7 +144,7 @@ def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spe
 
 
 def targets(images: Array, model: spec.FCMAE) -> Array:
-    """The patches to predict, each normalised by its own mean and unbiased variance if norm_target."""
+    """The patches to predict, normalised as `spec.MaskedError` says if norm_target."""
     patches = patchify(images, model.encoder.patch_size)
     if not model.norm_target:
         return patches

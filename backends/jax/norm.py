@@ -1,4 +1,4 @@
-"""GELU and GRN, whose gradients need care; and the data type that norms and sums are made in."""
+"""GELU and GRN, whose gradients need care; and the dtype in which norms and sums accumulate."""
 
 import math
 

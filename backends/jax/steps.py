@@ -40,7 +40,7 @@ class Call:
     record: Record | None = None  # called with the path, x and space of every step
     keep_paths: Array | None = None  # N blocks, 1 = keep
     remat: bool = False  # recompute the activations inside a block in the backward pass
-    platform: str | None = None  # that the pass is compiled for; None: the one that jax prefers
+    platform: str | None = None  # what the pass is compiled for; None: the one that jax prefers
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
@@ -176,7 +176,7 @@ class Chain(nnx.Module):
         return step
 
     def _shape(self, name: str) -> spec.Named | str:
-        """Key that groups consecutive equal blocks into one scan; other steps stand alone."""
+        """Key that groups consecutive equal blocks into one scan; other steps are a group of their own."""
         return getattr(self._at(name), "body", name)
 
 
@@ -209,7 +209,7 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     graph = nnx.graphdef(blocks[0])
     layers = [(nnx.state(block), factor) for block, factor in zip(blocks, _factors(blocks, x, call), strict=True)]
     scans, on_cpu = len(blocks) >= SCANNED, (call.platform or jax.default_backend()) == "cpu"
-    loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in one
+    loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in a loop
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
         params, factor = layer
@@ -228,7 +228,7 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
 
 
 def _factors(blocks: Sequence[Residual], x: Array, call: Call) -> list[Array | None]:
-    """What multiplies the body of each block (N,): keep / (1 - drop_path); None where no block drops."""
+    """The factor of each block's body (N,): keep / (1 - drop_path); None where no block drops."""
     keep_paths = call.keep_paths
     if keep_paths is None or not any(block.drop_path for block in blocks):
         return [None] * len(blocks)

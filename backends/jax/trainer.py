@@ -102,11 +102,11 @@ class Trainer:
         check_arrays(self.model, state.mu, "first moments")
         check_arrays(self.model, state.nu, "second moments")
         if self.optimizer.ema_decay is not None:
-            check_arrays(self.model, state.ema, "average")
+            check_arrays(self.model, state.ema, "EMA")
         self._set(state)
 
     def _set(self, state: State) -> None:
-        """Put a state where it belongs: each device gets copies of its pieces, and of nothing else."""
+        """Place a state on the mesh by its shardings."""
         where, table = self.train_step.shardings(), spec.parameters(self.model)
 
         def put(arrays: Arrays, places: dict[str, NamedSharding]) -> Named:
@@ -150,7 +150,7 @@ class Trainer:
 
 
 def _put(value: np.ndarray, where: NamedSharding, dtype: Any) -> Array:
-    """The value on the devices, in memory of its own: a step may write its results there."""
+    """The value on the devices, in its own memory, which a step may donate."""
     return jax.make_array_from_callback(value.shape, where, lambda index: np.array(value[index], dtype))
 
 
@@ -160,7 +160,7 @@ def _spread(arrays: Arrays, mesh: Mesh) -> Named:
 
 
 def _padded(value: np.ndarray, rows: int) -> np.ndarray:
-    """The value and its last row so many times more."""
+    """The value, its last row repeated `rows` times at the end."""
     return np.concatenate([value, np.repeat(value[-1:], rows, 0)]) if rows else value
 
 

@@ -1,4 +1,4 @@
-"""The training step without its arrays: what can be traced, compiled and priced before any exists.
+"""The training step without its arrays: what can be traced, compiled and costed before any array exists.
 
 A mesh has one axis, "data". Losses and gradients are computed by each device on its own rows
 (`shard_map`) and then averaged: a visible batch is indexed across images, and XLA, left to
@@ -26,7 +26,7 @@ from backends.protocol import Optimizer, TrainerOptions
 
 DATA = "data"
 SMALL = 2**14
-"""Values below which a parameter is not worth splitting."""
+"""Parameters with fewer values are not split."""
 
 Named = dict[str, Array]
 
@@ -36,7 +36,7 @@ class TrainState(NamedTuple):
 
     params: Named
     adam: optax.ScaleByAdamState
-    ema: Named  # empty where no average is kept
+    ema: Named  # empty without an EMA
 
 
 class TrainStep:
@@ -81,10 +81,10 @@ class TrainStep:
         return found if total is None else jax.tree.map(jnp.add, total, found)
 
     def apply(self, state: TrainState, gradient: Named, lr: Array) -> tuple[TrainState, Array]:
-        """AdamW with decoupled decay, each parameter at its own learning rate, then the average; and the norm."""
+        """The state after an update by AdamW (see `spec.Optimizer`), and the norm of the gradient."""
         norm = optax.tree.norm(gradient)
         if self.optimizer.clip_grad is not None:
-            factor = jnp.minimum(self.optimizer.clip_grad / (norm + 1e-6), 1)  # torch's epsilon
+            factor = jnp.minimum(self.optimizer.clip_grad / (norm + spec.CLIP_EPS), 1)
             gradient = jax.tree.map(lambda g: g * factor, gradient)
         direction, moments = self.adam.update(gradient, state.adam, state.params)
         scale, decay = self._rules()
@@ -94,7 +94,7 @@ class TrainStep:
         return TrainState(params, moments, ema), norm
 
     def outputs(self, params: Named, batch: Named, **options: Any) -> Named:
-        """What the model says of each row of a batch; `params` whole on every device of the mesh."""
+        """The model's outputs for each row of a batch; `params` whole on every device of the mesh."""
 
         def local(params: Named, batch: Named) -> Named:
             out = self._run(api.evaluating(self.graph, params), batch, **options)
@@ -103,7 +103,7 @@ class TrainStep:
         return self._mapped(local, (P(), P(DATA)), P(DATA))(params, batch)
 
     def loss(self, prediction: Array, batch: Named) -> Array:
-        """The FCMAE loss of predictions already made."""
+        """The FCMAE loss of given predictions."""
         assert isinstance(self.model, spec.FCMAE)
         return masked_loss(prediction, self._pixels(batch["images"]), batch.get("mask"), self.model)
 
@@ -154,7 +154,7 @@ class TrainStep:
 
 
 def _split_axis(shape: tuple[int, ...], devices: int) -> int | None:
-    """The longest axis that the devices divide; None where there is none, or little to split."""
+    """The longest axis that the devices divide; None if there is none, or the array is small."""
     if math.prod(shape) < SMALL:
         return None
     fitting = [axis for axis, size in enumerate(shape) if size % devices == 0]

@@ -49,7 +49,7 @@ def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device:
 
 
 def place(device: str | None) -> torch.device:
-    """The device of a name such as "cpu", "cuda" or "cuda:1", CPU by default; BackendError where it is not there."""
+    """The device of a name such as "cpu", "cuda" or "cuda:1", CPU by default; BackendError if it is not available."""
     try:
         return torch.zeros((), device=device or "cpu").device
     except (RuntimeError, AssertionError):
@@ -58,7 +58,7 @@ def place(device: str | None) -> torch.device:
 
 
 def best() -> str:
-    """The device to train on unless another is named."""
+    """The default device for training."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
@@ -122,7 +122,7 @@ def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.
 def from_host(array: np.ndarray) -> torch.Tensor:
     """A tensor over the array, or over a copy where it is read-only (as JAX's are) or not contiguous.
 
-    bfloat16, which numpy knows by ml_dtypes only and torch does not take from it, as float32.
+    bfloat16 becomes float32: numpy has it from ml_dtypes only, and torch does not accept that.
     """
     if array.dtype.name == "bfloat16":
         array = array.astype(np.float32)
@@ -130,6 +130,6 @@ def from_host(array: np.ndarray) -> torch.Tensor:
 
 
 def to_host(value: torch.Tensor) -> np.ndarray:
-    """A copy on the host; bfloat16, which numpy lacks, as float32."""
+    """A copy on the host; bfloat16 becomes float32."""
     value = value.detach()
     return (value.float() if value.dtype == torch.bfloat16 else value).cpu().numpy().copy()

@@ -15,7 +15,7 @@ from backends.torch.space.patches import Halo
 def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Halo, kernels: bool = False) -> Tensor:
     """Depthwise convolution of x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Layout.halo`.
 
-    kernels: by the Triton kernels, which x must be on a GPU for.
+    kernels: use the Triton kernels; x must be on a GPU.
     """
     return HaloConv.apply(x, weight, bias, *halo, kernels)
 
@@ -43,7 +43,7 @@ class HaloConv(torch.autograd.Function):
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
-    """The sites of x that entries of index name, and zeros where they name none: (*index.shape, C)."""
+    """x at the sites of index, 0 where an index is past the end: (*index.shape, C)."""
     channels = x.shape[-1]
     rows = torch.cat([x.reshape(-1, channels), x.new_zeros(1, channels)])
     return rows.index_select(0, index.flatten()).view(*index.shape, channels)

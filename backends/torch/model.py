@@ -15,7 +15,7 @@ from spec.model import KERNEL
 
 
 class Model(Chain):
-    """What both models share: the type that they compute in, and how images enter."""
+    """Base of both models: compute dtype, and images to (x, space)."""
 
     def __init__(self, model: spec.Model, dtype: torch.dtype | None = None) -> None:
         """dtype: what to compute in; None: the type of the parameters, which `.to(dtype)` changes."""
@@ -24,7 +24,7 @@ class Model(Chain):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the model computes in."""
+        """The dtype that the model computes in."""
         stem: torch.dtype = self._at(self.names[0]).weight.dtype
         return self.explicit_dtype or stem
 
@@ -125,7 +125,7 @@ class FCMAE(Model):
 
 
 def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:
-    """Mean squared error over each removed patch, then over the removed patches of the batch; NaN if there are none."""
+    """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
     target = targets(at_least_float32(images), model)
     error = (at_least_float32(prediction) - target).square().mean(-1)
     if mask is None:
@@ -135,7 +135,7 @@ def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: 
 
 
 def targets(images: Tensor, model: spec.FCMAE) -> Tensor:
-    """The patches to predict, each normalised by its own mean and unbiased variance if norm_target."""
+    """The patches to predict, normalised as `spec.MaskedError` says if norm_target."""
     patches = patchify(images, model.encoder.patch_size)
     if not model.norm_target:
         return patches
@@ -151,7 +151,7 @@ def patchify(images: Tensor, patch: int) -> Tensor:
 
 
 def _values(mask: Tensor | None, visible: int | None) -> np.ndarray | None:
-    """The mask on the host; None where it has no values yet, or where reading them would make a GPU wait needlessly."""
+    """The mask on the host; None while it has no values, or if reading them would synchronise a GPU needlessly."""
     if mask is None or torch.compiler.is_compiling() or mask.is_meta or (mask.is_cuda and visible is not None):
         return None
     try:

@@ -1,4 +1,4 @@
-"""GRN and its norm, whose gradient needs care; and the data type that norms and sums are made in."""
+"""GRN and its norm, whose gradient needs care; and the dtype in which norms and sums accumulate."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ class SafeNorm(torch.autograd.Function):
 
 
 class GRN(torch.autograd.Function):
-    """y as `respond`, with norm = sqrt(sum x^2); and what the backward pass needs of it."""
+    """y as `respond`, with norm = sqrt(sum x^2); and the values that the backward pass needs."""
 
     generate_vmap_rule = True
 

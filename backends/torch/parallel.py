@@ -16,10 +16,10 @@ from backends.torch.steps import Residual
 
 
 def spread(net: nn.Module, processes: int, shard: bool) -> nn.Module:
-    """What to call in training in place of the net, so that its gradients are means over all processes.
+    """The module to call in training, whose gradients are means over all processes.
 
-    shard: the net's parameters are replaced by this process's parts of them, and each block's are
-    gathered while it computes. Otherwise gradients live in the buckets in which they are averaged.
+    shard: the net's parameters are replaced by this process's shards, and each block's are gathered
+    while it computes. Otherwise gradients live in the buckets in which they are averaged.
     """
     if processes == 1:
         return net
@@ -30,7 +30,7 @@ def spread(net: nn.Module, processes: int, shard: bool) -> nn.Module:
 
 
 def _shard(net: nn.Module, processes: int) -> None:
-    from torch.distributed.device_mesh import init_device_mesh  # a second for all of this
+    from torch.distributed.device_mesh import init_device_mesh  # importing these takes a second
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
     device = next(net.parameters()).device.type
@@ -40,16 +40,16 @@ def _shard(net: nn.Module, processes: int) -> None:
     fully_shard(net, mesh=mesh, reshard_after_forward=True)  # or an evaluation would leave the net gathered
     assert isinstance(net, FSDPModule)
     net.set_force_sum_reduction_for_comms(device == "cpu")  # gloo has no mean
-    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which nobody changes in place
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")  # which is never changed in place
 
 
 def accumulating(module: nn.Module, last: bool) -> AbstractContextManager[None]:
-    """Where a micro-batch's gradients are added to those before: copies exchange them with the last one only."""
+    """Context for one micro-batch's backward pass: DDP averages gradients after the last one only."""
     return nullcontext() if last or not isinstance(module, DistributedDataParallel) else module.no_sync()
 
 
 def mean(value: Tensor, processes: int) -> Tensor:
-    """The mean of everybody's value."""
+    """The mean of the value over all processes (collective)."""
     if processes > 1:
         dist.all_reduce(value)
         value /= processes
@@ -57,12 +57,12 @@ def mean(value: Tensor, processes: int) -> Tensor:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """The tensor of which this may be a part: for all processes to call."""
+    """The full tensor, gathered if sharded (collective)."""
     return tensor.full_tensor() if _is_part(tensor) else tensor
 
 
 def part(tensor: Tensor) -> Tensor:
-    """What of a tensor lies on this device."""
+    """This device's shard of a tensor."""
     return tensor.to_local() if _is_part(tensor) else tensor
 
 
@@ -86,7 +86,7 @@ def fill(tensor: Tensor, array: np.ndarray) -> Tensor:
 
 @contextmanager
 def exchanged(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> Iterator[None]:
-    """Meanwhile, tensors have the values of the others of the same name, and those have theirs."""
+    """Swap values with the tensors of the same name; swap back on exit."""
     _exchange(tensors, others)
     try:
         yield

@@ -62,7 +62,7 @@ class Trainer:
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=self.trained is self.net)  # buckets stay
         self.t += 1
-        self._average()
+        self._update_ema()
         return {"loss": parallel.mean(total, self.processes), "grad_norm": norm}
 
     @distributed_errors()
@@ -99,7 +99,7 @@ class Trainer:
             step = torch.tensor(float(state.t), dtype=torch.float32, device=p.device)
             self.adamw.state[p] = {"step": step, "exp_avg": mu, "exp_avg_sq": nu}
         if self.ema:
-            check_arrays(self.model, state.ema, "average")
+            check_arrays(self.model, state.ema, "EMA")
             for name, average in self.ema.items():
                 parallel.fill(average, state.ema[name])
         self.t = state.t
@@ -168,14 +168,14 @@ class Trainer:
         return parallel.whole(torch.nn.utils.clip_grad_norm_(self.net.parameters(), clip))
 
     @torch.no_grad()
-    def _average(self) -> None:
+    def _update_ema(self) -> None:
         decay = self.optimizer.ema_decay
         if decay is not None:
             for name, average in self.ema.items():
                 parallel.part(average).lerp_(parallel.part(self.named[name]), 1 - decay)
 
     def _arrays(self, tensors: Mapping[str, Tensor]) -> Arrays:
-        """Whole arrays on the host of process 0; elsewhere this helps to gather them."""
+        """Whole arrays on the host of process 0; on other ranks {} (collective)."""
         gathered = ((name, parallel.whole(tensor)) for name, tensor in tensors.items())
         arrays = {name: api.to_host(tensor) for name, tensor in gathered if not self.rank}
         return in_model_order(self.model, arrays) if arrays else {}

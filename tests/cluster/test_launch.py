@@ -79,7 +79,7 @@ def test_one_process_is_alone(alone: dict[str, str]) -> None:
 
 def test_what_is_announced_is_understood() -> None:
     place = launch.Place(1, 2, 0, "here", launch.port("12345"))
-    environ = launch.announced(place)
+    environ = launch.environment(place)
     assert launch.place(environ) == place
     assert (environ["JAX_PROCESS_ID"], environ["JAX_NUM_PROCESSES"]) == ("1", "2")
     assert environ["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
@@ -141,12 +141,12 @@ class TestJoin:
         from backends.torch import cluster
 
         there = launch.Place(1, 2, 0, address, free_port())
-        for name, value in launch.announced(there).items():
+        for name, value in launch.environment(there).items():
             monkeypatch.setenv(name, value)
         monkeypatch.setattr(cluster, "MEETING", timedelta(seconds=0.5))
         with pytest.raises(BackendError) as error:
             cluster.init_cluster("cpu")
-        assert str(error.value).startswith(f"process 1 of 2 did not meet the others at {address}:{there.port} (")
+        assert str(error.value).startswith(f"process 1 of 2 could not connect to {address}:{there.port} (")
         assert "set MASTER_ADDR and MASTER_PORT" in str(error.value)
         assert "\n" not in str(error.value)
 

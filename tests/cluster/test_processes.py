@@ -97,7 +97,7 @@ def test_a_lost_process_ends_the_run_which_resumes_from_its_newest_checkpoint(im
     os.kill(processes[1].pid, signal.SIGKILL)
     (status, said), _ = runs.ended(processes, timeout=60)
     assert status == 2
-    assert re.search(r"^train: another process is gone \(.*The same command goes on", said, re.MULTILINE), said
+    assert re.search(r"^train: another process is gone \(.*The same command resumes", said, re.MULTILINE), said
     assert runs.last(tmp_path / "run").step < 160
     ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", flags))])
     assert status == 0, said

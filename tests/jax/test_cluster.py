@@ -76,13 +76,13 @@ def test_the_environment_is_read(
 @pytest.mark.parametrize(
     ("environment", "line"),
     [
-        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "Set JAX_COORDINATOR_ADDRESS"),
+        ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "; set JAX_COORDINATOR_ADDRESS"),
         ({"JAX_COORDINATOR_ADDRESS": "localhost:1"}, "set JAX_NUM_PROCESSES and JAX_PROCESS_ID too"),
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "2"}, "a number below it"),
         ({"JAX_NUM_PROCESSES": "two", "JAX_PROCESS_ID": "0"}, "JAX_NUM_PROCESSES two"),
         ({**SLURM, "SLURM_STEP_NODELIST": "nowhere.invalid"}, "nowhere.invalid:24097"),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "localhost"}, "host:port"),
-        ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE: torchrun's processes"),
+        ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE: set by torchrun"),
     ],
 )
 def test_an_incomplete_description_is_refused_in_one_line(

@@ -41,7 +41,7 @@ class Command:
         job = submitit.JobEnvironment()
         address = os.environ.get("MASTER_ADDR") or job.hostnames[0]
         port = int(os.environ.get("MASTER_PORT") or launch.port(job.job_id))
-        os.environ |= launch.announced(launch.Place(job.global_rank, job.num_tasks, job.local_rank, address, port))
+        os.environ |= launch.environment(launch.Place(job.global_rank, job.num_tasks, job.local_rank, address, port))
         for name in (signal.SIGUSR1, signal.SIGUSR2):  # ignored until the run installs its handlers
             signal.signal(name, signal.SIG_IGN)
         os.execv(sys.executable, [sys.executable, "-u", "-m", "train", *self.words])

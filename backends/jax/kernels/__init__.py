@@ -1,4 +1,4 @@
-"""Kernels written in Pallas for TPUs and for CUDA GPUs, each beside a plain form that computes the same."""
+"""Kernels written in Pallas for TPUs and for CUDA GPUs, each with a plain implementation that computes the same."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ PLATFORMS: dict[str, Kernels] = {"tpu": "tpu", "gpu": "cuda", "cuda": "cuda"}
 
 
 def choose_kernels(kernels: str, platform: str) -> Kernels:
-    """Whose Pallas kernels serve a platform; BackendError where they are asked for and cannot.
+    """The platform whose Pallas kernels to use; BackendError if they are requested and cannot run.
 
     "auto": on TPUs and GPUs; XLA keeps to the plain forms on GPUs that are not CUDA's.
     """
@@ -22,5 +22,5 @@ def choose_kernels(kernels: str, platform: str) -> Kernels:
         raise BackendError(f"kernels: {kernels!r} is unknown; choose one of {', '.join(map(repr, KERNELS))}")
     served = PLATFORMS.get(platform)
     if kernels == "pallas" and served is None:
-        raise BackendError(f"kernels: 'pallas': they do not run on {platform}; give 'plain' or leave it at 'auto'")
+        raise BackendError(f"kernels: 'pallas': they do not run on {platform}; give 'plain' or 'auto'")
     return None if kernels == "plain" else served

@@ -3,7 +3,7 @@
 x is (N, S, C): the S = K * P * P visible sites of an image, patch by patch, row-major in each. On the
 chip they lie on a canvas of zeros, one image and LANES channels at a time: site (row, column) in row
 `row * width + column`, where `width` leaves one border between the end of a row and the next. XLA does
-not cut a kernel up for several devices: they call it in `shard_map`, as `update.py` does.
+not partition a kernel over devices, so it is called in `shard_map`, as `update.py` does.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ Corner = Callable[[Array], Array]
 def conv(x: Array, weight: Array, where: "Neighbours") -> Array:
     """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C), in the dtype of x.
 
-    It adds up in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
+    Accumulates in float32. FLOPs and bytes in XLA's `cost_analysis` are those of `Plan.cost`.
     """
     plan = _plan(x, where, len(weight))
     call = plan.call(_conv_kernel, [plan.sites(), plan.taps()], plan.sites(), jax.ShapeDtypeStruct(x.shape, x.dtype))
@@ -48,19 +48,19 @@ def _plan(x: Array, where: "Neighbours", size: int) -> Plan:
     return Plan(images, channels, visible, isqrt(sites // visible), (rows, columns), size, x.dtype.itemsize)
 
 
-def _conv_kernel(plan: Plan, corners: Any, x: Any, taps: Any, y: Any, canvas: Any, sites: Any) -> None:
+def _conv_kernel(plan: Plan, corners: Any, x: Any, taps: Any, y: Any, canvas: Any, scratch: Any) -> None:
     """y of a block of images and channels."""
     convolve = _conv_by_row if plan.side > 2 else _conv_by_site
 
     def image(n: Array, corner: Corner) -> None:
-        _lay_out(plan, corner, x, n, canvas, sites)
-        _patches(plan, lambda patch, _: convolve(plan, canvas, taps, sites, corner(patch), patch * plan.area))
-        y[n] = sites[...].astype(y.dtype)
+        _lay_out(plan, corner, x, n, canvas, scratch)
+        _patches(plan, lambda patch, _: convolve(plan, canvas, taps, scratch, corner(patch), patch * plan.area))
+        y[n] = scratch[...].astype(y.dtype)
 
     _images(plan, corners, image)
 
 
-def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+def _conv_by_row(plan: Plan, canvas: Any, taps: Any, scratch: Any, corner: Array, first: Array) -> None:
     """A row of P sites lies on the sublanes: read at k shifts, each adding to the k rows of the patch that see it."""
     total = [jnp.zeros((plan.side, LANES), jnp.float32)] * plan.side
     for row in range(plan.side + plan.size - 1):
@@ -69,30 +69,30 @@ def _conv_by_row(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, 
             for r in range(max(0, row - plan.size + 1), min(plan.side, row + 1)):
                 total[r] += values * taps[row - r, pl.ds(column, 1)]
     for r, values in enumerate(total):
-        sites[pl.ds(first + r * plan.side, plan.side)] = values
+        scratch[pl.ds(first + r * plan.side, plan.side)] = values
 
 
-def _conv_by_site(plan: Plan, canvas: Any, taps: Any, sites: Any, corner: Array, first: Array) -> None:
+def _conv_by_site(plan: Plan, canvas: Any, taps: Any, scratch: Any, corner: Array, first: Array) -> None:
     """A row of k taps lies on the sublanes, most of which small patches would leave idle; they are added up last."""
     for site in range(plan.area):
         total = sum(values * taps[i] for i, values in enumerate(_window(plan, canvas, corner, site)))
-        sites[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
+        scratch[pl.ds(first + site, 1)] = total.sum(0, keepdims=True)
 
 
-def _gradient_kernel(plan: Plan, corners: Any, x: Any, grad: Any, taps: Any, canvas: Any, sites: Any) -> None:
-    """taps, dw of a block of channels, images in turn: each site's window times the gradient there."""
+def _gradient_kernel(plan: Plan, corners: Any, x: Any, grad: Any, taps: Any, canvas: Any, scratch: Any) -> None:
+    """taps, dw of a block of channels, one image after the other: each site's window times the gradient there."""
 
     @pl.when(pl.program_id(1) == 0)
     def _() -> None:
         taps[...] = jnp.zeros_like(taps)
 
     def image(n: Array, corner: Corner) -> None:
-        _lay_out(plan, corner, x, n, canvas, sites)
-        sites[...] = grad[n].astype(jnp.float32)
+        _lay_out(plan, corner, x, n, canvas, scratch)
+        scratch[...] = grad[n].astype(jnp.float32)
 
         def add(patch: Array, total: list[Array]) -> list[Array]:
             for site in range(plan.area):
-                slope = sites[pl.ds(patch * plan.area + site, 1)]
+                slope = scratch[pl.ds(patch * plan.area + site, 1)]
                 window = _window(plan, canvas, corner(patch), site)
                 total = [rows + values * slope for rows, values in zip(total, window, strict=True)]
             return total
@@ -109,22 +109,22 @@ def _window(plan: Plan, canvas: Any, corner: Array, site: int) -> list[Array]:
     return [canvas[pl.ds(start + i * plan.width, plan.size)] for i in range(plan.size)]
 
 
-def _lay_out(plan: Plan, corner: Corner, x: Any, n: Array, canvas: Any, sites: Any) -> None:
-    """The visible sites of image n on the canvas, by way of `sites`: bfloat16 cannot be cut at any row."""
+def _lay_out(plan: Plan, corner: Corner, x: Any, n: Array, canvas: Any, scratch: Any) -> None:
+    """The visible sites of image n on the canvas, through `scratch`: bfloat16 cannot be sliced at every row."""
     inside = plan.size // 2 * (plan.width + 1)
 
     def put(patch: Array, _: None) -> None:
         for r in range(plan.side):
-            row = sites[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
+            row = scratch[pl.ds((patch * plan.side + r) * plan.side, plan.side)]
             canvas[pl.ds(corner(patch) + inside + r * plan.width, plan.side)] = row
 
     canvas[...] = jnp.zeros_like(canvas)
-    sites[...] = x[n].astype(jnp.float32)
+    scratch[...] = x[n].astype(jnp.float32)
     _patches(plan, put)
 
 
 def _images(plan: Plan, corners: Any, image: Callable[[Array, Corner], None]) -> None:
-    """Do it for each image of this program."""
+    """Run the body for each image of this program."""
     first = pl.program_id(1) * plan.block
 
     def step(n: Array, _: None) -> None:
@@ -134,5 +134,5 @@ def _images(plan: Plan, corners: Any, image: Callable[[Array, Corner], None]) ->
 
 
 def _patches(plan: Plan, patch: Callable[[Array, Any], Any], start: Any = None) -> Any:
-    """Do it for each visible patch, side by side where they are small: one alone waits for its own sums."""
+    """Run the body for each visible patch, several small ones at once, to hide the latency of sums."""
     return lax.fori_loop(0, plan.visible, patch, start, unroll=max(1, 16 // plan.area))

@@ -14,7 +14,7 @@ LANES, SUBLANES = 128, 8
 """Channels and rows of a register; a row of 128 float32 can be loaded from wherever it begins, others only aligned."""
 
 SITES = 1024
-"""About as many as a program reads, of several images where these are smaller: each program takes time to start."""
+"""Sites per program, about; small images share one, since starting a program takes time."""
 
 VMEM, SPARE = 16 << 20, 4 << 20
 """What a kernel may use of the chip's memory without saying so, and what it uses beside its blocks; both in bytes."""
@@ -83,7 +83,7 @@ class Plan(NamedTuple):
         )
         two = 2 * self.block * _up(self.rows, SUBLANES) * self.itemsize  # x and y, or x and grad
         scratch = 4 * (self.canvas + self.rows)
-        memory = LANES * (scratch + 2 * two) + SPARE  # the next blocks arrive meanwhile
+        memory = LANES * (scratch + 2 * two) + SPARE  # double buffering
         params = pltpu.CompilerParams(dimension_semantics=("parallel", "arbitrary"), vmem_limit_bytes=max(VMEM, memory))
         function = partial(kernel, self)
         return pl.pallas_call(
@@ -91,7 +91,7 @@ class Plan(NamedTuple):
         )
 
     def cost(self) -> pl.CostEstimate:
-        """What XLA's `cost_analysis` repeats, since it cannot look inside.
+        """The cost that XLA's `cost_analysis` reports for the kernel, which it cannot see into.
 
         Multiply-adds at visible sites; bytes of x and y, or x and grad, of the taps and of the corners. Channels and
         sites are those of whole tiles, which is what is computed and moved.

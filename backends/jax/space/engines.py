@@ -1,4 +1,4 @@
-"""The engines: by name, how the space of a batch is stored."""
+"""The engines by name: each turns images into x and its space."""
 
 import jax.numpy as jnp
 from jax import Array

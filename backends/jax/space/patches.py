@@ -1,4 +1,4 @@
-"""Where the visible patches lie on their grid, and what a convolution reads around them."""
+"""Where the visible patches lie on their grid, and the sites that a convolution reads around them."""
 
 import math
 from collections.abc import Callable
@@ -81,7 +81,7 @@ class Layout(NamedTuple):
     def halo(self, side: int, border: int) -> Array:
         """(N * K, side + 2 border, side + 2 border): each visible patch and its surroundings.
 
-        Entries are rows of x.reshape(N * K * P * P, C); the row past the end stands for nothing.
+        Entries are rows of x.reshape(N * K * P * P, C); the index past the end means 0.
         """
         images = self.slot.shape[0]
         inside = jnp.arange(side * side).reshape(side, side)

@@ -1,4 +1,4 @@
-"""What a spatial step may ask of the space that x lies in."""
+"""The methods of a space, which spatial steps call."""
 
 from typing import Protocol
 

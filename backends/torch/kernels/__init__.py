@@ -1,4 +1,4 @@
-"""Kernels written for CUDA in Triton, each beside a plain form that computes the same."""
+"""Kernels written for CUDA in Triton, each with a plain implementation that computes the same."""
 
 import importlib.util
 
@@ -11,7 +11,7 @@ KERNELS = ("auto", "plain", "triton")
 
 @torch.compiler.assume_constant_result
 def use_triton(kernels: str, device: str) -> bool:
-    """Whether the Triton kernels serve a type of device; BackendError where they are asked for and cannot.
+    """Whether to use the Triton kernels on a type of device; BackendError if they are requested and cannot run.
 
     "auto": on CUDA, where Triton is installed.
     """
@@ -21,5 +21,5 @@ def use_triton(kernels: str, device: str) -> bool:
     runs = device == "cuda" and installed
     if kernels == "triton" and not runs:
         why = "Triton is not installed" if device == "cuda" else f"they do not run on {device}"
-        raise BackendError(f"kernels: 'triton': {why}; give 'plain' or leave it at 'auto'")
+        raise BackendError(f"kernels: 'triton': {why}; give 'plain' or 'auto'")
     return runs and kernels != "plain"

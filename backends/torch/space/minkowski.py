@@ -26,7 +26,7 @@ from backends.torch.space.protocol import Space
 
 
 def _load() -> Any:
-    """MinkowskiEngine, without the traces that its import would leave; BackendError when it does not load."""
+    """MinkowskiEngine, without the side effects of its import; BackendError if it does not load."""
     threads_unset = "OMP_NUM_THREADS" not in os.environ
     if threads_unset:  # it would set 16 on larger machines
         os.environ["OMP_NUM_THREADS"] = str(torch.get_num_threads())
@@ -145,6 +145,8 @@ class MinkowskiSpace:
 def enter(images: Tensor, mask: Tensor | None, patch: int) -> tuple[Tensor, Space]:
     """Images (N, H, W, C) and their space; BackendError on a device that the engine was not built for."""
     if images.is_cuda and not ME.is_cuda_available():
-        raise BackendError(f"device: this MinkowskiEngine knows no CUDA; move the model from {images.device} to cpu")
+        raise BackendError(
+            f"device: this MinkowskiEngine was built without CUDA; move the model from {images.device} to cpu"
+        )
     x, space = dense.enter(images, mask, patch)
     return x, PixelSpace(space.keep)

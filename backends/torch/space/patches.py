@@ -1,4 +1,4 @@
-"""Where the visible patches lie on their grid, and what a convolution reads around them."""
+"""Where the visible patches lie on their grid, and the sites that a convolution reads around them."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -11,11 +11,11 @@ WHOLE = 3
 
 
 class Halo(NamedTuple):
-    """What a convolution reads, and what it keeps of its results.
+    """Indices of the sites that a convolution reads, and of the results that it keeps.
 
     T tiles: visible patches or whole images, each with a border.
 
-    rows (T, R, Q): the sites under a tile, as rows of x.view(-1, C); the row past the end stands for zeros.
+    rows (T, R, Q): the sites under a tile, as rows of x.view(-1, C); the index past the end means 0.
     kept (N * K * P * P): the visible sites among the results of all tiles; None: all of them, in order.
     """
 
@@ -69,7 +69,7 @@ class Layout:
         return grid.reshape(images, self.rows * side, self.columns * side, channels)
 
     def halo(self, side: int, border: int) -> Halo:
-        """What a convolution of size 2 border + 1 reads on patches of side x side sites: patches or whole images.
+        """The halo of a convolution of size 2 border + 1 on patches of side x side sites, as patches or whole images.
 
         Halos of neighbouring patches overlap: where patches are small, whole images are the cheaper tiles.
         """
