@@ -12,7 +12,7 @@ TORCH  := 2.13.0
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
 
-.PHONY: demo test newest lock reliability lint format types bench gpu minkowski aot slurm clean
+.PHONY: demo test newest lock reliability lint format types tables bench gpu minkowski aot slurm clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -55,6 +55,10 @@ format: $(READY)
 types: $(READY)
 	$(RUN) -m mypy
 
+# Update the tables of docs/ that are computed from code.
+tables: $(READY)
+	$(RUN) -m tools.tables
+
 bench: $(READY)
 	$(RUN) -m benchmarks engines --part encoder
 
@@ -64,22 +68,21 @@ bench: $(READY)
 STEPS  := $(RUN) -m benchmarks engines --what step --engines masked visible --device cuda --dtype bfloat16 \
           --model convnextv2_base --batch_size 128 --tflops 790 --gbps 4300
 gpu: $(READY)
-	TWINNEXT_TRITON=1 $(RUN) -m pytest -m gpu
+	$(RUN) -m pytest -m gpu
 	mkdir -p runs
 	$(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch.json
-	TWINNEXT_TRITON=1 $(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch-triton.json
 	XLA_PYTHON_CLIENT_PREALLOCATE=false $(STEPS) $(GPU) --backends jax --json runs/gpu-jax.json
 
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)
 	$(RUN) tools/minkowski.py
 
-# Compile a training step for a TPU that is not here. Its compiler lies apart, since jax, where it finds it, looks for
-# TPUs whatever it is asked to do. At XLA's first level of effort it takes a third of the time for a block.
+# Compile for a TPU that is not here. Its compiler is kept outside the environment: where jax finds it, jax looks for
+# TPUs at every start. At optimization level O1 a block compiles in a third of the time.
 aot: $(READY)
 	test -d .cache/libtpu || $(RUN) -m pip install --quiet --no-deps --require-hashes \
 	  --target .cache/libtpu -r requirements/libtpu.txt
-	JAX_OPTIMIZATION_LEVEL=O1 JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot -s tests/jax
+	JAX_OPTIMIZATION_LEVEL=O1 JAX_PLATFORMS=cpu PYTHONPATH=.cache/libtpu $(RUN) -m pytest -m aot -s tests/benchmarks/test_tpu.py tests/jax
 
 # A real SLURM, all of it on this machine; needs root and Debian's slurm-wlm and munge.
 slurm: $(READY)

@@ -1,1 +1,1 @@
-"""Benchmarks: what the engines cost, side by side in one run."""
+"""Benchmarks of the engines, the data pipeline and the kernels."""

@@ -1,4 +1,4 @@
-"""The picture of sweeps: milliseconds an image against mask ratio, batch or image size."""
+"""Plots of sweeps: milliseconds per image against mask ratio, batch size or image size."""
 
 from itertools import pairwise
 from typing import Any
@@ -11,14 +11,14 @@ AXES: dict[str, tuple[float, ...]] = {
     "batch_size": (1, 2, 4, 8, 16),
     "image_size": (128, 160, 224, 288),
 }
-"""What a sweep can go through, and where it stops by default."""
+"""What a sweep can vary, and the values that it measures by default."""
 
 COLOURS = {"torch": "C0", "jax": "C1", "timm": "C2"}
 LINES = {"visible": "-", "masked": "--", "minkowski": ":", "dense": "-."}
 
 
 def rises(rows: list[Row]) -> list[str]:
-    """A line for every mask ratio at which a visible engine is no faster than at the one before."""
+    """One line for every mask ratio at which a visible engine is no faster than at the ratio before it."""
     lines = []
     for label, mine in _curves([row for row in rows if row.job["engine"] == "visible"], "mask_ratio").items():
         for before, row in pairwise(mine):
@@ -30,23 +30,23 @@ def rises(rows: list[Row]) -> list[str]:
 
 
 def draw(documents: list[dict[str, Any]], path: str) -> None:
-    """A panel for each kind of sweep, a curve an engine: medians, with quartiles as bars. Files of a kind share one."""
+    """One panel per swept quantity, one curve per engine: medians, with quartiles as error bars."""
     panels: dict[str, list[Row]] = {}
     for document in documents:
         if document["over"] not in AXES:
-            raise BenchmarkError("picture: a file is of no sweep; python -m benchmarks sweep --json FILE writes them")
+            raise BenchmarkError("plot: a file is not of a sweep; python -m benchmarks sweep --json FILE writes one")
         panels.setdefault(document["over"], []).extend(Row.of(row) for row in document["rows"])
 
     import matplotlib as mpl
 
     mpl.use("Agg")
-    mpl.rcParams |= {"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}  # the same picture, the same small file
+    mpl.rcParams |= {"svg.hashsalt": "benchmarks", "svg.fonttype": "none"}  # deterministic and small
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 4), layout="constrained", squeeze=False)
-    for place, (over, rows) in zip(axes[0], panels.items(), strict=True):
-        _panel(place, over, rows)
-    axes[0][0].set_ylabel("milliseconds an image")
+    for panel, (over, rows) in zip(axes[0], panels.items(), strict=True):
+        _panel(panel, over, rows)
+    axes[0][0].set_ylabel("milliseconds per image")
     axes[0][-1].legend(fontsize=8)
     figure.suptitle(_title(documents), fontsize=9)
     figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None)
@@ -57,18 +57,18 @@ def _panel(axes: Any, over: str, rows: list[Row]) -> None:
     from matplotlib.ticker import LogLocator
 
     for label, mine in _curves(rows, over).items():
-        places, each = [row.job[over] for row in mine], [1e3 / row.throughput for row in mine]
+        values, each = [row.job[over] for row in mine], [1e3 / row.throughput for row in mine]
         spread = [
             [1e3 / row.job["batch_size"] * abs(row.quartiles[side] - row.median) for row in mine] for side in (0, 1)
         ]
         style = {"color": COLOURS[mine[0].job["backend"]], "linestyle": LINES[mine[0].job["engine"]]}
-        axes.errorbar(places, each, spread, marker="o", markersize=3, label=label, **style)
+        axes.errorbar(values, each, spread, marker="o", markersize=3, label=label, **style)
     axes.set_yscale("log")
     axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.yaxis.set_major_formatter("{x:g}")
     if over != "mask_ratio":
         axes.set_xscale("log", base=2)
-    axes.set_xticks(places, [f"{place:g}" for place in places], minor=False)
+    axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
     axes.minorticks_off()
     job = rows[0].job
     others = {"mask_ratio": "mask ratio {:g}", "batch_size": "{} images", "image_size": "{} px"}
@@ -78,7 +78,7 @@ def _panel(axes: Any, over: str, rows: list[Row]) -> None:
 
 
 def _curves(rows: list[Row], over: str) -> dict[str, list[Row]]:
-    """The rows of each engine, in the order of what was swept."""
+    """Label -> the rows of an engine, sorted by the swept quantity."""
     found: dict[str, list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.job[over]):
         found.setdefault(row.label, []).append(row)

@@ -1,4 +1,4 @@
-"""JPEG to batch: images a second, by threads and processes, against plain Pillow in the same run."""
+"""JPEG to batch: images per second, by threads and processes, against plain Pillow in the same run."""
 
 import io
 import statistics
@@ -18,6 +18,7 @@ from backends.rng import Stream
 from benchmarks import roofline
 from benchmarks.peaks import PUBLISHED
 from benchmarks.photographs import CLASSES, Photographs
+from spec import console
 from train.data.feed import Feed, permutation
 from train.data.masks import random_masks
 from train.data.mixing import Mix, blend_targets, soft_targets
@@ -62,7 +63,7 @@ def finetuning(source: Photographs, batch_size: int, scaled: bool = False) -> Su
 
 @dataclass(frozen=True)
 class Plain:
-    """A feed's batches, normalised, by Pillow and the numpy that first comes to mind: the yardstick."""
+    """The baseline: the batches of a feed, normalised, made by Pillow and straightforward numpy."""
 
     feed: Feed | SupervisedFeed
 
@@ -109,7 +110,7 @@ class Plain:
 
 @dataclass(frozen=True)
 class Speed:
-    """Images a second, in each round, of one way to make a task's batches."""
+    """Images per second, per round, of one way to make the batches of a task."""
 
     task: str
     what: str
@@ -126,7 +127,7 @@ class Speed:
 
 
 def measure(source: Photographs, batch_size: int, batches: int, rounds: int) -> list[Speed]:
-    """Every way of both tasks, in turn within a round."""
+    """Every way for both tasks; within a round they take turns."""
     ways: list[tuple[Speed, Make]] = []
     for task, feed in (("pre-training", pretraining), ("fine-tuning", finetuning)):
         ways.append((Speed(task, "plain Pillow", "thread", 1), Plain(feed(source, batch_size))))
@@ -139,7 +140,7 @@ def measure(source: Photographs, batch_size: int, batches: int, rounds: int) -> 
 
 
 def rate(make: Make, kind: str, workers: int, batch_size: int, batches: int) -> float:
-    """Images a second that arrive, once the workers are under way and nothing made ahead is left."""
+    """Images per second, after a warm-up that uses up what was prefetched."""
     with closing(prefetch(make, 0, 10**6, workers, kind)) as made:
         for _ in islice(made, 2 * workers):
             pass
@@ -150,20 +151,20 @@ def rate(make: Make, kind: str, workers: int, batch_size: int, batches: int) -> 
 
 
 def table(speeds: list[Speed], source: Photographs) -> str:
-    """A row a way; then how many cores keep a GPU busy."""
+    """One row per way; then the number of cores that keep a GPU busy."""
     kilobytes = sum(map(len, source.files)) / len(source) / 1e3
-    lines = [f"{len(source)} JPEGs of {kilobytes:.0f} kB on average; {len(speeds[0].rates)} rounds", ""]
-    lines.append(f"{'task':<14}{'batches by':<18}{'workers':<12}{'images/s':>9}{'least':>7}{'most':>7}{'of plain':>10}")
+    title = f"{len(source)} JPEGs of {kilobytes:.0f} kB on average; {len(speeds[0].rates)} rounds"
+    rows = [["task, batches by", "workers", "images/s", "least", "most", "vs plain"]]
     plain = {speed.task: speed.median for speed in speeds if speed.what == "plain Pillow"}
     for speed in speeds:
-        workers = f"{speed.workers} {speed.kind}"
-        rates = f"{speed.median:>9.0f}{min(speed.rates):>7.0f}{max(speed.rates):>7.0f}"
-        lines.append(f"{speed.task:<14}{speed.what:<18}{workers:<12}{rates}{speed.median / plain[speed.task]:>9.2f}x")
-    return "\n".join([*lines, "", *needs(speeds)])
+        rates = [f"{rate:.0f}" for rate in (speed.median, min(speed.rates), max(speed.rates))]
+        name, workers = f"{speed.task}, {speed.what}", f"{speed.workers} {speed.kind}"
+        rows.append([name, workers, *rates, f"{speed.median / plain[speed.task]:.2f}x"])
+    return "\n".join([title, "", console.table(rows, "<<>"), "", *needs(speeds)])
 
 
 def needs(speeds: list[Speed], model: str = "convnextv2_base", batch_size: int = 256) -> list[str]:
-    """How many of these cores feed a GPU that trains `model` in bfloat16 at some share of its roofline."""
+    """The number of these cores that feed a GPU training `model` in bfloat16 at some shares of its roofline."""
     lines = []
     models: dict[str, spec.Model] = {
         "pre-training": spec.fcmae(model),
@@ -175,6 +176,6 @@ def needs(speeds: list[Speed], model: str = "convnextv2_base", batch_size: int =
         for name in ("h100", "h200"):
             peak = PUBLISHED[name]
             most = batch_size / roofline.limit(found, peak.tflops, peak.gbps)
-            cores = ", ".join(f"{share:.0%} of it {share * most / core:.0f}" for share in SHARES)
-            lines.append(f"{task} of {model} on one {name}: at most {most:,.0f} images/s; cores for {cores}")
+            cores = ", ".join(f"{share * most / core:.0f} for {share:.0%}" for share in SHARES)
+            lines.append(f"{task} of {model} on one {name}: at most {most:,.0f} images/s; cores needed: {cores}")
     return lines

@@ -1,4 +1,4 @@
-"""Engines side by side: one worker process a row, asked for a step in turn."""
+"""Engines side by side: one worker process per row; the rows take timed steps in turn."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ SHARED = ("model", "batch_size", "image_size", "mask_ratio", "dtype", "what", "p
 
 @dataclass(frozen=True)
 class Row:
-    """One engine's figures: seconds of every timed step, bytes, and what was run."""
+    """The measurements of one engine: seconds per timed step, peak bytes, and the job that was run."""
 
     job: dict[str, Any]
     seconds: list[float]
@@ -30,7 +30,7 @@ class Row:
 
     @property
     def quartiles(self) -> tuple[float, float]:
-        """A quarter of the steps were faster than the first, a quarter slower than the second."""
+        """The first and third quartile of the seconds."""
         if len(self.seconds) == 1:
             return self.seconds[0], self.seconds[0]
         low, _, high = statistics.quantiles(self.seconds, method="inclusive")
@@ -38,12 +38,12 @@ class Row:
 
     @property
     def throughput(self) -> float:
-        """Images a second."""
+        """Images per second."""
         return float(self.job["batch_size"] / self.median)
 
     @property
     def warm_up(self) -> float:
-        """Seconds that the first step took beyond an ordinary one."""
+        """Seconds of the first step beyond the median."""
         return max(0.0, self.first_step_s - self.median)
 
     @property
@@ -62,15 +62,15 @@ class Row:
 
 
 def jobs(args: argparse.Namespace, **changed: Any) -> list[dict[str, Any]]:
-    """What to run: every engine of every backend asked for, and timm's model beside them.
+    """The jobs to run: every chosen engine of every chosen backend, and timm's encoder.
 
-    changed: options that take another value than in `args`. BenchmarkError for what cannot be.
+    changed: options that override those in `args`. BenchmarkError if they contradict each other.
     """
     same = {name: getattr(args, name, None) for name in SHARED} | changed
     if not same["mask_ratio"] and (same["part"], same["what"]) != ("encoder", "gradient"):
-        raise BenchmarkError("mask ratio 0: nothing is removed, so there is no loss; add --part encoder")
+        raise BenchmarkError("--mask_ratio 0: nothing is removed, so there is no loss; add --part encoder")
     if same["what"] == "step" and same["part"] != "fcmae":
-        raise BenchmarkError("--what step: trains the whole model; leave out --part encoder")
+        raise BenchmarkError("--what step: a step trains the whole model; leave out --part encoder")
     found = []
     for backend in args.backends:
         available = backends.load(backend).ENGINES
@@ -81,19 +81,19 @@ def jobs(args: argparse.Namespace, **changed: Any) -> list[dict[str, Any]]:
         found += [{"backend": backend, **same, "engine": engine, "compiled": compile_} for engine, compile_ in rows]
     found += [{"backend": "timm", **same, "engine": "dense", "compiled": each} for each in _outside(args, same)]
     if not found:
-        raise BenchmarkError(f"--engines: {args.engines} are not among those of {', '.join(args.backends)}")
+        raise BenchmarkError(f"--engines {' '.join(args.engines)}: not an engine of {', '.join(args.backends)}")
     return found
 
 
 def _outside(args: argparse.Namespace, same: dict[str, Any]) -> list[bool]:
-    """Whether timm's encoder is compiled, of each of its rows; none where it would measure something else."""
+    """Whether torch.compile is used, for each row of timm's encoder; empty if timm cannot run the same job."""
     wanted = "torch" in args.backends and (args.engines is None or "dense" in args.engines)
     fits = wanted and same["part"] == "encoder" and outside.has_timm()
     return [False, *([True] if args.compiled else [])] if fits else []
 
 
 def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
-    """The rows, each from its own process; within a round every row takes one step."""
+    """One row per job, each from its own process; within a round every row takes one step."""
     workers = [_Worker(job) for job in wanted]
     try:
         for _ in range(rounds):

@@ -1,5 +1,5 @@
-"""What a benchmark refuses."""
+"""The error of a benchmark."""
 
 
 class BenchmarkError(ValueError):
-    """One line about a benchmark that cannot run."""
+    """One line about a benchmark that cannot run: what, and what to do."""

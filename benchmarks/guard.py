@@ -1,7 +1,7 @@
-"""What a small model costs in figures that no clock has touched, held against a committed baseline.
+"""The deterministic costs of a small model, compared with a committed baseline.
 
-Wall time drifts with the machine; FLOPs, bytes, operations and memory do not. A change of the
-code that moves them is meant, and the baseline is written anew with it, or it is a regression.
+Wall time drifts with the machine; FLOPs, bytes, operations and memory do not. A change of the code
+that moves them is either intended, and updates the baseline, or a regression.
 """
 
 import json
@@ -18,7 +18,7 @@ from benchmarks.worker import inputs
 
 BASELINE = Path(__file__).with_name("baseline.json")
 SLACK = 0.005
-"""A move to report. The compilers' figures shift by less from one processor to the next."""
+"""Relative change that is reported. Compilers' figures differ by less between processors."""
 
 JOB = {"image_size": 128, "mask_ratio": 0.6, "batch_size": 2}
 MODEL = spec.fcmae(depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), decoder_dim=64, image_size=128)
@@ -27,17 +27,17 @@ Figures = dict[str, dict[str, int]]
 
 
 def versions() -> dict[str, str]:
-    """What the figures depend on beside our code."""
+    """The versions of the packages that the figures depend on."""
     return {name: metadata.version(name) for name in ("torch", "jax", "jaxlib", "triton") if _installed(name)}
 
 
 def measurable() -> list[str]:
-    """What can be measured here: the installed backends, and Triton where it can compile."""
+    """The installed backends, and "triton" if its kernels can be compiled."""
     return [*backends.installed(), *(["triton"] if {"torch", "triton"} <= versions().keys() else [])]
 
 
 def measure(backend: str) -> Figures:
-    """Engine -> figures of the FCMAE loss and its gradient, or of the compiled kernels for "triton"."""
+    """Row -> figures: the FCMAE loss and its gradient per engine, or the compiled kernels for "triton"."""
     if backend == "triton":
         return {name: found._asdict() for name, found in kernels.resources().items()}
     one = {"torch": _torch, "jax": _jax}[backend]
@@ -45,7 +45,7 @@ def measure(backend: str) -> Figures:
 
 
 def moved(found: Figures, baseline: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """One line for every figure that left its baseline, in either direction."""
+    """One line for every figure that differs from its baseline, in either direction."""
     lines = []
     for row, figures in found.items():
         for name, value in figures.items():
@@ -53,7 +53,7 @@ def moved(found: Figures, baseline: Mapping[str, Mapping[str, int]]) -> list[str
             if before is None:
                 lines.append(f"{row}: {name} has no baseline, found {value:,}")
             elif abs(value - before) > SLACK * abs(before):
-                change = f"{value / before - 1:+.1%}" if before else "from nothing"
+                change = f"{value / before - 1:+.1%}" if before else "from 0"
                 lines.append(f"{row}: {name} {before:,} -> {value:,} ({change})")
     return lines
 
@@ -71,7 +71,7 @@ def write(found: Figures) -> None:
 
 
 def _torch(engine: str) -> dict[str, int]:
-    """FLOPs and operations as dispatched, and the bytes kept between forward and backward."""
+    """Dispatched FLOPs and operations, and the bytes saved for the backward pass."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils.flop_counter import FlopCounterMode
@@ -84,6 +84,7 @@ def _torch(engine: str) -> dict[str, int]:
             return func(*args, **(kwargs or {}))
 
     net, (_, batch) = backends.load("torch").build(MODEL), inputs(JOB, MODEL)
+    visible = spec.visible_patches(MODEL)
     images, mask = torch.from_numpy(batch["images"]), torch.from_numpy(batch["mask"])
     saved: dict[int, int] = {}
 
@@ -96,22 +97,22 @@ def _torch(engine: str) -> dict[str, int]:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
         flops = stack.enter_context(FlopCounterMode(display=False))
         operations = stack.enter_context(Operations())
-        net(images, mask, engine=engine)["loss"].backward()
+        net(images, mask, engine=engine, visible=visible)["loss"].backward()
     return {"flops": flops.get_total_flops(), "operations": operations.count, "saved_bytes": sum(saved.values())}
 
 
 def _jax(engine: str) -> dict[str, int]:
-    """What XLA's compiler says of the whole gradient on CPU."""
+    """XLA's own figures for the gradient on CPU."""
     import jax
     from flax import nnx
 
     from backends.jax import api
 
     net, (_, batch) = api.build(MODEL, device="cpu"), inputs(JOB, MODEL)
-    graph = nnx.graphdef(net)
+    graph, visible = nnx.graphdef(net), spec.visible_patches(MODEL)
 
     def loss(params: Any, images: Any, mask: Any) -> Any:
-        return api.bind(graph, params)(images, mask, engine=engine)["loss"]
+        return api.bind(graph, params)(images, mask, engine=engine, visible=visible)["loss"]
 
     with jax.default_device(jax.devices("cpu")[0]):
         compiled = jax.jit(jax.grad(loss)).lower(api.flat(net), batch["images"], batch["mask"]).compile()

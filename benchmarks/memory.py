@@ -1,8 +1,8 @@
-"""What a training step in torch holds in memory, counted without a device: every tensor is of the meta device.
+"""The memory of a training step in torch, counted without a device: every tensor is on the meta device.
 
-Meta tensors have shapes and no values, so the step runs as on CUDA, operation by operation, and
-costs nothing; a tracker adds up the storages that are alive. Beyond what it counts a device needs
-its context, what its allocator cannot reuse, and the workspaces of its libraries.
+Meta tensors have shapes and no values, so the step runs operation by operation as on CUDA, at no
+cost; a dispatch mode adds up the live storages. A real device also needs its context, fragments
+that its allocator cannot reuse, and the workspaces of its libraries.
 """
 
 import weakref
@@ -10,29 +10,30 @@ from dataclasses import dataclass
 from typing import Any
 
 import spec
+from spec import console
 
 ENGINES = ("masked", "visible")
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes at the peak of one step, and what they are."""
+    """Bytes at the peak of one step, by kind."""
 
     engine: str
     remat: bool
     parameters: int
     gradients: int
     moments: int
-    average: int
-    activations: int  # all else at the peak: what the backward pass needs, and what is in flight
+    ema: int
+    activations: int  # everything else: saved for the backward pass, and temporary
 
     @property
     def peak(self) -> int:
-        return self.parameters + self.gradients + self.moments + self.average + self.activations
+        return self.parameters + self.gradients + self.moments + self.ema + self.activations
 
 
 def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: bool, ema: bool) -> Held:
-    """One step under the tracker. Moments and average are as large as the parameters each; AdamW adds nothing."""
+    """The memory of one step. Each moment and the EMA are as large as the parameters; AdamW adds nothing."""
     import torch
 
     from backends.torch.model import FCMAE
@@ -44,32 +45,25 @@ def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: 
     own = sum(p.untyped_storage().nbytes() for p in net.parameters())
     tracker = _tracker()
     with tracker:
-        net(images, mask, engine=engine, remat=remat)["loss"].backward()
+        net(images, mask, engine=engine, visible=spec.visible_patches(model), remat=remat)["loss"].backward()
     gradients = sum(p.grad.untyped_storage().nbytes() for p in net.parameters() if p.grad is not None)
-    average = own if ema else 0
-    return Held(engine, remat, own, gradients, 2 * own, average, tracker.peak - gradients)
+    return Held(engine, remat, own, gradients, 2 * own, own if ema else 0, tracker.peak - gradients)
 
 
 def table(model: spec.FCMAE, name: str, batch_size: int, dtype: str, *, ema: bool) -> str:
-    """A row for each engine, with what blocks hold kept and computed again."""
-    lines = [
-        f"{name}, one training step in torch, {batch_size} images of {model.image_size[0]} px, {dtype}; GB, counted",
-        "",
-        f"{'engine':<10}{'blocks':>10}{'parameters':>12}{'gradients':>11}{'moments':>9}{'average':>9}"
-        f"{'activations':>13}{'peak':>8}",
-    ]
+    """Two rows per engine, in GB: activations of blocks saved, and recomputed in the backward pass."""
+    title = f"{name}, one training step in torch, {batch_size} images of {model.image_size[0]} px, {dtype}; GB, counted"
+    rows = [["engine", "blocks", "parameters", "gradients", "moments", "EMA", "activations", "peak"]]
     for engine in ENGINES:
         for remat in (False, True):
             row = held(model, batch_size, engine, dtype, remat=remat, ema=ema)
-            cells = (row.parameters, row.gradients, row.moments, row.average, row.activations, row.peak)
-            widths = (12, 11, 9, 9, 13, 8)
-            figures = "".join(f"{cell / 1e9:>{width}.2f}" for cell, width in zip(cells, widths, strict=True))
-            lines.append(f"{engine:<10}{'again' if remat else 'kept':>10}{figures}")
-    return "\n".join(lines)
+            sizes = (row.parameters, row.gradients, row.moments, row.ema, row.activations, row.peak)
+            rows.append([engine, "recomputed" if remat else "saved", *(f"{size / 1e9:.2f}" for size in sizes)])
+    return "\n".join([title, "", console.table(rows, "<<>")])
 
 
 def _tracker() -> Any:
-    """A dispatch mode that knows in `peak` the most bytes that tensors made under it held at once."""
+    """A dispatch mode; `peak` is the most bytes that tensors created under it held at once."""
     import torch
     from torch.utils._python_dispatch import TorchDispatchMode
     from torch.utils._pytree import tree_leaves

@@ -1,4 +1,4 @@
-"""What devices can do at most: published for accelerators, measured for the machine at hand."""
+"""Peak performance of devices: published for accelerators, measured on this machine."""
 
 import json
 import subprocess
@@ -11,7 +11,7 @@ from benchmarks.errors import BenchmarkError
 
 
 class Peak(NamedTuple):
-    """Arithmetic and memory bandwidth that a device cannot exceed, and who says so."""
+    """Peak arithmetic and memory bandwidth of a device, and the source of the figures."""
 
     tflops: float
     gbps: float
@@ -21,12 +21,12 @@ class Peak(NamedTuple):
 PUBLISHED = {
     "h100": Peak(989, 3350, "NVIDIA's data sheet of the SXM5 card: half its figure with sparsity"),
     "h200": Peak(989, 4800, "NVIDIA's data sheet of the SXM card: half its figure with sparsity"),
-    "v4": Peak(275, 1200, "Google's documentation of Cloud TPU v4, a chip"),
-    "v5e": Peak(197, 819, "Google's documentation of Cloud TPU v5e, a chip"),
-    "v5p": Peak(459, 2765, "Google's documentation of Cloud TPU v5p, a chip"),
-    "v6e": Peak(918, 1638, "Google's documentation of Cloud TPU v6e, a chip"),
+    "v4": Peak(275, 1200, "Google's documentation of Cloud TPU v4, per chip"),
+    "v5e": Peak(197, 819, "Google's documentation of Cloud TPU v5e, per chip"),
+    "v5p": Peak(459, 2765, "Google's documentation of Cloud TPU v5p, per chip"),
+    "v6e": Peak(918, 1638, "Google's documentation of Cloud TPU v6e, per chip"),
 }
-"""Dense products of bfloat16; nobody's programs reach them."""
+"""Dense matrix products in bfloat16; real programs stay below."""
 
 MEASURED = "measured"
 NAMES = (MEASURED, *PUBLISHED)
@@ -36,7 +36,7 @@ REPEATS = 15
 def find(
     name: str, dtype: str, device: str | None = None, tflops: float | None = None, gbps: float | None = None
 ) -> Peak:
-    """The peak in figures where they are given, else that of the name; BenchmarkError for what it is not a peak of."""
+    """The peak from `tflops` and `gbps` if given, else by name; BenchmarkError if the name has none for this dtype."""
     if tflops is not None and gbps is not None:
         return Peak(tflops, gbps, "the command line")
     if tflops is not None or gbps is not None:
@@ -44,12 +44,14 @@ def find(
     if name == MEASURED:
         return measure(dtype, device)
     if dtype != "bfloat16":
-        raise BenchmarkError(f"--peak {name}: is of bfloat16, not {dtype}; add --dtype bfloat16, or give figures")
+        raise BenchmarkError(
+            f"--peak {name}: is for bfloat16, not {dtype}; add --dtype bfloat16, or give --tflops and --gbps"
+        )
     return PUBLISHED[name]
 
 
 def measure(dtype: str, device: str | None = None) -> Peak:
-    """The fastest of a few large products and copies, made in a process of its own."""
+    """The fastest of a few large matrix products and copies, timed in a process of its own."""
     command = [sys.executable, "-m", "benchmarks.peaks", dtype, *([device] if device else [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -58,7 +60,7 @@ def measure(dtype: str, device: str | None = None) -> Peak:
 
 
 def main(dtype: str, device: str | None = None) -> None:
-    """Print the peak, by torch where it is installed and by JAX otherwise."""
+    """Print the peak as JSON, measured by torch if it is installed and by JAX otherwise."""
     try:
         multiply, copy, side, values, width = _torch(dtype, device)
     except ModuleNotFoundError:

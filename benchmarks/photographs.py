@@ -1,4 +1,4 @@
-"""Pictures that cost a decoder what photographs do, made here: noise whose amplitude falls as 1/f, as JPEGs."""
+"""Synthetic JPEGs that cost a decoder as much as photographs: noise whose amplitude falls as 1/f."""
 
 import io
 from dataclasses import dataclass, field
@@ -6,13 +6,15 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import Image
 
+from train.data.reading import Reading
+
 CLASSES = 1000
 CONTRAST, COLOUR = 44, 0.25
-"""So that 500 x 400 pixels at quality 90 take the 110 kB that ImageNet's files have on average."""
+"""Chosen so that 500 x 400 pixels at quality 90 take 110 kB, the average of ImageNet's files."""
 
 
 def photograph(seed: int, height: int, width: int) -> np.ndarray:
-    """(height, width, 3) uint8: grey noise in common, and a little of its own for each channel."""
+    """(height, width, 3) uint8: grey noise shared by the channels, and a little noise per channel."""
     rng = np.random.default_rng(seed)
     frequency = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width))
     frequency[0, 0] = np.inf
@@ -32,11 +34,12 @@ def jpeg(pixels: np.ndarray, quality: int = 90) -> bytes:
 
 @dataclass(frozen=True)
 class Photographs:
-    """A source (`train.data.sources.Source`) of JPEGs in memory: what is measured is no disk."""
+    """A `train.data.sources.Source` of JPEGs in memory, so that no disk is measured."""
 
     files: tuple[bytes, ...]
     classes: tuple[str, ...] = field(default=tuple(map(str, range(CLASSES))), repr=False)
     fingerprint: str = "photographs"
+    reading: Reading = field(default=Reading(), repr=False)
 
     @classmethod
     def make(cls, count: int, height: int, width: int) -> "Photographs":
@@ -53,5 +56,5 @@ class Photographs:
         return self.files[index], index * 37 % CLASSES, self.name(index)
 
     def name(self, index: int) -> str:
-        """Which picture it is."""
+        """A name for messages."""
         return f"photograph {index}"

@@ -1,18 +1,19 @@
-"""The time that no implementation of a training step can beat, from the spec alone.
+"""The least time of a training step on a device, from the spec alone.
 
-Every step of the model is bound by its arithmetic or by the bytes it must move, whichever
-takes longer. Fusion is granted in full: a block, a convolution or a projection reads its
-input and writes its output once in the forward pass, and in the backward pass reads both the
-saved input and the incoming gradient and writes one; everything inside is recomputed on chip
-for free, and so is what can be drawn into a neighbour (norms between stages, the mask token,
-pooling). The loss reads predictions and pixels of removed patches and writes a gradient.
-AdamW reads and writes parameters and both moments, and reads the gradient. Images are bytes.
+Each step of the model is bound by its arithmetic or by the bytes it must move, whichever takes
+longer. Perfect fusion is assumed: a block, a convolution or a projection reads its input and
+writes its output once in the forward pass; in the backward pass it reads the saved input and
+the incoming gradient and writes one gradient. Everything inside is recomputed on chip for free,
+and so is what a neighbour can absorb (norms between stages, the mask token, pooling). The loss
+reads predictions and pixels of removed patches and writes a gradient. AdamW reads and writes
+parameters and both moments, and reads the gradient. Images are uint8.
 """
 
 import math
 from dataclasses import dataclass
 
 import spec
+from spec import console
 
 BYTES = {"float32": 4, "bfloat16": 2, "float64": 8}
 PARTS = {"encoder": ("encoder.",), "fcmae": ("",)}
@@ -20,7 +21,7 @@ PARTS = {"encoder": ("encoder.",), "fcmae": ("",)}
 
 @dataclass(frozen=True)
 class Bound:
-    """FLOPs and bytes of one step of the model over a whole batch, forward and backward."""
+    """FLOPs and bytes of one step of the model for a whole batch, forward and backward."""
 
     name: str
     flops: int
@@ -39,11 +40,11 @@ def bounds(
     what: str = "step",
     part: str = "fcmae",
 ) -> list[Bound]:
-    """A bound for each top-level step of the model, for the loss and for the optimizer.
+    """One bound per top-level step of the model, then the loss and the optimizer.
 
     what: "forward", "gradient" (forward and backward) or "step" (an AdamW update too).
-    visible: patches the encoder computes on; by default the spec's own number, or for a
-    classifier (of 224 px) all. part: "encoder" alone, or the whole model.
+    visible: number of patches the encoder computes; by default the spec's, or for a classifier
+    (at 224 px) all. part: "encoder" alone, or the whole model.
     """
     if visible is None and isinstance(model, spec.FCMAE):
         visible = spec.visible_patches(model)
@@ -58,7 +59,9 @@ def bounds(
         trained += weights
         first = name == model.steps[0][0]
         read, written = (batch_size * sites * values for values in _moved(step))
-        products = 1 + backward * (1 if first else 2)  # forward, by weights, by inputs: none by the image
+        products = 1 + backward * (
+            1 if first else 2
+        )  # forward, gradient by weights, gradient by inputs (none by the images)
         moved = width * weights * (3 if backward else 1)
         moved += (read * (1 if first else width) + width * written) * (2 if backward else 1)
         moved += 0 if first else backward * width * read
@@ -71,7 +74,7 @@ def bounds(
 
 
 def _loss(model: spec.Model, batch_size: int, visible: int | None, width: int, backward: bool) -> Bound:
-    """Nine operations a removed value: three for its patch's mean and variance, and so on; the gradient takes two."""
+    """Nine operations per removed value (three of them for its patch's mean and variance); the gradient takes two."""
     if isinstance(model, spec.Classifier):
         values = batch_size * model.num_classes
         return Bound("loss", 9 * values, values * (4 + width + width * backward))  # soft targets are float32
@@ -81,39 +84,34 @@ def _loss(model: spec.Model, batch_size: int, visible: int | None, width: int, b
 
 
 def limit(found: list[Bound], tflops: float, gbps: float) -> float:
-    """Seconds: the sum over steps of what bounds each."""
+    """The sum of the bounds, in seconds."""
     return sum(bound.seconds(tflops * 1e12, gbps * 1e9) for bound in found)
 
 
 def table(found: list[Bound], tflops: float, gbps: float, batch_size: int) -> str:
-    """Stage by stage: FLOPs, bytes, the bound and what sets it."""
+    """One row per stage: FLOPs, bytes, the bound and what sets it."""
     rows: dict[str, list[Bound]] = {}
     for bound in found:
         rows.setdefault(_group(bound.name), []).append(bound)
-    lines = [f"{'part':<28}{'GFLOP':>12}{'MB':>12}{'ms':>10}  bound by"]
-    for name, group in rows.items():
+    lines = [["part", "GFLOP", "MB", "ms", "bound by"]]
+    for name, group in [*rows.items(), ("all", found)]:
         flops, moved = sum(b.flops for b in group), sum(b.bytes for b in group)
         by = "arithmetic" if flops / tflops / 1e12 > moved / gbps / 1e9 else "bytes"
-        lines.append(
-            f"{name:<28}{flops / 1e9:>12.1f}{moved / 1e6:>12.1f}{1e3 * limit(group, tflops, gbps):>10.3f}  {by}"
-        )
-    seconds = limit(found, tflops, gbps)
-    total = sum(b.flops for b in found), sum(b.bytes for b in found)
-    lines.append(f"{'all':<28}{total[0] / 1e9:>12.1f}{total[1] / 1e6:>12.1f}{1e3 * seconds:>10.3f}")
-    lines.append(
-        f"no implementation can do more than {batch_size / seconds:,.0f} images/s at {tflops:g} TFLOP/s, {gbps:g} GB/s"
-    )
-    return "\n".join(lines)
+        seconds = limit(group, tflops, gbps)
+        lines.append([name, f"{flops / 1e9:.1f}", f"{moved / 1e6:.1f}", f"{1e3 * seconds:.3f}", by])
+    lines[-1][-1] = ""
+    most = f"at most {batch_size / seconds:,.0f} images/s at {tflops:g} TFLOP/s and {gbps:g} GB/s"
+    return f"{console.table(lines, '<>>><')}\n{most}"
 
 
 def _group(name: str) -> str:
-    """encoder.stages.2.7 -> encoder.stages.2; every other step stands for itself."""
+    """encoder.stages.2.7 -> encoder.stages.2; the decoder is one group, other steps are their own."""
     parts = name.split(".")
     return ".".join(parts[:3]) if "stages" in parts or "downsample_layers" in parts else parts[0]
 
 
 def _moved(step: spec.Step) -> tuple[int, int]:
-    """Values that a step reads and writes for each site of its output; none where a neighbour can do its work."""
+    """Values that a step reads and writes per site of its output; none if a neighbour can absorb it."""
     match step:
         case spec.PatchConv():
             return step.size**2 * step.in_chans, step.out_chans

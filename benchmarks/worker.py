@@ -1,7 +1,7 @@
-"""One process that times one engine of one backend, a step whenever it is told to.
+"""A process that times one engine of one backend, one step per request.
 
-The parent keeps a worker for every row of its table and asks them in turn, so that a
-machine whose speed drifts slows all rows alike. Speaks JSON, one object a line.
+The parent keeps one worker per row and asks them in turn, so that a machine whose speed drifts
+slows all rows alike. Messages are JSON, one object per line.
 """
 
 import ctypes
@@ -20,8 +20,8 @@ from backends.protocol import Batch, Optimizer, Trainer, TrainerOptions
 
 
 def main() -> None:
-    """Build the job given on the first line, report its memory, then answer each line with seconds."""
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # what is compiled is timed
+    """Read the job from the first line, report its memory, then answer each line with the seconds of one step."""
+    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is timed
     job = json.loads(sys.stdin.readline())
     prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
     run, memory = prepare(job, *inputs(job))
@@ -38,9 +38,9 @@ def main() -> None:
 
 
 def inputs(job: dict[str, Any], model: spec.FCMAE | None = None) -> tuple[spec.FCMAE, Batch]:
-    """The model, of the job's preset unless it is given, and one batch of random images and exact-K masks.
+    """The model (the job's preset by default) and a batch of random images and masks with K visible patches.
 
-    A mask ratio of 0, which no autoencoder can have, shows its encoder every patch.
+    A mask ratio of 0, which the spec refuses, means that every patch is visible.
     """
     ratio = {"mask_ratio": job["mask_ratio"]} if job["mask_ratio"] else {}
     model = model or spec.fcmae(job["model"], image_size=job["image_size"], **ratio)
@@ -64,7 +64,8 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        options = TrainerOptions(dtype=job["dtype"], engine=job["engine"], device=device, compile=job["compiled"])
+        named = {"dtype": job["dtype"], "engine": job["engine"], "device": device, "compile": job["compiled"]}
+        options = TrainerOptions(**named, kernels=job.get("kernels", "auto"), graphs=job.get("graphs", False))
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
@@ -82,12 +83,12 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
     net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
-    images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # channels_last as it stands
+    images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
     return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
 
 
 def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[Any, ...]) -> Run:
-    """Forward, and backward if it is asked for."""
+    """Forward, and backward if the job is the gradient."""
     import torch
 
     call = torch.compile(part, fullgraph=True) if job["compiled"] else part
@@ -98,7 +99,7 @@ def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple
         if job["what"] == "gradient":
             net.zero_grad(set_to_none=True)
             loss.backward()
-        loss.item()  # waits for all that the device has been given
+        loss.item()  # waits for the device
 
     return work
 
@@ -151,9 +152,9 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
 
 def _jax_memory() -> Callable[[Run], int]:
-    """By the device's allocator, from the process's start, where it counts; else above the state that is held.
+    """The allocator's peak since the process started; on CPU, which has none, the growth during a step.
 
-    By then the process has compiled, and what the compiler has left free would hide what a step takes.
+    The compiler leaves freed memory behind that would hide the growth, so it is given back first.
     """
     import jax
 
@@ -174,7 +175,7 @@ def _jax_memory() -> Callable[[Run], int]:
 
 
 def _steps(trainer: Trainer, batch: Batch) -> Run:
-    """Whole updates from bytes on the host, as training ships them."""
+    """Training steps from uint8 images on the host, as in training."""
     images = np.clip(128 + 64 * batch["images"], 0, 255).astype(np.uint8)
     shipped: Batch = {"images": images, "mask": batch["mask"]}
     return lambda: float(trainer.step([shipped], 1e-4)["loss"])
@@ -185,27 +186,32 @@ def _visible(batch: Batch) -> int:
 
 
 def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Callable[[Any, Any], Any]:
-    """(images, mask) -> the FCMAE loss, or the sum of what the encoder alone gives."""
+    """(images, mask) -> the FCMAE loss, or the sum of the encoder's features."""
     if part == "encoder":
-        return lambda images, mask: net.encode(images, mask, engine=engine, visible=visible).grid().sum()
+        return lambda images, mask: _features(net, images, mask, engine, visible).sum()
     return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
 
 
+def _features(net: Any, images: Any, mask: Any, engine: str, visible: int | None) -> Any:
+    x, space = net.encode(images, mask, engine=engine, visible=visible)
+    return space.grid(x)
+
+
 def _peak_resident() -> Callable[[Run], int]:
-    """A meter of the process's high-water mark during a run, above what it holds now, before the first."""
+    """A function that returns the peak resident memory during a run minus that of now."""
     before = _status("VmRSS")
 
-    def meter(run: Run) -> int:
+    def growth(run: Run) -> int:
         with open("/proc/self/clear_refs", "w") as reset:
             reset.write("5")
         run()
         return _status("VmHWM") - before
 
-    return meter
+    return growth
 
 
 def _trim() -> None:
-    """Have glibc's allocator give back what it holds free."""
+    """Make glibc's allocator return free memory to the system."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim:
         trim(0)

@@ -1,1 +1,1 @@
-"""The judge of both backends: a slow float64 oracle, random cases, derived tolerances, and mutants that must die."""
+"""Proof that both backends are one function: a float64 oracle, random cases, derived tolerances, and mutants."""

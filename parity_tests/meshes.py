@@ -15,13 +15,13 @@ WAYS = {"8 x 1": (8, False), "2 x 4": (2, False), "8 x 1, split": (8, True)}
 """Devices x micro-batches -> devices, and whether the state is split over them."""
 
 ALONE = "1 x 8"
-ROWS, JUDGED = 16, 5
+ROWS, EVALUATED = 16, 5
 
 MODEL = spec.fcmae(depths=(1, 1), dims=(8, 64), decoder_dim=16, patch_size=8, image_size=32, stem_stride=4)
 
 
 def batches(count: int, rows: int = ROWS) -> list[Batch]:
-    """The same rows as so many micro-batches."""
+    """The same rows in `count` micro-batches."""
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (ROWS, 32, 32, 3), dtype=np.uint8)
     ranks = rng.random((ROWS, 16)).argsort(1).argsort(1)
@@ -50,8 +50,8 @@ def main(path: str) -> None:
             figures = trainer.step(batches(8 // devices), 1e-3)
         state = trainer.export()
         trainer.restore(state)
-        judged = trainer.evaluate(batches(1, JUDGED)[0], ema=True)
-        parts = {part: getattr(state, part) for part in ("params", "mu", "nu", "ema")} | {"judged": judged}
+        evaluated = trainer.evaluate(batches(1, EVALUATED)[0], ema=True)
+        parts = {part: getattr(state, part) for part in ("params", "mu", "nu", "ema")} | {"evaluated": evaluated}
         parts["figures"] = {name: np.asarray(value) for name, value in figures.items()}
         found |= {f"{way}/{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
     np.savez(path, **found)

@@ -14,7 +14,7 @@ import numpy as np
 import spec
 from parity_tests.oracle import RULES, Field, Rules, Vjp
 from parity_tests.oracle import model as whole
-from parity_tests.oracle import steps as law
+from parity_tests.oracle import steps as rules
 
 Result = tuple[Field, Vjp]
 Rule = Callable[..., Result]
@@ -115,7 +115,7 @@ def _grn(
 
 def _other_scope(step: spec.GRN, p: Any, field: Field) -> Result:
     other = {"image": "batch", "batch": "image"}[step.scope]
-    return _with(law.grn, scope=other)(step, p, field)
+    return _with(rules.grn, scope=other)(step, p, field)
 
 
 def _visible_count(field: Field) -> np.ndarray:
@@ -139,7 +139,7 @@ def _sigmoid_gelu(step: spec.Gelu, p: Any, field: Field) -> np.ndarray:
 def _shifted(step: spec.DepthwiseConv, p: Any, field: Field) -> np.ndarray:
     """SAME padding as for an even kernel: one site more on one side."""
     rolled = np.zeros_like(field.x)
-    rolled[:, :-1, :-1] = law.depthwise_conv(step, p, field)[0].x[:, 1:, 1:]
+    rolled[:, :-1, :-1] = rules.depthwise_conv(step, p, field)[0].x[:, 1:, 1:]
     return rolled
 
 
@@ -156,7 +156,7 @@ def _by_columns(model: spec.Model, mask: np.ndarray) -> np.ndarray:
 
 
 def _decoder_keeps_mask(step: spec.FillRemoved, p: Any, field: Field) -> Result:
-    out, _ = law.fill_removed(step, p, field)
+    out, _ = rules.fill_removed(step, p, field)
     return Field(out.x, field.keep), _no_gradient
 
 
@@ -311,13 +311,13 @@ def _mutants(only_float64: bool = False, **changes: dict[str, Any]) -> dict[str,
 
 MUTANTS: dict[str, Mutant] = {
     **_mutants(
-        LayerNorm_eps_1e5={"layer_norm": _with(law.layer_norm, eps=1e-5)},
-        LayerNorm_eps_1e12={"layer_norm": _with(law.layer_norm, eps=1e-12)},
+        LayerNorm_eps_1e5={"layer_norm": _with(rules.layer_norm, eps=1e-5)},
+        LayerNorm_eps_1e12={"layer_norm": _with(rules.layer_norm, eps=1e-12)},
         LayerNorm_eps_outside_the_root={"layer_norm": _forward(_eps_outside)},
         LayerNorm_unbiased_variance={"layer_norm": _forward(_unbiased)},
         LayerNorm_without_mean={"layer_norm": _forward(_rms)},
-        LayerNorm_without_bias={"layer_norm": _leaf(law.layer_norm, "bias", np.zeros_like)},
-        GRN_over_removed_sites_too={"grn": _unmasked(law.grn)},
+        LayerNorm_without_bias={"layer_norm": _leaf(rules.layer_norm, "bias", np.zeros_like)},
+        GRN_over_removed_sites_too={"grn": _unmasked(rules.grn)},
         GRN_of_the_other_scope={"grn": _other_scope},
         GRN_divided_by_the_sum={"grn": _grn(response=lambda norm, eps: norm / (norm.sum(-1, keepdims=True) + eps))},
         GRN_eps_inside_the_root={"grn": _grn(inside=1e-6)},
@@ -331,17 +331,17 @@ MUTANTS: dict[str, Mutant] = {
         no_norm_in_the_block={"tree": _in_blocks(_without("norm"))},
         tanh_GELU={"gelu": _forward(_tanh_gelu)},
         sigmoid_GELU={"gelu": _forward(_sigmoid_gelu)},
-        mask_at_the_stem_only={"depthwise_conv": _unmasked(law.depthwise_conv), "grn": _unmasked(law.grn)},
-        depthwise_reads_removed_sites={"depthwise_conv": _unmasked(law.depthwise_conv)},
-        depthwise_kernel_flipped={"depthwise_conv": _leaf(law.depthwise_conv, "weight", _flip(2))},
-        depthwise_kernel_transposed={"depthwise_conv": _leaf(law.depthwise_conv, "weight", _transpose)},
+        mask_at_the_stem_only={"depthwise_conv": _unmasked(rules.depthwise_conv), "grn": _unmasked(rules.grn)},
+        depthwise_reads_removed_sites={"depthwise_conv": _unmasked(rules.depthwise_conv)},
+        depthwise_kernel_flipped={"depthwise_conv": _leaf(rules.depthwise_conv, "weight", _flip(2))},
+        depthwise_kernel_transposed={"depthwise_conv": _leaf(rules.depthwise_conv, "weight", _transpose)},
         depthwise_padding_off_by_one={"depthwise_conv": _forward(_shifted)},
         depthwise_padding_circular={"depthwise_conv": _forward(_wrapped)},
-        depthwise_without_bias={"depthwise_conv": _leaf(law.depthwise_conv, "bias", np.zeros_like)},
-        patch_kernel_transposed={"patch_conv": _leaf(law.patch_conv, "weight", _transpose)},
-        patch_kernel_flipped={"patch_conv": _leaf(law.patch_conv, "weight", _flip(3))},
-        patch_conv_without_bias={"patch_conv": _leaf(law.patch_conv, "bias", np.zeros_like)},
-        Dense_without_bias={"dense": _leaf(law.dense, "bias", np.zeros_like)},
+        depthwise_without_bias={"depthwise_conv": _leaf(rules.depthwise_conv, "bias", np.zeros_like)},
+        patch_kernel_transposed={"patch_conv": _leaf(rules.patch_conv, "weight", _transpose)},
+        patch_kernel_flipped={"patch_conv": _leaf(rules.patch_conv, "weight", _flip(3))},
+        patch_conv_without_bias={"patch_conv": _leaf(rules.patch_conv, "bias", np.zeros_like)},
+        Dense_without_bias={"dense": _leaf(rules.dense, "bias", np.zeros_like)},
         downsampling_convolves_before_it_normalises={"tree": _swap(_is_downsampling)},
         no_residual={"residual": lambda x, branch, factor: (factor * branch, _no_gradient)},
         mask_inverted={"pixels_kept": lambda model, mask: whole.pixels_kept(model, 1 - mask)},
@@ -352,7 +352,7 @@ MUTANTS: dict[str, Mutant] = {
         mask_token_before_the_projection={"tree": _swap(_is_filling)},
         decoder_sees_the_mask={"fill_removed": _decoder_keeps_mask},
         pool_after_the_norm={"tree": _swap(_is_pooling)},
-        pool_over_removed_sites_too={"global_pool": _unmasked(law.global_pool)},
+        pool_over_removed_sites_too={"global_pool": _unmasked(rules.global_pool)},
         target_in_order_channel_row_column={"target": _target((0, 1, 4, 2, 3))},
         target_in_order_column_row_channel={"target": _target((0, 1, 3, 2, 4))},
         target_of_biased_variance={"target": _target(ddof=0)},
@@ -363,10 +363,12 @@ MUTANTS: dict[str, Mutant] = {
         loss_over_all_patches={"masked_error": _error_where(np.ones_like)},
         loss_absolute={"masked_error": _absolute_error},
         loss_summed_over_images={"masked_error": _summed_error},
-        gradient_holds_GRNs_response_constant={"grn": _gradient(law.grn, _grn_constant_response)},
-        gradient_of_GRN_NaN_at_zero={"grn": _gradient(law.grn, _nan_at_zero)},
-        gradient_holds_LayerNorms_variance_constant={"layer_norm": _gradient(law.layer_norm, _norm_constant_variance)},
-        gradient_of_the_token_from_all_sites={"fill_removed": _gradient(law.fill_removed, _token_from_all_sites)},
+        gradient_holds_GRNs_response_constant={"grn": _gradient(rules.grn, _grn_constant_response)},
+        gradient_of_GRN_NaN_at_zero={"grn": _gradient(rules.grn, _nan_at_zero)},
+        gradient_holds_LayerNorms_variance_constant={
+            "layer_norm": _gradient(rules.layer_norm, _norm_constant_variance)
+        },
+        gradient_of_the_token_from_all_sites={"fill_removed": _gradient(rules.fill_removed, _token_from_all_sites)},
         gradient_stops_at_the_residual={"residual": _branch_detached},
     ),
     **_mutants(

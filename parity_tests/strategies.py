@@ -1,4 +1,4 @@
-"""What the laws are tried on: random specs, images, masks and parameters, each case reproducible from its repr.
+"""What the laws are tested on: random specs, images, masks and parameters, each case reproducible from its repr.
 
 A `Case` is five small facts and a seed; arrays are computed from them, so hypothesis shrinks
 and prints cases, not arrays. `CASES` is the fixed set that every mutant is tried on.
@@ -25,7 +25,7 @@ OFFSET = 2.0**12
 
 @dataclass(frozen=True)
 class Case:
-    """A model and all that it is judged on. Values are float32 numbers, held in float64."""
+    """A model, with everything that it is tested on. Values are float32 numbers, held in float64."""
 
     model: spec.Model
     grid: tuple[int, int]
@@ -54,7 +54,7 @@ class Case:
 
     @cached_property
     def mask(self) -> np.ndarray | None:
-        """(N, G_h, G_w) uint8, 1 = removed, K zeros an image; None when every patch is visible."""
+        """(N, G_h, G_w) uint8, 1 = removed, K zeros per image; None when every patch is visible."""
         rows, columns = self.grid
         total = rows * columns
         if self.visible == total:
@@ -207,4 +207,4 @@ CASES: dict[str, Case] = {
     "classifier": _classifier((2, 1), 2, depths=(1, 1), dims=(8, 10), num_classes=5, stem_stride=2, count=3),
     "masked classifier": _classifier((3, 2), 2, depths=(1, 1), dims=(8, 10), num_classes=3, stem_stride=2),
 }
-"""Small models that between them show every law: each mutant must die on at least one."""
+"""Small models that together depend on every rule: each mutant must die on at least one."""

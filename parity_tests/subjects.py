@@ -1,4 +1,4 @@
-"""Who is judged, each backend under each of its engines, and what the oracle says: computed once a case."""
+"""What is tested, each backend with each of its engines, and the oracle's results: computed once per case."""
 
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,7 +17,7 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Subject:
-    """One backend under one engine."""
+    """One backend with one engine."""
 
     backend: str
     engine: str

@@ -26,7 +26,7 @@ def needs(framework: str) -> pytest.MarkDecorator:
 
 @contextmanager
 def traces() -> Iterator[list[str]]:
-    """What JAX traces meanwhile; empty when everything was compiled before."""
+    """What JAX traces inside the block; empty when everything was compiled before."""
     import jax
 
     seen: list[str] = []

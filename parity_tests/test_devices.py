@@ -37,5 +37,5 @@ def test_every_way_is_the_same_update(states: dict[str, np.ndarray], way: str) -
     tolerances.assert_all_close(of(states, way), of(states, meshes.ALONE), bound, way)
 
 
-def test_a_short_batch_is_judged_whole(states: dict[str, np.ndarray]) -> None:
-    assert states["8 x 1/judged/prediction"].shape[0] == meshes.JUDGED
+def test_every_row_of_a_short_batch_is_evaluated(states: dict[str, np.ndarray]) -> None:
+    assert states["8 x 1/evaluated/prediction"].shape[0] == meshes.EVALUATED

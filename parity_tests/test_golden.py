@@ -1,4 +1,4 @@
-"""The published PyTorch code's own outputs and gradients, in every backend under every engine."""
+"""The published PyTorch code's own outputs and gradients, in every backend with every engine."""
 
 import pytest
 

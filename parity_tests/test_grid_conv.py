@@ -1,4 +1,4 @@
-"""The depthwise convolution of accelerators gives what the loops on CPU give; no CPU test reaches it otherwise."""
+"""The depthwise convolution for accelerators computes the same as the loops for CPUs; no other CPU test runs it."""
 
 import numpy as np
 import pytest
@@ -13,7 +13,7 @@ if "jax" not in backends.installed():
 import jax
 
 from backends.jax import api, depthwise
-from backends.jax.sites.visible import Layout
+from backends.jax.space.patches import Layout, Neighbours
 
 CASE = CASES["equal widths"]
 
@@ -22,8 +22,8 @@ CASE = CASES["equal widths"]
 def test_both_forms_agree(side: int) -> None:
     rng = np.random.default_rng(side)
     with api.precision("float64"):
-        layout = Layout(jax.numpy.asarray(CASE.mask), CASE.visible)
-        where = depthwise.Neighbours(layout.halo(side, 3), layout.index, layout.slot)
+        layout = Layout.of(jax.numpy.asarray(CASE.mask), CASE.visible)
+        where = Neighbours(layout.halo(side, 3), layout.index, layout.slot)
         x, dy = rng.normal(size=(2, CASE.count, CASE.visible * side**2, 3))
         weight = rng.normal(size=(7, 7, 1, 3))
         pairs = {

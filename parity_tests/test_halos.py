@@ -1,10 +1,10 @@
-"""Torch reads neighbourhoods of visible sites over patches or over whole images: both are one law."""
+"""Torch reads neighbourhoods of visible sites over patches or over whole images: both compute the same."""
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from backends.torch.sites import visible  # noqa: E402
+from backends.torch.space import patches  # noqa: E402
 from parity_tests.strategies import CASES  # noqa: E402
 from parity_tests.subjects import Subject  # noqa: E402
 from parity_tests.test_laws import assert_obeys  # noqa: E402
@@ -15,25 +15,25 @@ NEVER, ALWAYS = float("inf"), 0.0
 @pytest.mark.parametrize("whole", [NEVER, ALWAYS], ids=["patches", "images"])
 @pytest.mark.parametrize("label", CASES)
 def test_both_obey(label: str, whole: float, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(visible, "WHOLE", whole)
+    monkeypatch.setattr(patches, "WHOLE", whole)
     assert_obeys(Subject("torch", "visible"), CASES[label], "float64")
 
 
 def test_a_site_kept_at_the_wrong_place_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
-    right = visible.Layout._image_halo
-    monkeypatch.setattr(visible, "WHOLE", ALWAYS)
+    right = patches.Layout._image_halo
+    monkeypatch.setattr(patches, "WHOLE", ALWAYS)
 
-    def wrong(*args: int) -> visible.Halo:
+    def wrong(*args: int) -> patches.Halo:
         halo = right(*args)
         assert halo.kept is not None
         return halo._replace(kept=halo.kept.roll(1))
 
-    monkeypatch.setattr(visible.Layout, "_image_halo", wrong)
+    monkeypatch.setattr(patches.Layout, "_image_halo", wrong)
     with pytest.raises(AssertionError, match="dwconv"):
         assert_obeys(Subject("torch", "visible"), CASES["batch of three"], "float64")
 
 
 def test_images_are_read_where_patches_are_small() -> None:
     ranks = torch.rand(2, 49, generator=torch.Generator().manual_seed(0)).argsort(1).argsort(1)
-    layout = visible.Layout((ranks >= 19).view(2, 7, 7), 19)
+    layout = patches.Layout.of((ranks >= 19).view(2, 7, 7), 19)
     assert [layout.halo(side, 3).kept is not None for side in (8, 4, 2, 1)] == [False, False, True, True]

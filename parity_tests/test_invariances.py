@@ -50,7 +50,7 @@ def test_removed_pixels_never_reach_an_output(subject: Subject, colour: float) -
 
 @subjects
 def test_removed_pixels_never_reach_a_gradient(subject: Subject) -> None:
-    """The normalised target of a patch of one colour is exactly 0, whatever the colour: the loss cannot tell them."""
+    """The normalised target of a patch of one colour is exactly 0, so the loss does not depend on the colour."""
 
     @given(variants(CASES["equal widths"]), st.integers(-(2**20), 2**20))
     def law(case: Case, colour: int) -> None:

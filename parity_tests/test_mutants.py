@@ -36,7 +36,7 @@ def _gradient_gap(mutant: Mutant, case: Case) -> float:
 
 
 def killers(name: str, dtype: str) -> list[str]:
-    """The cases that tell the mutant from the real thing: by an output, or where no output can, by a gradient."""
+    """The cases that distinguish the mutant from the oracle: by an output, or where no output does, by a gradient."""
     by_output = [label for label, gap in output_gaps(name).items() if gap > tolerances.forward(dtype, CASES[label])]
     if by_output or MUTANTS[name].only_float64:
         return by_output

@@ -1,4 +1,4 @@
-"""The judge judged: the oracle against the published code, and its gradients against complex steps."""
+"""The oracle itself: against the published code, and its gradients against complex steps."""
 
 from collections.abc import Callable
 

@@ -108,7 +108,7 @@ def test_minkowski_cannot_be_compiled() -> None:
 
 def test_a_wrong_recomputation_would_be_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     steps = pytest.importorskip("backends.torch.steps")
-    monkeypatch.setattr(steps, "checkpoint", lambda function, **_: function().detach())
+    monkeypatch.setattr(steps, "checkpoint", lambda function, *args, **_: function(*args).detach())
     with pytest.raises(AssertionError):
         test_an_update_is_the_same(Subject("torch", "visible"))
     assert np.isfinite(updated("torch", "pretrain, all options").params["pred.bias"]).all()

@@ -17,7 +17,7 @@ if "jax" not in backends.installed():
     pytest.skip("jax is not installed", allow_module_level=True)
 
 from backends.jax import Trainer, steps, update
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
 
 DEPTH = steps.SCANNED
 SMALL = {"depths": (1, DEPTH), "dims": (8, 8), "stem_stride": 2}

@@ -16,7 +16,7 @@ COMPARISONS = {"allclose", "assert_allclose", "isclose", "approx", "assert_almos
 
 
 def literal_tolerances(source: str) -> Iterator[str]:
-    """Every call that brings a tolerance of its own: as a keyword, by place, or hidden in a library's default."""
+    """Every call that brings a tolerance of its own: as a keyword, by position, or hidden in a library's default."""
     for node in ast.walk(ast.parse(source)):
         if not isinstance(node, ast.Call):
             continue

@@ -29,7 +29,7 @@ class Recipe:
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     bytes: bool = False  # uint8 images
-    micro: int = 1  # micro-batches an update
+    micro: int = 1  # micro-batches per update
 
     def batches(self, step: int) -> list[Batch]:
         """The micro-batches of a step: every random decision of them."""
@@ -64,7 +64,7 @@ RECIPES = {
 
 @cache
 def trainer(backend: str, label: str, dtype: Any, engine: str | None = None) -> Trainer:
-    """One a recipe, since each compiles anew; every test begins with `restore`."""
+    """One per recipe, since each compiles anew; every test begins with `restore`."""
     recipe = RECIPES[label]
     kind = backends.load(backend).Trainer
     options = TrainerOptions(seed=5, dtype=dtype, engine=engine, mean=recipe.mean, std=recipe.std)
@@ -134,11 +134,11 @@ def test_one_update(label: str, dtype: str, backend: str) -> None:
 @pytest.mark.parametrize("subject", SUBJECTS, ids=str)
 def test_one_update_under_every_engine(subject: Subject) -> None:
     state, case = midway("pretrain"), RECIPES["pretrain"].case
-    judged = trainer(subject.backend, "pretrain", "float64", subject.engine)
-    judged.restore(state)
-    judged.step(RECIPES["pretrain"].batches(0), warmup(0))
+    tested = trainer(subject.backend, "pretrain", "float64", subject.engine)
+    tested.restore(state)
+    tested.step(RECIPES["pretrain"].batches(0), warmup(0))
     expected, _ = truth("pretrain", state, ONCE, warmup)
-    assert_states(judged.export(), expected, tolerances.gradient("float64", case), str(subject))
+    assert_states(tested.export(), expected, tolerances.gradient("float64", case), str(subject))
 
 
 @pytest.mark.parametrize("backend", backends.installed())
@@ -161,10 +161,10 @@ def test_a_run_may_change_framework_on_the_way() -> None:
     label = "pretrain, all options"
     first, second = (trainer(name, label, "float64") for name in backends.NAMES)
     first.restore(fresh(label))
-    for judged, other, steps in ((first, second, range(4)), (second, first, range(4, 8)), (first, None, range(8, 12))):
-        run(judged, label, steps, warmup)
+    for tested, other, steps in ((first, second, range(4)), (second, first, range(4, 8)), (first, None, range(8, 12))):
+        run(tested, label, steps, warmup)
         if other is not None:
-            other.restore(judged.export())
+            other.restore(tested.export())
     expected, _ = truth(label, fresh(label), range(12), warmup)
     assert_states(first.export(), expected, tolerances.TRAJECTORY["float64"], "torch, jax, torch")
 
@@ -174,29 +174,29 @@ def test_a_trainer_starts_fresh_and_exports_copies(backend: str) -> None:
     label = "pretrain, all options"
     recipe, kind = RECIPES[label], backends.load(backend).Trainer
     options = TrainerOptions(seed=5, dtype="float64", mean=recipe.mean, std=recipe.std)
-    judged = kind(recipe.case.model, recipe.optimizer, options)
-    state = judged.export()
+    tested = kind(recipe.case.model, recipe.optimizer, options)
+    state = tested.export()
     start = fresh(label)
     for part in ("params", "mu", "nu", "ema"):
         tolerances.assert_same(getattr(state, part), getattr(start, part), f"{backend}, {part}")
-    judged = trainer(backend, label, "float64")
-    judged.restore(state)
-    judged.step(recipe.batches(0), warmup(0))
-    kept = judged.export()
+    tested = trainer(backend, label, "float64")
+    tested.restore(state)
+    tested.step(recipe.batches(0), warmup(0))
+    kept = tested.export()
     before = {name: array.copy() for name, array in kept.params.items()}
-    judged.step(recipe.batches(1), warmup(1))
+    tested.step(recipe.batches(1), warmup(1))
     tolerances.assert_same(kept.params, before, f"{backend}, exported")
     tolerances.assert_same(state.params, start.params, f"{backend}, restored")
 
 
 @pytest.mark.parametrize("backend", backends.installed())
 @pytest.mark.parametrize("ema", [False, True])
-def test_evaluation_uses_the_parameters_or_their_average(backend: str, ema: bool) -> None:
+def test_evaluation_uses_the_parameters_or_their_ema(backend: str, ema: bool) -> None:
     label = "finetune, all options"
-    judged, state, recipe = trainer(backend, label, "float64"), midway(label), RECIPES[label]
-    judged.restore(state)
+    tested, state, recipe = trainer(backend, label, "float64"), midway(label), RECIPES[label]
+    tested.restore(state)
     batch = Batch(images=recipe.batch(0)["images"])
-    found = judged.evaluate(batch, ema=ema)
+    found = tested.evaluate(batch, ema=ema)
     images = normalised(batch["images"], recipe.mean, recipe.std)
     expected = oracle.forward(recipe.case.model, state.ema if ema else state.params, images)
     expected = {name: expected[name] for name in found}

@@ -20,14 +20,18 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("sites/minkowski.py", "kernels/", "parallel.py"),
-    "jax": ("layout.py", "update.py", "aot.py", "flops.py", "kernels/"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
+    "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
+compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
-"""Bases of classes by which a framework is told what the other is told by a decorator or keeps itself."""
+"""Base classes that one framework needs and the other replaces by a decorator or by state of its own."""
+
+TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
+"""Files whose public functions have the same parameters in both backends."""
 
 both = pytest.mark.skipif(len(backends.installed()) < 2, reason="needs both frameworks")
 
@@ -61,7 +65,7 @@ def test_same_classes_in_the_same_words(name: str) -> None:
     assert classes(ROOT / "torch" / name) == classes(ROOT / "jax" / name)
 
 
-@pytest.mark.parametrize("name", ["build.py", "model.py", "sites/__init__.py", "sites/masked.py", "sites/visible.py"])
+@pytest.mark.parametrize("name", TWINS)
 def test_same_functions(name: str) -> None:
     torch, jax = (functions(ROOT / backend / name) for backend in ("torch", "jax"))
     assert [pair for pair in torch if pair[0] != "forward"] == jax  # flax calls a module by __call__
@@ -74,10 +78,10 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 
 
 @both
-def test_same_door() -> None:
+def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
-    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):
+    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays", "use_compilation_cache"):
         promised = parameters(backends.protocol.Backend, name)[1:]  # without self
         assert parameters(torch, name) == parameters(jax, name) == promised, name
 

@@ -1,4 +1,4 @@
-"""What a model may be: each check returns the accepted value or raises a SpecError of one line."""
+"""Checks of a model's fields: each returns the accepted value or raises a SpecError of one line."""
 
 from collections.abc import Iterable
 from numbers import Integral, Real
@@ -18,21 +18,21 @@ def known_fields(fields: Iterable[str], known: tuple[str, ...]) -> None:
 
 
 def whole(name: str, value: Any, at_least: int) -> int:
-    """An int, from any integer type; True, 4.0 and "4" are none."""
+    """An int, from any integer type; SpecError for True, 4.0 and "4"."""
     if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
         raise SpecError(f"{name}: {value!r} is not a whole number of at least {at_least}")
     return int(value)
 
 
 def number(name: str, value: Any) -> float:
-    """A float, from any real type; True and "0.5" are none."""
+    """A float, from any real type; SpecError for True and "0.5"."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise SpecError(f"{name}: {value!r} is not a number")
     return float(value)
 
 
 def rate(name: str, value: Any) -> float:
-    """A probability below 1: something must stay."""
+    """A probability from 0 up to, not including, 1."""
     if not 0 <= number(name, value) < 1:
         raise SpecError(f"{name}: {value!r} is not a number from 0 up to, not including, 1")
     return float(value)
@@ -46,7 +46,7 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
 
 
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Blocks and channels of each stage: as many of one as of the other."""
+    """Blocks and channels of each stage; both have the same length."""
     if depths is None or dims is None:
         raise SpecError("depths, dims: give both, or a preset such as 'convnextv2_atto'")
     depths, dims = _whole_numbers("depths", depths), _whole_numbers("dims", dims)
@@ -118,7 +118,7 @@ def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
 
 
 def norm_target(value: Any, values: int) -> bool:
-    """Whether targets are normalised by patch, which takes `values` enough in a patch to have a variance."""
+    """Whether targets are normalised per patch; a patch of one value has no variance."""
     if not isinstance(value, bool):
         raise SpecError(f"norm_target: {value!r} is neither True nor False")
     if value and values == 1:
@@ -127,7 +127,7 @@ def norm_target(value: Any, values: int) -> bool:
 
 
 def visible(value: Any, patches: int) -> int:
-    """A number of patches of the image to compute on."""
+    """The number of visible patches, at most `patches`."""
     if whole("visible", value, at_least=1) > patches:
         raise SpecError(f"visible: {value} patches, and the image has {patches}")
     return int(value)

@@ -1,4 +1,4 @@
-"""What the command lines share: mistakes of one line, suggestions and tables. Standard library only."""
+"""Shared by the command lines: one-line errors, suggestions and tables. Standard library only."""
 
 import argparse
 import contextlib
@@ -63,7 +63,7 @@ def closing_pipe() -> Iterator[None]:
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """`did you mean ...?` where a known name is close, else nothing.
+    """ "did you mean ...?" if a known name is close, else "".
 
     >>> nearest("--epoch", ["--epochs", "--lr"])
     "did you mean '--epochs'?"

@@ -1,4 +1,4 @@
-"""What a model costs: multiply-accumulates of every step, dense or at the visible patches only."""
+"""Multiply-accumulates of every step of a model, dense or at the visible patches only."""
 
 from collections.abc import Iterator
 

@@ -2,7 +2,7 @@
 
 
 def count_visible(grid: tuple[int, int], mask_ratio: float) -> int:
-    """K = int(L * (1 - mask_ratio)) as published: patches an image keeps of its L.
+    """K = int(L * (1 - mask_ratio)) as published: the patches that each image keeps of its L.
 
     In floats, on purpose: int(10 * (1 - 0.9)) is 0, and specs that fall into that trap are refused.
     """

@@ -193,7 +193,7 @@ def fcmae(
 
 
 FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
-"""What shapes the encoder, of a classifier or an autoencoder; over a preset, each replaces the preset's."""
+"""The fields of the encoder, in a classifier or an autoencoder; each replaces the preset's value."""
 
 
 def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0) -> Encoder:

@@ -1,4 +1,4 @@
-"""The parameter table: what every learnt array is called, how big it is, how it starts, decays and is scaled.
+"""The parameter table: name, shape, first values, weight decay and layer of every learnt array.
 
 Initialisation, weight decay, layer-wise decay, counts and every converter read this table.
 """
@@ -17,7 +17,7 @@ GROUPS = 12
 
 
 class LayerIds(TypedDict):
-    """The layer that layer-wise decay counts an array to, under each rule: a layer per block, or 12 groups."""
+    """The layer of an array for layer-wise decay, by each rule: one layer per block, or 12 groups."""
 
     single: int
     group: int
@@ -25,7 +25,7 @@ class LayerIds(TypedDict):
 
 @dataclass(frozen=True)
 class Param(Array):
-    """An array in its place: `layer_ids["single"]` or `layer_ids["group"]` is its layer for layer-wise decay."""
+    """An array of a model, with its layer for layer-wise decay: `layer_ids["single"]` or `layer_ids["group"]`."""
 
     layer_ids: LayerIds
 
@@ -55,7 +55,7 @@ def parameters(model: Model) -> dict[str, Param]:
 
 
 def num_layers(model: Model, rule: str) -> int:
-    """The depth by which layer-wise decay counts: scale = decay ** (num_layers + 1 - id)."""
+    """The number of layers for layer-wise decay: scale = decay ** (num_layers + 1 - id)."""
     checks.one_of("layer decay rule", rule, ("single", "group"))
     return model.encoder.num_blocks if rule == "single" else GROUPS
 

@@ -1,6 +1,6 @@
 """Build MinkowskiEngine for this Python and torch, on the CPU, and install it: `make minkowski`.
 
-The package index has its sources alone. They take minutes to compile, so the wheel is kept
+The package index has only its sources. They take minutes to compile, so the wheel is kept
 for later environments of the same Python, torch and platform, under `~/.cache/twinnext`
 (or `$XDG_CACHE_HOME/twinnext`).
 """
@@ -23,12 +23,12 @@ TOOLS = (
 OPTIONS = ("--blas=openblas", "--cpu_only")
 
 ROOT = Path(__file__).parent.parent
-LOADS = "import backends.torch.sites.minkowski"
+LOADS = "import backends.torch.space.minkowski"
 BLAS = "#include <cblas.h>\nint main() { return openblas_get_num_threads() == 0; }\n"
 
 
 class Mistake(Exception):
-    """One line about what is missing and how to get it."""
+    """One line: what is missing and how to get it."""
 
 
 def main() -> int:

@@ -1,14 +1,15 @@
-"""Training: one loop over a small trainer protocol; everything but the mathematics of a step.
+"""Training: one loop over a small trainer protocol, in either framework.
 
-Read `loop.py` first: it is the run. What runs one, or compiles its step, stands in this folder;
-the rest has rooms, the lowest first, each of which imports from those named before it only:
+Start with `loop.py`, the training loop; `run.py` sets it up. The packages, lowest first, each of
+which imports only from those before it:
 
-    errors.py    the one error of all
-    command/     what can be asked of a run, and how
-    data/        where the images come from, and the draws that ride along with them
-    record/      what a run leaves behind
-    report/      a page of that
-    tasks/       what is trained, and what is done with a checkpoint
+    errors.py      the exceptions
+    config/        flags, recipes and the command line
+    data/          images, augmentation and batches
+    checkpoints/   saving and resuming
+    logs/          metrics.jsonl, TensorBoard, Weights & Biases
+    report/        the HTML report of a run, its plots and pictures
+    tasks/         pre-training, fine-tuning, and what is done with a checkpoint
 
 Nothing here imports a framework.
 """

@@ -1,45 +1,55 @@
-"""`python -m train`: a run from the command line."""
+"""`python -m train`: start a run from the command line."""
 
 import os
 import sys
 from collections.abc import Sequence
 
+from backends import launch
 from backends.protocol import BackendError
+from convert import ConvertError
 from spec import SpecError
-from train import aot, loop
-from train.command import cli, slurm
+from spec.console import escape_unprintable, fail
+from train import run
+from train.config import Config, cli, slurm
 from train.errors import TrainError
 from train.tasks import analyse, evaluate, probe, reconstruct
 
 COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
-"""What does a task that trains nothing."""
+"""Task that trains nothing -> its function."""
 
 EX_TEMPFAIL = 75
-"""Not done, but try again: sysexits.h's number, which schedulers and scripts can tell from an error's."""
+"""Exit status of a run that was stopped and can be continued (the number is that of sysexits.h)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train, or look into a checkpoint; returns the exit status, which docs/reliability.md explains."""
+    """Run the task that the command line names; return the exit status (see docs/reliability.md)."""
+    escape_unprintable()
     try:
         words = sys.argv[1:] if argv is None else argv
         config = cli.parse(words)
-        if config.slurm:
+        _print_notes(config)
+        if config.cluster.slurm:
             print(slurm.submit(config, words))
-        elif config.aot:
-            aot.run(config)
-        elif config.task in COMMANDS:
-            COMMANDS[config.task](config)
-        elif stopped := loop.run(config):
-            queued = slurm.requeue(os.environ) if stopped.saved else None
-            print(f"train: {stopped}{f'; {queued}' if queued else ''}", file=sys.stderr)
+        elif config.run.task in COMMANDS:
+            COMMANDS[config.run.task](config)
+        elif stopped := run.train(config):
+            requeued = slurm.requeue(os.environ) if stopped.saved else None
+            print(f"train: {stopped}{f'; {requeued}' if requeued else ''}", file=sys.stderr)
             return EX_TEMPFAIL
-    except (TrainError, SpecError, BackendError) as error:
-        print(f"train: {error}", file=sys.stderr)
-        return 2
+    except (TrainError, SpecError, BackendError, ConvertError) as error:
+        return fail("train", error)
     except KeyboardInterrupt:
-        print("train: interrupted; the same command goes on from the newest checkpoint", file=sys.stderr)
+        print("train: interrupted; the same command continues from the newest checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_notes(config: Config) -> None:
+    """Print the notes on the configuration, in process 0."""
+    place = launch.place(os.environ) if config.notes else None
+    if place is None or place.rank == 0:
+        for note in config.notes:
+            print(note)
 
 
 if __name__ == "__main__":

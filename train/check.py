@@ -1,11 +1,11 @@
-"""The parity check before a run: is the engine that will train, on this very device, the dense model?
+"""The parity check before a run: does the engine compute the dense model on this device?
 
-A miniature of the run's model (its widths, patch and channels; one block a stage, a few
-patches) computes the gradients of one batch three times: by the run's engine and by the
-masked one, at the run's precision on the run's device, and by the masked one in float64 on
-the CPU. The masked one starts from parameters that are each off by one rounding. So both lie
-at a like distance from the third, whatever the device rounds to and however much the model
-makes of it; a wrong engine is orders of magnitude further off.
+A small version of the run's model (its widths, patch and channels; one block per stage, a few
+patches) computes the gradients of one batch three times: with the run's engine and with the
+masked engine, both at the run's precision on the run's device, and with the masked engine in
+float64 on the CPU. The second starts from parameters that are each off by one rounding error, so
+the first two are about equally far from the third, whatever the device's rounding and the model's
+conditioning. A wrong engine is orders of magnitude further away.
 """
 
 from dataclasses import dataclass, replace
@@ -18,15 +18,15 @@ from backends.rng import Stream, normal, words
 from train.data.masks import random_masks
 from train.errors import TrainError
 
-IMAGES, SIDE = 2, 3  # the batch, and the most patches a side
+IMAGES, SIDE = 2, 3  # the batch size, and the most patches per side
 EPS: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8}
 FACTOR = 8.0
-"""How many times further off than the nudged masked engine is still rounding; worst seen in 180 random models: 4.0."""
+"""Largest ratio of the two distances that still counts as rounding. Largest seen in 180 random models: 4.0."""
 
 
 @dataclass(frozen=True)
 class Distance:
-    """Relative distances from the masked gradient in float64: the engine's, and that of the nudged masked one."""
+    """Relative distances from the masked float64 gradient: of the engine, and of the perturbed masked engine."""
 
     engine: float
     masked: float
@@ -42,7 +42,7 @@ class Distance:
 def check_engine(
     backend: Backend, model: spec.FCMAE, *, engine: Engine | None, dtype: Dtype, device: str | None
 ) -> Distance:
-    """Compare, as above; TrainError when the engine is not the dense model."""
+    """Compare as described above; TrainError if the engine does not compute the dense model."""
     small = miniature(model)
     images, mask, arrays = _inputs(small)
 
@@ -53,8 +53,8 @@ def check_engine(
 
     exact = gradient("masked", "float64", "cpu", arrays)
     found = gradient(engine, dtype, device, arrays)
-    nudged = gradient("masked", dtype, device, _nudged(arrays, EPS[dtype]))
-    distance = Distance(_distance(found, exact), _distance(nudged, exact))
+    perturbed = gradient("masked", dtype, device, _perturbed(arrays, EPS[dtype]))
+    distance = Distance(_distance(found, exact), _distance(perturbed, exact))
     if not distance.engine <= distance.bound:
         raise TrainError(
             f"parity check: the {engine or 'best'} engine's gradient is {distance}: this device computes another"
@@ -64,7 +64,7 @@ def check_engine(
 
 
 def miniature(model: spec.FCMAE) -> spec.FCMAE:
-    """The model with one block a stage and at most 3 x 3 patches, of which about as many are visible."""
+    """The model with one block per stage and at most 3 x 3 patches, masked at about the same ratio."""
     encoder = replace(model.encoder, depths=(1,) * len(model.encoder.depths))
     rows, columns = (min(SIDE, side) for side in model.grid)
     patch = encoder.patch_size
@@ -76,7 +76,7 @@ def miniature(model: spec.FCMAE) -> spec.FCMAE:
 
 
 def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:
-    """Images, masks, and parameters as if trained: unit gain, and a GRN that acts, as at the start it does not."""
+    """Images, masks, and parameters as if trained: unit gain, and a GRN that is not the identity."""
     height, width = model.image_size
     table = spec.parameters(model)
     arrays = {name: _draw(index + 1, param.shape) for index, (name, param) in enumerate(table.items())}
@@ -88,8 +88,8 @@ def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:
     return images, random_masks(0, np.arange(IMAGES), model.grid, spec.visible_patches(model)), arrays
 
 
-def _nudged(arrays: Arrays, eps: float) -> Arrays:
-    """Every value moved up or down by one rounding."""
+def _perturbed(arrays: Arrays, eps: float) -> Arrays:
+    """Every value moved up or down by one rounding error."""
     own = len(arrays) + 1  # past the draws of `_inputs`
     signs = {name: np.sign(_draw(own + index, array.shape)) for index, (name, array) in enumerate(arrays.items())}
     return {name: array * (1 + eps * signs[name]) for name, array in arrays.items()}
@@ -101,5 +101,5 @@ def _draw(index: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _distance(found: Arrays, exact: Arrays) -> float:
-    """The worst relative error of an array's gradient, in the Euclidean norm."""
+    """The largest relative error over the arrays, in the Euclidean norm."""
     return max(float(np.linalg.norm(found[name] - exact[name]) / np.linalg.norm(exact[name])) for name in exact)

@@ -1,9 +1,9 @@
-"""The error of a run that cannot start or go on."""
+"""The exceptions that `python -m train` prints as one line."""
 
 
 class TrainError(ValueError):
-    """One line for the user: what is wrong, where, and what to do about it."""
+    """A run cannot start or continue. One line: what is wrong, where, and what to do about it."""
 
 
 class NoSplit(TrainError):
-    """The data has no such part: it is not divided, or in a way that is not known here."""
+    """The data has no such split: it is not divided, or in a way that is not recognised."""

@@ -1,108 +1,257 @@
-"""The run: what happens between a command line and a trained model, in either framework."""
+"""The training loop: one update after another, with logging, evaluation, checkpoints and signals."""
 
-import os
-import platform
-from collections.abc import Callable
-from dataclasses import replace
-from importlib import metadata
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
 
-import backends
-import spec
-from backends.protocol import Backend, Cluster, State, Trainer
-from train import report
-from train.check import check_engine
-from train.command.config import Config
+import numpy as np
+
+from backends.protocol import Batch, Cluster, Trainer
+from train.checkpoints import store
+from train.checkpoints.best import BestCheckpoints
+from train.checkpoints.checkpointer import AsyncCheckpointer
+from train.config import Config
+from train.data.feed import RankShard
+from train.data.pipeline import Watch, prefetch
 from train.errors import TrainError
-from train.record import machine, resume
-from train.run import Run, Stopped
+from train.logs import nan_report
+from train.logs.metrics import Metrics, Update
+from train.logs.run_log import RunLog, SilentLog
+from train.logs.tracking import Tracker
 from train.schedule import Schedule
 from train.signals import Signals
-from train.tasks.finetune import Finetuning
-from train.tasks.pretrain import Pretraining
-from train.tasks.task import Task
+from train.tasks.task import Evaluation, Task
 
-TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
-Say = Callable[[str], None]
-VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
+AGREE = 8
+"""With several processes, check for signals every AGREE updates, which waits for all of them.
 
-
-def run(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopped | None:
-    """Train to the end of the schedule, or to --stop_at_step; how far it came where a signal has stopped it.
-
-    TrainError for what cannot go on. The framework is loaded when the task is known to be sound,
-    and tells with whom and on how many devices this process runs.
-    """
-    task = TASKS[config.task](config)
-    backend = load(config.backend)
-    cluster = backend.init_cluster(config.device)
-    with Signals() as signals:  # after joining: jax.distributed has handlers of its own
-        config = replace(config, devices=cluster.processes * cluster.devices)
-        stopped = _train(config, task, backend, cluster, signals)
-        cluster.shutdown()
-    return stopped
+At one update in three seconds this is within the 30 seconds that SLURM leaves between SIGTERM and SIGKILL.
+"""
 
 
-def _train(config: Config, task: Task, backend: Backend, cluster: Cluster, signals: Signals) -> Stopped | None:
-    leads = cluster.rank == 0
-    say: Say = print if leads else _silent
-    schedule = Schedule.of(config, len(task.source))
-    if leads:
-        _open_run_dir(config)
-    own = resume.identity(config, task.name, task.model, task.source)
-    found = resume.find(config, own, cluster, say)
-    start = found.step if found else config.start_epoch * schedule.updates_per_epoch
-    stop = min(schedule.updates, config.stop_at_step or schedule.updates)
-    for line in (*task.summary(), _plan(config, schedule)):
-        say(line)
-    if start >= stop:
-        say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
-        return None
-    if config.parity_check and config.engine != "masked" and isinstance(task.model, spec.FCMAE):
-        distance = check_engine(backend, task.model, engine=config.engine, dtype=config.precision, device=config.device)
-        say(f"parity check passed: {distance}")
-    first = None if found else task.first_arrays()
-    trainer = _trainer(config, backend, task, cluster)
-    if found:
-        trainer.restore(found.state)
-        say(f"going on from {found.path}")
-    elif first:
-        trainer.restore(State.initial(first))
-    try:
-        return Run(config, task, schedule, trainer, cluster, own, signals).go(start, stop)
-    finally:
-        if leads:
-            say(report.told(config.run_dir))
+@dataclass(frozen=True)
+class Stopped:
+    """Where a signal stopped a run: after a whole update, before its end."""
+
+    step: int
+    signal: str
+    saved: bool
+
+    def __str__(self) -> str:
+        kept = "saved; the same command continues from here" if self.saved else "not saved (--save_ckpt False)"
+        return f"stopped by {self.signal} after step {self.step:,}, {kept}"
 
 
-def _silent(line: str) -> None:
-    """What another process says."""
+class UpdateBatches:
+    """The batches that this process passes to the trainer, grouped by update."""
+
+    def __init__(self, config: Config, task: Task, cluster: Cluster, updates_per_epoch: int) -> None:
+        self.config, self.cluster = config, cluster
+        rows = config.optimizer.batch_size * cluster.devices
+        self.feed = task.feed(rows, updates_per_epoch * config.effective_batch)
+
+    def iterate(
+        self, start: int, stop: int, metrics: Metrics, say: Callable[[str], None], should_stop: Callable[[], bool]
+    ) -> Generator[tuple[list[Batch], list[str]], None, None]:
+        """The micro-batches of updates start + 1 to stop, and a line for each broken image in them.
+
+        Ends early when `should_stop` returns True while a batch is waited for.
+        """
+        data, frequency = self.config.data, self.config.optimizer.update_freq
+        own = RankShard(self.feed, self.cluster.rank, self.cluster.processes)
+        watch = Watch(say, self._describe_batch, should_stop)
+        batches = prefetch(own, start * frequency, stop * frequency, data.num_workers, data.worker_type, watch)
+        with closing(batches):
+            for _ in range(start, stop):
+                with metrics.waiting_for_data():
+                    group = list(islice(batches, frequency))
+                if len(group) < frequency:
+                    return
+                yield [batch for batch, _ in group], [line for _, lines in group for line in lines]
+
+    def describe(self, step: int) -> dict[str, Any]:
+        """The samples of the update that ends at `step`, on all processes: their positions in the run, their items."""
+        count = self.config.effective_batch
+        positions = range((step - 1) * count, step * count)
+        items = [self.feed.key(position) for position in positions]
+        return {"positions": [positions.start, positions.stop], "items": items}
+
+    def _describe_batch(self, index: int) -> str:
+        """Which update micro-batch `index` of this process belongs to, and its first image."""
+        positions = self.feed.positions(index * self.cluster.processes + self.cluster.rank)
+        update = index // self.config.optimizer.update_freq + 1
+        key = self.feed.key(int(positions[0]))
+        return f"update {update:,} waits for images of --data_path {self.config.data.data_path}, starting at {key}"
 
 
-def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> Trainer:
-    return backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
+class Loop:
+    """The updates of a run from `start` to `stop`."""
 
+    def __init__(
+        self,
+        config: Config,
+        task: Task,
+        schedule: Schedule,
+        trainer: Trainer,
+        cluster: Cluster,
+        identity: dict[str, Any],
+        signals: Signals,
+        start: int,
+        stop: int,
+    ) -> None:
+        self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
+        self.signals, self.start, self.stop = signals, start, stop
+        self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
+        self.metrics = Metrics(config.effective_batch, config.devices)
+        self.batches = UpdateBatches(config, task, cluster, schedule.updates_per_epoch)
+        self.log = self._open_log()
+        self.best = BestCheckpoints(config.run_dir) if isinstance(self.log, RunLog) else None
+        self.checkpointer = AsyncCheckpointer(self.log.say)
+        self.checkpoints = config.run_dir / "checkpoints"
+        self.saved = start
+        self.broken_images: set[str] = set()
 
-def _open_run_dir(config: Config) -> None:
-    """Make the run directory and write config.toml; TrainError when that cannot be."""
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        file = config.run_dir / "config.toml"
-        aside = file.with_suffix(".writing")  # a full disk must not cost the run what it was
-        about = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
-        aside.write_text(about + config.to_toml(), encoding="utf-8")
-        os.replace(aside, file)
-    except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
+    def _open_log(self) -> RunLog | SilentLog:
+        config = self.config
+        if self.cluster.rank:
+            return SilentLog(self.cluster.rank)
+        events = Path(config.run.log_dir) if config.run.log_dir else config.run_dir / "tb"
+        project = config.run.wandb
+        tracker = Tracker(project, config.run_dir, config.as_dict(), print) if project else None
+        return RunLog(config.run_dir, events, self.start, self.stop, tracker)
 
+    def run(self) -> Stopped | None:
+        """Train; return where a signal stopped the run, or None at its end."""
+        step, stop, log = self.start, self.stop, self.log
+        batches = self.batches.iterate(step, stop, self.metrics, log.say, self._should_stop_waiting)
+        with log, self.checkpointer, closing(batches):
+            for step, (micro_batches, broken) in enumerate(batches, self.start + 1):
+                self._update(step, micro_batches, broken)
+                self._log_and_save(step)
+                if self._should_stop(step):
+                    break
+            if step == stop:
+                return None
+            if step > self.saved:
+                self._log_metrics(step)
+                self._save(step)
+        return Stopped(step, self.signals.first or "a signal to another process", self.config.checkpoints.save_ckpt)
 
-def _versions() -> str:
-    """The packages that decide the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
-    found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
-    return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
+    def _update(self, step: int, batches: list[Batch], broken: list[str]) -> None:
+        lr = self.schedule.lr(step - 1)
+        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken)
+        self._check_finite()
+        self.checkpointer.poll()
+        self.log.advance()
+        self._report_broken(broken)
 
+    def _log_and_save(self, step: int) -> None:
+        """Log, evaluate and save, whatever is due after this update."""
+        config, eval_freq, last = self.config, self.task.eval_freq, step == self.stop
+        every = config.checkpoints.save_every_steps
+        saves = config.checkpoints.save_ckpt and (
+            last
+            or self._ends_epochs(step, config.checkpoints.save_ckpt_freq)
+            or (every is not None and step % every == 0)
+        )
+        evaluates = eval_freq > 0 and (last or self._ends_epochs(step, eval_freq))
+        if saves or evaluates or last or step % config.run.print_freq == 0:
+            self._log_metrics(step)
+        if evaluates:
+            self._evaluate(step)
+            self.metrics.reset()
+        if saves:  # after the evaluation: a run killed before this save repeats the evaluation, too
+            self._save(step)
 
-def _plan(config: Config, schedule: Schedule) -> str:
-    return (
-        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {config.peak_lr:.2e};"
-        f" in {config.run_dir}"
-    )
+    def _ends_epochs(self, step: int, epochs: int) -> bool:
+        """Whether this update ends a multiple of `epochs`."""
+        return step % (epochs * self.schedule.updates_per_epoch) == 0
+
+    def _should_stop(self, step: int) -> bool:
+        """Whether a signal asks to stop after this update; all processes agree."""
+        signalled = self.signals.first is not None
+        if self.cluster.processes == 1:
+            return signalled
+        return step % AGREE == 0 and bool(self.cluster.all_reduce_sum(np.array([signalled]))[0])
+
+    def _should_stop_waiting(self) -> bool:
+        """Whether to stop while waiting for data. Single process only: several have to agree after an update."""
+        return self.cluster.processes == 1 and self.signals.first is not None
+
+    def _report_broken(self, broken: Sequence[str]) -> None:
+        """Print each broken image once; the metrics count how often one was skipped."""
+        for line in dict.fromkeys(broken):
+            if line not in self.broken_images:
+                self.broken_images.add(line)
+                self.log.say(f"skipped, {len(self.broken_images)} so far: {line}")
+
+    def _log_metrics(self, step: int) -> None:
+        values = self.metrics.read()
+        self._check_finite()
+        if not values:  # already logged
+            return
+        shared = self.cluster.all_reduce_sum(np.array([values["skipped"], values["data_wait"]])).tolist()
+        values |= {"skipped": shared[0], "data_wait": shared[1] / self.cluster.processes}
+        self.log.metrics(step, self.schedule.epoch(step), {"lr": self.schedule.lr(step - 1), **values})
+
+    def _check_finite(self) -> None:
+        """TrainError if a finished update has a loss or gradient that is not finite; on all processes at once."""
+        first = self.metrics.first_not_finite
+        if first is None:
+            return
+        what = f"loss is {first.loss}" if first.loss - first.loss else f"gradient's norm is {first.grad_norm}"
+        raise TrainError(
+            f"step {first.step}: the {what}; nothing was saved since{self._write_nan_report(first)}."
+            " Lower --blr, set --clip_grad 1, or use --precision float32"
+        )
+
+    def _write_nan_report(self, first: Update) -> str:
+        """Write the report in process 0; return the words of the message about it."""
+        if self.cluster.rank:
+            return ""
+        self.checkpointer.wait()
+        newest = store.latest(self.checkpoints)
+        details = {**self.batches.describe(first.step), "checkpoint": str(newest) if newest else None}
+        try:
+            return f", details in {nan_report.write(self.config.run_dir, self.metrics.recent, first, details)}"
+        except OSError as error:
+            return f" (the details cannot be written: {error.strerror})"
+
+    def _save(self, step: int) -> None:
+        if not self.config.checkpoints.save_ckpt:
+            return
+        self.checkpointer.wait()
+        state = self.trainer.export()
+        self.saved = step
+        if state is not None:
+            root, meta, keep = self.checkpoints, self._meta(step), self.config.checkpoints.save_ckpt_num
+            self.checkpointer.start(lambda: store.save(root, step, state, meta, keep))
+
+    def _meta(self, step: int) -> dict[str, Any]:
+        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.run.backend}
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluate, log the result, and keep the model if it is the best so far."""
+        found = self.task.evaluate(self.trainer, self.cluster)
+        self._report_broken(found.broken)
+        if found.scores:
+            self.log.scores(step, self.schedule.epoch(step), found.scores, found.coverage)
+        if self.config.checkpoints.save_ckpt:
+            self._save_best(step, found)
+        if found.picture and isinstance(self.log, RunLog):
+            file = self.log.picture(step, found.picture)
+            if step == self.stop:
+                self.log.say(f"reconstructions: {file}")
+
+    def _save_best(self, step: int, found: Evaluation) -> None:
+        self.checkpointer.wait()  # only then are the best scores so far known
+        best, scores = self.best, found.scores
+        improved = best is not None and bool(best.improved(scores))
+        if self.cluster.all_reduce_sum(np.array([improved]))[0]:  # export is collective
+            state = self.trainer.export()
+            if state is not None and best is not None:
+                meta = self._meta(step)
+                self.checkpointer.start(lambda: best.save(step, scores, state, meta))

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass
 from typing import Self
 
-from train.command.config import Config
+from train.config import Config
 from train.errors import TrainError
 
 
@@ -24,15 +24,16 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config, images: int) -> Self:
-        """The schedule of a run over so many images; TrainError when they do not fill one update."""
-        updates = images // config.effective_batch
+        """The schedule of a run over a number of images; TrainError if they are fewer than one update."""
+        updates, asked = images // config.effective_batch, config.optimizer
         if not updates:
             raise TrainError(
-                f"--batch_size {config.batch_size} x --update_freq {config.update_freq}: an update takes"
+                f"--batch_size {asked.batch_size} x --update_freq {asked.update_freq}: an update takes"
                 f" {config.effective_batch:,} images, the data has {images:,}; lower one of them"
             )
-        epochs = config.epochs if config.max_steps is None else config.max_steps / updates
-        return cls(config.peak_lr, config.min_lr, config.warmup_epochs, epochs, updates)
+        steps = config.checkpoints.max_steps
+        epochs = asked.epochs if steps is None else steps / updates
+        return cls(config.peak_lr, asked.min_lr, asked.warmup_epochs, epochs, updates)
 
     @property
     def updates(self) -> int:
@@ -49,3 +50,7 @@ class Schedule:
             return self.peak * epoch / self.warmup
         progress = (epoch - self.warmup) / (self.epochs - self.warmup)
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def highest_lr(self) -> float:
+        """The highest learning rate of the run: the peak, unless the run ends within the warm-up."""
+        return self.peak if self.warmup < self.epochs else self.lr(self.updates - 1)

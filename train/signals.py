@@ -1,4 +1,4 @@
-"""Signals that ask a run to end: a scheduler's warning, or a kill."""
+"""Signals that ask a run to stop: a scheduler's warning, or a kill."""
 
 import os
 import signal
@@ -8,38 +8,38 @@ from types import FrameType, TracebackType
 from typing import Any, Self
 
 NAMES = ("SIGTERM", "SIGUSR1", "SIGUSR2")
-"""What SLURM, Kubernetes and their like send before they kill."""
+"""What SLURM, Kubernetes and others send before they kill a process."""
 
 ONE = 1.0
-"""Seconds within which a repeated signal is the same one, passed on by a launcher too."""
+"""Seconds within which a repeated signal counts as the same one: launchers forward what the process got itself."""
 
 
 class Signals:
-    """While it is entered, the first signal is noted, for the run to end by; a second SIGTERM ends the process.
+    """Context that notes the first signal, so that the run can stop; a second SIGTERM ends the process at once.
 
-    SIGTERM after SIGUSR1 or SIGUSR2 is no second one: a time limit announces itself by the one and
-    comes by the other, while the state may still be on its way to the disk. Handlers are installed
-    in the main thread only, where Python runs them, and those before them are put back at the end.
+    SIGTERM after SIGUSR1 or SIGUSR2 is not a second one: a time limit is announced by the one and
+    enforced by the other, while the state may still be being written. Handlers are installed only in
+    the main thread, where Python runs them, and the previous ones are restored at the end.
     """
 
     def __init__(self) -> None:
         self.first: str | None = None
-        self.before: dict[int, Any] = {}
+        self.previous: dict[int, Any] = {}
         self.terminated = 0.0
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             numbers = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-            self.before = {number: signal.signal(number, self._noted) for number in numbers}
+            self.previous = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.previous.items():
             signal.signal(number, handler)
 
-    def _noted(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         self.first = self.first or signal.Signals(number).name
         if number == signal.SIGTERM:
             if self.terminated and time.monotonic() - self.terminated > ONE:

@@ -1,9 +1,10 @@
-"""The JAX build of the spec. Reading order: steps, sites/, build, fcmae, trainer."""
+"""The JAX build of the spec. Reading order: steps, space/, model, trainer."""
 
 from backends.jax.api import build, forward, get_arrays, gradients, set_arrays
 from backends.jax.cluster import init_cluster
+from backends.jax.compilation import use_compilation_cache
 from backends.jax.model import FCMAE, Classifier
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
 from backends.jax.trainer import Trainer
 
 __all__ = [
@@ -17,4 +18,5 @@ __all__ = [
     "gradients",
     "init_cluster",
     "set_arrays",
+    "use_compilation_cache",
 ]

@@ -1,105 +1,140 @@
-"""The depthwise convolution on visible patches.
+"""The depthwise convolution: on visible patches, and on whole images for CUDA.
 
-GPUs convolve on the grid: the patches are laid out, convolved with one grouped convolution and
-picked up again. TPUs have a kernel that reads and writes visible sites only (`kernels/`). On CPU,
-where the convolution is slow, loops read the sites through their halos.
+TPUs and CUDA GPUs have kernels that read and write visible sites only (`kernels/`). Other GPUs
+convolve on the grid: the patches are laid out, convolved with one grouped convolution and picked up
+again. On CPU, where the convolution is slow, loops read the sites through their halos.
 """
 
-import math
-import os
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
-from typing import NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
-from backends.jax.kernels import depthwise as kernels
+from backends.jax.kernels import Kernels, depthwise_gpu
+from backends.jax.kernels import depthwise as depthwise_tpu
+from backends.jax.norm import at_least_float32
+from backends.jax.space.patches import Neighbours, gather, image_halo, scatter
 
 Form = Callable[..., Array]
-
-TPUS = find_spec("libtpu") is not None or "TPU_LIBRARY_PATH" in os.environ
-"""Whether the compiler of TPUs is here, as it is beside every TPU."""
+Pair = tuple[Array, Array]
 
 
-class Neighbours(NamedTuple):
-    """Where the visible patches lie, for each form; a compiler drops what its own does not read."""
+@partial(jax.custom_vjp, nondiff_argnums=(4,))
+def visible_conv(x: Array, weight: Array, bias: Array, where: Neighbours, kernels: Kernels = None) -> Array:
+    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C) and bias (C,).
 
-    halo: Array  # N * K, Q, Q, as `Layout.halo`
-    kept: Array  # N K, as `Layout.index`
-    slot: Array  # N G_h G_w, as `Layout.slot`
-
-
-def side_of(x: Array, visible: int) -> int:
-    """P, the sites along a patch, of x (N, K * P * P, C)."""
-    return math.isqrt(x.shape[1] // visible)
+    kernels: the platform whose Pallas kernels to use when it is the one compiled for; None: none.
+    """
+    return _conv(x, weight, bias, where, kernels)
 
 
-def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
-    """The visible sites (N, K * P * P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
-    images, height, _, channels = grid.shape
-    rows, columns = patches
-    side = height // rows
-    every = grid.reshape(images, rows, side, columns, side, channels).swapaxes(2, 3)
-    every = every.reshape(images, rows * columns, side, side, channels)
-    return _taken(every, index).reshape(images, -1, channels)
+def _forward(
+    x: Array, weight: Array, bias: Array, where: Neighbours, kernels: Kernels
+) -> tuple[Array, tuple[Array, Array, Neighbours]]:
+    return _conv(x, weight, bias, where, kernels), (x, weight, where)
 
 
-def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Array:
-    """Visible sites (N, K * P * P, C) on their grid (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-    images, _, channels = x.shape
-    rows, columns = slot.shape[1:]
-    side = side_of(x, visible)
-    slot = slot.reshape(images, -1)
-    every = _taken(x.reshape(images, visible, side, side, channels), jnp.minimum(slot, visible - 1))
-    every = jnp.where((slot < visible)[:, :, None, None, None], every, jnp.asarray(empty, x.dtype))
-    grid = every.reshape(images, rows, columns, side, side, channels).swapaxes(2, 3)
-    return grid.reshape(images, rows * side, columns * side, channels)
-
-
-def _taken(patches: Array, index: Array) -> Array:
-    """Patches (N, J, P, P, C) of patches (N, I, P, P, C), by their numbers (N, J), which are all below I."""
-    return jnp.take_along_axis(patches, index[:, :, None, None, None], 1, mode="promise_in_bounds")
-
-
-@jax.custom_vjp
-def visible_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """Depthwise convolution of x (N, K * P * P, C) with weight (k, k, 1, C)."""
-    return _conv(x, weight, where)
-
-
-def _forward(x: Array, weight: Array, where: Neighbours) -> tuple[Array, tuple[Array, Array, Neighbours]]:
-    return _conv(x, weight, where), (x, weight, where)
-
-
-def _backward(saved: tuple[Array, Array, Neighbours], grad: Array) -> tuple[Array, Array, None]:
-    """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy."""
+def _backward(
+    kernels: Kernels, saved: tuple[Array, Array, Neighbours], grad: Array
+) -> tuple[Array, Array, Array, None]:
+    """dx = conv of dy with the kernel turned by 180 degrees; dw = x, convolved with dy; db = the sum of dy."""
     x, weight, where = saved
-    return (
-        _conv(grad, weight[::-1, ::-1], where),
-        _weight_gradient(x, grad, where, len(weight)).astype(weight.dtype),
-        None,
-    )
+    by_weight, by_bias = _gradients(x, grad, where, len(weight), kernels)
+    by_x = _transposed_conv(grad, weight, where, kernels)
+    return by_x, by_weight.astype(weight.dtype), by_bias.astype(weight.dtype), None
 
 
 visible_conv.defvjp(_forward, _backward)
 
 
-def _conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    return lax.platform_dependent(x, weight, where, **_forms(_scanned_conv, kernels.conv, _grid_conv))
+def _conv(x: Array, weight: Array, bias: Array, where: Neighbours, kernels: Kernels) -> Array:
+    def plain(form: Form) -> Form:
+        return lambda x, weight, bias, where: form(x, weight, where) + bias
+
+    def cuda(x: Array, weight: Array, bias: Array, where: Neighbours) -> Array:
+        return depthwise_gpu.conv(x, weight, bias, where.halo)
+
+    forms = {"cpu": plain(_scanned_conv), "tpu": plain(depthwise_tpu.conv), "cuda": cuda, "default": plain(_grid_conv)}
+    return lax.platform_dependent(x, weight, bias, where, **_used(forms, kernels))
 
 
-def _weight_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
-    """dw (k, k, 1, C) in the dtype of x."""
-    forms = (partial(form, size=size) for form in (_scanned_gradient, kernels.weight_gradient, _grid_gradient))
-    return lax.platform_dependent(x, grad, where, **_forms(*forms))
+def _transposed_conv(grad: Array, weight: Array, where: Neighbours, kernels: Kernels) -> Array:
+    def plain(form: Form) -> Form:
+        return lambda grad, weight, where: form(grad, weight[::-1, ::-1], where)
+
+    def cuda(grad: Array, weight: Array, where: Neighbours) -> Array:
+        return depthwise_gpu.transposed_conv(grad, weight, where.halo)
+
+    forms = {"cpu": plain(_scanned_conv), "tpu": plain(depthwise_tpu.conv), "cuda": cuda, "default": plain(_grid_conv)}
+    return lax.platform_dependent(grad, weight, where, **_used(forms, kernels))
 
 
-def _forms(cpu: Form, tpu: Form, default: Form) -> dict[str, Form]:
-    """By platform; all are traced, so that of TPUs, which takes a second, only where their compiler is."""
-    return {"cpu": cpu, "default": default} | ({"tpu": tpu} if TPUS else {})
+def _gradients(x: Array, grad: Array, where: Neighbours, size: int, kernels: Kernels) -> Pair:
+    """dw (k, k, 1, C) and db (C,), in float32 at least."""
+
+    def plain(form: Form) -> Callable[..., Pair]:
+        def both(x: Array, grad: Array, where: Neighbours) -> Pair:
+            return at_least_float32(form(x, grad, where, size=size)), at_least_float32(grad).sum((0, 1))
+
+        return both
+
+    def cuda(x: Array, grad: Array, where: Neighbours) -> Pair:
+        return depthwise_gpu.gradients(x, grad, where.halo, size)
+
+    forms = {
+        "cpu": plain(_scanned_gradient),
+        "tpu": plain(depthwise_tpu.weight_gradient),
+        "cuda": cuda,
+        "default": plain(_grid_gradient),
+    }
+    return lax.platform_dependent(x, grad, where, **_used(forms, kernels))
+
+
+def _used(forms: dict[str, Any], kernels: Kernels) -> dict[str, Any]:
+    """The plain forms, and the kernels of one platform: all that are given are traced, which takes a second each."""
+    return {platform: form for platform, form in forms.items() if platform in ("cpu", "default", kernels)}
+
+
+@jax.custom_vjp
+def image_conv(x: Array, weight: Array, bias: Array) -> Array:
+    """Depthwise convolution of images x (N, H, W, C) with weight (k, k, 1, C) and bias (C,), by the kernel on CUDA."""
+
+    def cuda(x: Array, weight: Array, bias: Array) -> Array:
+        return depthwise_gpu.conv(_sites(x), weight, bias, image_halo(x, len(weight) // 2)).reshape(x.shape)
+
+    return lax.platform_dependent(x, weight, bias, cuda=cuda, default=_library)
+
+
+def _image_forward(x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
+    return image_conv(x, weight, bias), (x, weight, bias)
+
+
+def _image_backward(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
+    def cuda(grad: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
+        halo = image_halo(x, len(weight) // 2)
+        by_x = depthwise_gpu.transposed_conv(_sites(grad), weight, halo).reshape(x.shape)
+        by_weight, by_bias = depthwise_gpu.gradients(_sites(x), _sites(grad), halo, len(weight))
+        return by_x, by_weight.astype(weight.dtype), by_bias.astype(bias.dtype)
+
+    def library(grad: Array, *arrays: Array) -> tuple[Array, Array, Array]:
+        return jax.vjp(_library, *arrays)[1](grad)
+
+    return lax.platform_dependent(grad, *saved, cuda=cuda, default=library)
+
+
+image_conv.defvjp(_image_forward, _image_backward)
+
+
+def _library(x: Array, weight: Array, bias: Array) -> Array:
+    return _library_conv(x, weight) + bias
+
+
+def _sites(x: Array) -> Array:
+    """(N, H, W, C) -> (N, H * W, C)."""
+    return x.reshape(len(x), -1, x.shape[-1])
 
 
 def _grid_conv(x: Array, weight: Array, where: Neighbours) -> Array:
@@ -124,7 +159,7 @@ def _library_conv(grid: Array, weight: Array) -> Array:
 
 
 def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """One gather and multiply-add a kernel offset; XLA's grouped conv is 20 times slower on CPU.
+    """One gather and multiply-add per kernel offset; XLA's grouped convolution is 20 times slower on CPU.
 
     A loop, since XLA tears the unrolled sum apart when a norm follows: it wrote out every shifted tile.
     """

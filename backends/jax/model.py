@@ -1,33 +1,68 @@
 """The two models, forward and loss."""
 
-from collections.abc import Callable
-from typing import Any
-
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 import spec
-from backends.jax.build import make
-from backends.jax.sites import enter
-from backends.jax.steps import Call, Chain, at_least_float32
+from backends import api
+from backends.jax.kernels import choose_kernels
+from backends.jax.norm import at_least_float32
+from backends.jax.space import engines
+from backends.jax.space.protocol import Space
+from backends.jax.steps import Call, Chain, Record
+from spec.model import KERNEL
 
-Record = Callable[[str, Any], None]
+
+class Model(Chain):
+    """What both models share: the type that they compute in, and how images enter."""
+
+    def __init__(self, model: spec.Model, dtype: str | None = None) -> None:
+        """dtype: what to compute in, by name; None: the type of the parameters."""
+        super().__init__(model.steps)
+        self.model, self.explicit_dtype = model, dtype
+        self.deterministic = False  # as in nnx's own modules, .train() and .eval() set it
+
+    @property
+    def dtype(self) -> str:
+        """The name of the type that the model computes in."""
+        return self.explicit_dtype or str(self._at(self.names[0]).weight[...].dtype)
+
+    def _enter(
+        self,
+        images: Array,
+        mask: Array | None,
+        call: Call,
+        engine: str | None,
+        visible: int | None,
+        kernels: str,
+    ) -> tuple[Array, Space]:
+        """Images as x in the space of an engine; see `Classifier`. BackendError for shapes that do not fit."""
+        api.check_keep_paths(self.model, images, call.keep_paths, training=not self.deterministic)
+        chosen = api.choose(self.model, engines.ENGINES, engine, images, mask, _values(mask), visible)
+        return engines.enter(
+            chosen["engine"],
+            images.astype(self.dtype),
+            mask,
+            patch=self.model.encoder.patch_size,
+            kept=chosen["visible"],
+            kernel_size=KERNEL,
+            kernels=choose_kernels(kernels, call.platform or jax.default_backend()),
+        )
 
 
-class Classifier(Chain):
+class Classifier(Model):
     """ConvNeXt V2 with a linear head."""
-
-    def __init__(self, model: spec.Classifier, dtype: str = "float32") -> None:
-        super().__init__(model.steps, make)
-        self.model, self.dtype = model, dtype
 
     def __call__(
         self,
         images: Array,
         mask: Array | None = None,
         *,
-        engine: str = "masked",
-        visible: int = 0,
+        engine: str | None = None,
+        visible: int | None = None,
+        kernels: str = "auto",
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
@@ -35,24 +70,28 @@ class Classifier(Chain):
     ) -> dict[str, Array]:
         """features (N, C3) and logits (N, classes) of images (N, H, W, C).
 
-        mask (N, G_h, G_w), 1 = removed, keeps `visible` patches of every image. keep_paths
-        (N, blocks) holds drop-path decisions in training. record(path, sites) sees every step.
-        remat computes blocks again in the backward pass instead of keeping what they hold.
-        platform is what the pass is compiled for, by default the one that jax prefers.
+        mask (N, G_h, G_w), 1 = removed. engine None: "visible" where the mask keeps the same number
+        of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
+        where the values of the mask are unknown (while tracing). kernels: "auto", "plain" or "pallas".
+        record(path, x, space) sees every step. keep_paths (N, blocks) holds drop-path decisions,
+        1 = keep: nothing is drawn here, and a model with drop_path in training mode raises BackendError
+        without them. remat recomputes the activations inside a block in the backward pass. platform:
+        what the pass is compiled for; None: the one that jax prefers.
         """
         call = Call(record, keep_paths, remat, platform)
-        sites = enter(engine, images.astype(self.dtype), mask, self.model.encoder.patch_size, visible)
-        features = self.run(self.names[:-1], sites, call)
-        logits = self.run(self.names[-1:], features, call)
-        return {"features": features.x, "logits": logits.x}
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        features, space = self.run(self.names[:-1], x, space, call)
+        logits, _ = self.run(self.names[-1:], features, space, call)
+        return {"features": features, "logits": logits}
 
 
-class FCMAE(Chain):
+class FCMAE(Model):
     """The masked autoencoder."""
 
-    def __init__(self, model: spec.FCMAE, dtype: str = "float32") -> None:
-        super().__init__(model.steps, make)
-        self.model, self.dtype = model, dtype
+    model: spec.FCMAE
+
+    def __init__(self, model: spec.FCMAE, dtype: str | None = None) -> None:
+        super().__init__(model, dtype)
         self.encoder_names = tuple(name for name in self.names if name.startswith("encoder."))
 
     def __call__(
@@ -60,8 +99,9 @@ class FCMAE(Chain):
         images: Array,
         mask: Array | None = None,
         *,
-        engine: str = "visible",
+        engine: str | None = None,
         visible: int | None = None,
+        kernels: str = "auto",
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
@@ -69,29 +109,28 @@ class FCMAE(Chain):
     ) -> dict[str, Array]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
-        images (N, H, W, C); mask (N, G_h, G_w), 1 = removed, keeps `visible` patches of
-        every image (by default as many as the spec's mask ratio does). remat and platform as in `Classifier`.
+        Arguments as in `Classifier`. Without a mask every patch is encoded and the loss is NaN.
         """
         call = Call(record, keep_paths, remat, platform)
-        sites = self.encode(images, mask, call, engine=engine, visible=visible)
-        encoded = sites.grid()
-        prediction = self.run(self.names[len(self.encoder_names) :], sites, call).x
+        x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
+        prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
         loss = masked_loss(prediction, images, mask, self.model)
-        return {"encoded": encoded, "prediction": prediction, "loss": loss}
+        return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
         self,
         images: Array,
-        mask: Array | None,
+        mask: Array | None = None,
         call: Call | None = None,
         *,
-        engine: str = "visible",
+        engine: str | None = None,
         visible: int | None = None,
-    ) -> Any:
-        """The sites after the encoder; `.grid()` shows them as (N, G_h, G_w, C3)."""
-        kept = spec.visible_patches(self.model) if visible is None else visible
-        sites = enter(engine, images.astype(self.dtype), mask, self.model.encoder.patch_size, kept)
-        return self.run(self.encoder_names, sites, call or Call())
+        kernels: str = "auto",
+    ) -> tuple[Array, Space]:
+        """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
+        call = call or Call()
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        return self.run(self.encoder_names, x, space, call)
 
 
 def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE) -> Array:
@@ -105,7 +144,7 @@ def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spe
 
 
 def targets(images: Array, model: spec.FCMAE) -> Array:
-    """What is to be predicted: patches, each normalised by its own mean and unbiased variance if norm_target."""
+    """The patches to predict, each normalised by its own mean and unbiased variance if norm_target."""
     patches = patchify(images, model.encoder.patch_size)
     if not model.norm_target:
         return patches
@@ -118,3 +157,8 @@ def patchify(images: Array, patch: int) -> Array:
     n, height, width, channels = images.shape
     grid = images.reshape(n, height // patch, patch, width // patch, patch, channels).swapaxes(2, 3)
     return grid.reshape(*grid.shape[:3], -1)
+
+
+def _values(mask: Array | None) -> np.ndarray | None:
+    """The mask on the host; None while it is traced."""
+    return None if mask is None or isinstance(mask, jax.core.Tracer) else np.asarray(mask)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,12 +14,13 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import spec
-from backends.api import check_arrays, choose_engine, visible_patches
+from backends.api import check_arrays, choose
 from backends.initial import initial_arrays
 from backends.jax import api
 from backends.jax.cluster import Processes
+from backends.jax.compilation import compiler_options
 from backends.jax.layout import to_flax
-from backends.jax.sites import ENGINES
+from backends.jax.space.engines import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 
@@ -42,10 +44,13 @@ class Trainer:
         self.train_step = TrainStep(model, optimizer, options, mesh)
         self.eval_step = TrainStep(model, optimizer, replace(options, shard=False), own)  # on this process's rows
         step, where = self.train_step, self.train_step.shardings()
-        self._update = jax.jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
-        self._accumulate = jax.jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
-        self._apply = jax.jit(step.apply, donate_argnums=0, out_shardings=(where, None))
-        self._outputs = jax.jit(self.eval_step.outputs, static_argnames=STATIC)
+        compiled = partial(jax.jit, compiler_options=compiler_options(step.platform))
+        self._update = compiled(
+            step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None)
+        )
+        self._accumulate = compiled(step.accumulate, static_argnames=STATIC, donate_argnums=1)
+        self._apply = compiled(step.apply, donate_argnums=0, out_shardings=(where, None))
+        self._outputs = compiled(self.eval_step.outputs, static_argnames=STATIC)
         self._loss = jax.jit(self.eval_step.loss)
         self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
         self.state: TrainState
@@ -67,7 +72,7 @@ class Trainer:
         return {"loss": loss, "grad_norm": norm}
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
-        """The public `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their EMA."""
         with api.precision(self.options.dtype):
             arrays, options = self._rows(batch), self._options(batch)
             rows, devices = len(batch["images"]), self.eval_step.mesh.size
@@ -121,9 +126,8 @@ class Trainer:
         return {name: np.asarray(value) for name, value in batch.items()}
 
     def _options(self, batch: Batch) -> dict[str, Any]:
-        images, mask = batch["images"], batch.get("mask")
-        visible = visible_patches(mask, images, self.model.encoder.patch_size)
-        return {"engine": choose_engine(self.options.engine, ENGINES, mask, visible), "visible": visible}
+        mask = batch.get("mask")
+        return {**choose(self.model, ENGINES, self.options.engine, batch["images"], mask, mask)}
 
     def _own(self, params: Named) -> Named:
         """The parameters whole on the devices of this process."""

@@ -11,23 +11,36 @@ from backends import api
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 from backends.torch.model import FCMAE, Classifier
-from backends.torch.sites import ENGINES
+from backends.torch.space.engines import ENGINES
+from backends.torch.space.protocol import Space
 
 Net = Classifier | FCMAE
 
 
 @contextmanager
 def precision(dtype: torch.dtype) -> Iterator[None]:
-    """Let "float32" mean it (cuDNN rounds the factors of its convolutions to 10 bits by default)."""
+    """Disable TF32 unless computing in bfloat16 (cuDNN's convolutions use it for float32 by default)."""
     cudnn = torch.backends.cudnn
     with cudnn.flags(enabled=cudnn.enabled, benchmark=cudnn.benchmark, allow_tf32=dtype == torch.bfloat16):
         yield
 
 
+@contextmanager
+def evaluating(m: Net) -> Iterator[None]:
+    """The precision that m computes in, and evaluation mode, in which no path is dropped."""
+    training = m.training
+    m.training = False  # of the model alone, which is where drop path is decided
+    try:
+        with precision(m.dtype):
+            yield
+    finally:
+        m.training = training
+
+
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A torch.nn.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
-    compute = getattr(torch, dtype)
-    m: Net = Classifier(model, compute) if isinstance(model, spec.Classifier) else FCMAE(model, compute)
+    explicit = torch.bfloat16 if dtype == "bfloat16" else None  # the parameters stay float32
+    m: Net = Classifier(model, explicit) if isinstance(model, spec.Classifier) else FCMAE(model, explicit)
     if dtype == "float64":
         m.double()
     m.to(place(device))
@@ -70,24 +83,30 @@ def forward(
     mask: np.ndarray | None = None,
     *,
     engine: Engine | None = None,
+    kernels: str = "auto",
     intermediates: bool = False,
 ) -> Arrays:
     """Evaluate, numpy in and out; see `backends.protocol.Backend.forward`."""
     found: Arrays = {}
-    record = (lambda path, sites: found.update({path: to_host(sites.grid())})) if intermediates else None
-    options = _options(m, images, mask, engine)
-    with precision(m.dtype):
-        out = m(*_inputs(m, images, mask), **options, record=record)
+
+    def record(path: str, x: torch.Tensor, space: Space) -> None:
+        found[path] = to_host(space.grid(x))
+
+    options = api.choose(m.model, ENGINES, engine, images, mask, mask)
+    with evaluating(m):
+        out = m(*_inputs(m, images, mask), **options, kernels=kernels, record=record if intermediates else None)
     return found | {name: to_host(value) for name, value in out.items()}
 
 
-def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None) -> Arrays:
+def gradients(
+    m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine | None = None, kernels: str = "auto"
+) -> Arrays:
     """Gradients of the FCMAE loss, in canonical names and layouts."""
     if not (mask != 0).any():
         raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
-    options = _options(m, images, mask, engine)
-    with precision(m.dtype):
-        out = m(*_inputs(m, images, mask), **options)
+    options = api.choose(m.model, ENGINES, engine, images, mask, mask)
+    with evaluating(m):
+        out = m(*_inputs(m, images, mask), **options, kernels=kernels)
         grads = torch.autograd.grad(out["loss"], list(m.parameters()))
     named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}
     return api.in_model_order(m.model, named)
@@ -95,14 +114,9 @@ def gradients(m: FCMAE, images: np.ndarray, mask: np.ndarray, *, engine: Engine 
 
 def _inputs(m: Net, images: np.ndarray, mask: np.ndarray | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     parameter = next(m.parameters())
-    pixels = from_host(images).to(parameter.device, parameter.dtype)
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    pixels = from_host(images).to(parameter.device, wide)
     return pixels, None if mask is None else from_host(mask).to(parameter.device)
-
-
-def _options(m: Net, images: np.ndarray, mask: np.ndarray | None, engine: str | None) -> dict[str, object]:
-    api.check_images(m.model, images)
-    visible = api.visible_patches(mask, images, m.model.encoder.patch_size)
-    return {"engine": api.choose_engine(engine, ENGINES, mask, visible), "visible": visible}
 
 
 def from_host(array: np.ndarray) -> torch.Tensor:

@@ -3,50 +3,43 @@
 Forward and both gradients are gathers followed by dense work: nothing is scattered.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch.kernels import asked_for
-
-kernels: Any = None
-if asked_for():
-    from backends.torch.kernels import depthwise as kernels
+from backends.torch.space.patches import Halo
 
 
-class Halo(NamedTuple):
-    """Where the convolution reads and what it keeps: T tiles, each a visible patch or a whole image with a border.
+def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Halo, kernels: bool = False) -> Tensor:
+    """Depthwise convolution of x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Layout.halo`.
 
-    rows (T, R, Q): what lies under a tile, as rows of x.view(-1, C); the row past the end stands for nothing.
-    kept (N * K * P * P): where the visible sites lie in what all tiles give, None for in their order.
+    kernels: by the Triton kernels, which x must be on a GPU for.
     """
-
-    rows: Tensor
-    kept: Tensor | None = None
-
-
-def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Halo) -> Tensor:
-    """Depthwise convolution of x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Layout.halo`."""
-    return HaloConv.apply(x, weight, bias, *halo)
+    return HaloConv.apply(x, weight, bias, *halo, kernels)
 
 
 class HaloConv(torch.autograd.Function):
     """y = conv(halo of x); dx = conv(halo of dy) with the kernel turned by 180 degrees."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, *halo: Any) -> Tensor:
-        ctx.save_for_backward(x, weight, *halo)
-        return _conv(x, weight, bias, Halo(*halo))
+    def forward(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, kept: Tensor | None, kernels: bool) -> Tensor:
+        return _conv(x, weight, bias, Halo(rows, kept), kernels)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, weight, _, rows, kept, ctx.kernels = inputs
+        ctx.save_for_backward(x, weight, rows, kept)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *saved = ctx.saved_tensors
         halo, grad = Halo(*saved), grad.contiguous()
-        dx = _conv(grad, weight.flip(2, 3), None, halo)
-        dweight = _weight_gradient(x, grad, weight, halo)
-        return dx, dweight, grad.sum((0, 1, 2, 3)), None, None
+        dx = _conv(grad, weight.flip(2, 3), None, halo, ctx.kernels)
+        return dx, *_parameter_gradients(x, grad, weight, halo, ctx.kernels), None, None, None
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -56,9 +49,11 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
     return rows.index_select(0, index.flatten()).view(*index.shape, channels)
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo) -> Tensor:
-    if x.is_cuda and kernels:
-        return kernels.conv(x, weight, bias, halo.rows)
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo, kernels: bool = False) -> Tensor:
+    if kernels:
+        from backends.torch.kernels import depthwise  # needs Triton
+
+        return depthwise.conv(x, weight, bias, halo.rows)
     tiles = _rows(x, halo.rows).permute(0, 3, 1, 2)  # T C R Q, channels last in memory
     y = F.conv2d(tiles, weight, bias, groups=weight.shape[0]).permute(0, 2, 3, 1)
     if halo.kept is not None:
@@ -66,10 +61,19 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo) -> Tensor:
     return y.reshape(x.shape)
 
 
+def _parameter_gradients(
+    x: Tensor, grad: Tensor, weight: Tensor, halo: Halo, kernels: bool = False
+) -> tuple[Tensor, Tensor]:
+    """dw (C, 1, k, k) and db (C,)."""
+    if kernels:
+        from backends.torch.kernels import depthwise  # needs Triton
+
+        return depthwise.parameter_gradients(x, grad, weight, halo.rows)
+    return _weight_gradient(x, grad, weight, halo), grad.sum((0, 1, 2, 3))
+
+
 def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Halo) -> Tensor:
     """dw (C, 1, k, k): each tile against the gradient inside it, summed over tiles."""
-    if grad.is_cuda and kernels:
-        return kernels.weight_gradient(x, grad, weight, halo.rows)
     inside = grad.flatten(0, 1) if halo.kept is None else _rows(grad, _inside(halo.rows, weight))
     if grad.device.type == "cpu":
         return _tile_gradient(x, inside, halo.rows)

@@ -37,7 +37,6 @@ def _shard(net: nn.Module, processes: int) -> None:
     mesh = init_device_mesh(device, (processes,))
     for block in [module for module in net.modules() if isinstance(module, Residual)]:
         fully_shard(block, mesh=mesh)
-        _show_tensors(block)
     fully_shard(net, mesh=mesh, reshard_after_forward=True)  # or an evaluation would leave the net gathered
     assert isinstance(net, FSDPModule)
     net.set_force_sum_reduction_for_comms(device == "cpu")  # gloo has no mean
@@ -102,11 +101,3 @@ def _exchange(tensors: Mapping[str, Tensor], others: Mapping[str, Tensor]) -> No
         kept = one.clone()
         one.copy_(two)
         two.copy_(kept)
-
-
-def _show_tensors(block: Residual) -> None:
-    """Let FSDP's hooks around a block see the activations, which it does not look for inside of sites."""
-    block.register_forward_pre_hook(lambda _, args: (args[0].x, *args), prepend=True)
-    block.register_forward_pre_hook(lambda _, args: (args[1].map(lambda _: args[0]), *args[2:]))
-    block.register_forward_hook(lambda _module, _args, sites: (sites.x, sites), prepend=True)
-    block.register_forward_hook(lambda _module, _args, shown: shown[1])

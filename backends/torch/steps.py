@@ -1,10 +1,12 @@
-"""The steps of the spec as torch modules: parameters, plus one line on the sites they act on.
+"""The steps of the spec as torch modules.
 
-A module never knows how space is stored: the sites object does (see `sites/`).
+Pointwise steps (LayerNorm, Dense, Gelu) map x to x. Spatial steps take (x, space), and return both
+where the space of x changes; a space computes what a step asks of it (see `space/`).
 """
 
 from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -12,33 +14,26 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
-from backends.torch.norm import gelu, respond
+from backends.torch.norm import at_least_float32
+from backends.torch.space.protocol import Space
+
+Record = Callable[[str, Tensor, Space], None]
 
 
-def at_least_float32(x: Tensor) -> Tensor:
-    """x in float32 at least: what norms, sums and losses accumulate in."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
-
-
+@dataclass(frozen=True)
 class Call:
-    """Arguments of one forward pass, handed down to every step."""
+    """Options of one forward pass, passed down to every block."""
 
-    def __init__(
-        self,
-        record: Callable[[str, Any], None] | None = None,
-        keep_paths: Tensor | None = None,
-        remat: bool = False,
-    ) -> None:
-        self.record = record
-        self.keep_paths = keep_paths  # N blocks, 1 = keep
-        self.remat = remat  # compute the insides of a block again in its backward pass, instead of keeping them
+    record: Record | None = None  # called with the path, x and space of every step
+    keep_paths: Tensor | None = None  # N blocks, 1 = keep
+    remat: bool = False  # recompute the activations inside a block in the backward pass
 
     def inside(self, name: str) -> "Call":
         """The same call one level down, where paths begin with `name`."""
         record = self.record
         if record is None:
             return self
-        return Call(lambda path, sites: record(f"{name}.{path}", sites), self.keep_paths, self.remat)
+        return replace(self, record=lambda path, x, space: record(f"{name}.{path}", x, space))
 
 
 class Step(nn.Module):
@@ -48,31 +43,6 @@ class Step(nn.Module):
         super().__init__()
         for name, array in step.arrays().items():
             self.register_parameter(name, nn.Parameter(torch.empty(array.shape)))
-
-
-def token(step: spec.FillRemoved) -> nn.Parameter:
-    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
-    return nn.Parameter(torch.empty(step.channels))
-
-
-class PatchConv(Step):
-    """Non-overlapping convolution."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def forward(self, sites: Any) -> Any:
-        return sites.patch_conv(self.weight.to(sites.dtype), self.bias.to(sites.dtype))
-
-
-class DepthwiseConv(Step):
-    """One kernel a channel; the only step that looks at neighbours."""
-
-    weight: Tensor
-    bias: Tensor
-
-    def forward(self, sites: Any) -> Any:
-        return sites.depthwise_conv(self.weight.to(sites.dtype), self.bias.to(sites.dtype))
 
 
 class LayerNorm(Step):
@@ -85,11 +55,10 @@ class LayerNorm(Step):
         super().__init__(step)
         self.eps = step.eps
 
-    def forward(self, sites: Any) -> Any:
-        return sites.map(self.normalise)
-
-    def normalise(self, x: Tensor) -> Tensor:
-        return F.layer_norm(at_least_float32(x), self.weight.shape, self.weight, self.bias, self.eps).to(x.dtype)
+    def forward(self, x: Tensor) -> Tensor:
+        wide = at_least_float32(x)
+        weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
+        return F.layer_norm(wide, weight.shape, weight, bias, self.eps).to(x.dtype)
 
 
 class Dense(Step):
@@ -98,21 +67,36 @@ class Dense(Step):
     weight: Tensor
     bias: Tensor
 
-    def forward(self, sites: Any) -> Any:
-        weight, bias = self.weight.to(sites.dtype), self.bias.to(sites.dtype)
-        return sites.map(lambda x: F.linear(x, weight, bias))
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class Gelu(Step):
     """Exact GELU."""
 
-    def forward(self, sites: Any) -> Any:
-        if not sites.only_visible:
-            return sites.map(F.gelu)
-        x, squares = gelu(sites.x)
-        sites = sites.map(lambda _: x)
-        sites.squares = squares
-        return sites
+    def forward(self, x: Tensor) -> Tensor:
+        return F.gelu(x)
+
+
+class PatchConv(Step):
+    """Non-overlapping convolution."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, x: Tensor, space: Space) -> tuple[Tensor, Space]:
+        return space.patch_conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+
+
+class DepthwiseConv(Step):
+    """One kernel per channel; the only step that looks at neighbours."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def forward(self, x: Tensor, space: Space) -> Tensor:
+        weight = self.weight.squeeze(1).unsqueeze(1)  # views: the gradient gets the strides that DDP asks for
+        return space.depthwise_conv(x, weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class GRN(Step):
@@ -125,30 +109,29 @@ class GRN(Step):
         super().__init__(step)
         self.eps, self.scope = step.eps, step.scope
 
-    def forward(self, sites: Any) -> Any:
-        norm = sites.spatial_norm(self.scope)  # N 1 .. 1 C
-        if sites.only_visible:
-            return sites.map(lambda x: respond(x, norm, self.gamma, self.beta, self.eps))
-        response = norm / (norm.mean(-1, keepdim=True) + self.eps)
-        scale = (1 + self.gamma * response).to(sites.dtype)
-        shift = self.beta.to(sites.dtype)
-        return sites.map(lambda x: torch.addcmul(shift, x, scale))
+    def forward(self, x: Tensor, space: Space) -> Tensor:
+        return space.grn(x, self.gamma, self.beta, self.eps, self.scope)
 
 
 class GlobalPool(Step):
-    """Mean over the visible sites of an image."""
+    """Mean over the visible sites of each image."""
 
-    def forward(self, sites: Any) -> Any:
-        return sites.pool()
+    def forward(self, x: Tensor, space: Space) -> tuple[Tensor, Space]:
+        return space.pool(x)
+
+
+def mask_token(step: spec.FillRemoved) -> nn.Parameter:
+    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
+    return nn.Parameter(torch.empty(step.channels))
 
 
 class Chain(nn.Module):
     """Steps in the order of execution, registered under their dotted names.
 
-    A tensor standing alone in a chain is the mask token: it fills the removed sites.
+    A parameter in the place of a step is the mask token: it fills the removed sites.
     """
 
-    def __init__(self, steps: spec.Named, make: Callable[[spec.Step], nn.Module | nn.Parameter]) -> None:
+    def __init__(self, steps: spec.Named) -> None:
         super().__init__()
         self.names = tuple(name for name, _ in steps)
         for name, step in steps:
@@ -158,40 +141,74 @@ class Chain(nn.Module):
                 if not hasattr(owner, part):
                     owner.add_module(part, nn.Module())
                 owner = getattr(owner, part)
-            setattr(owner, leaf, make(step))
+            setattr(owner, leaf, MODULES[type(step)](step))
 
-    def run(self, names: tuple[str, ...], sites: Any, call: Call) -> Any:
-        """The sites after the named steps, each recorded under its name."""
+    def run(self, names: tuple[str, ...], x: Tensor, space: Space, call: Call) -> tuple[Tensor, Space]:
+        """x and its space after the named steps, each recorded under its name."""
         for name in names:
-            step: Any = self
-            for part in name.split("."):
-                step = getattr(step, part)
-            if isinstance(step, Tensor):
-                sites = sites.fill(step.to(sites.dtype))
-            elif isinstance(step, Chain):
-                sites = step(sites, call.inside(name))
-            else:
-                sites = step(sites)
+            x, space = _apply(self._at(name), x, space, call.inside(name))
             if call.record is not None:
-                call.record(name, sites)
-        return sites
+                call.record(name, x, space)
+        return x, space
+
+    def _at(self, name: str) -> Any:
+        step: Any = self
+        for part in name.split("."):
+            step = getattr(step, part)
+        return step
 
 
 class Residual(Chain):
-    """The input plus its own chain's output, dropped an image at a time in training."""
+    """The input plus the output of its own chain, which drop path may leave out per image."""
 
-    def __init__(self, step: spec.Residual, make: Callable[[spec.Step], nn.Module | nn.Parameter]) -> None:
-        super().__init__(step.body, make)
-        self.body, self.drop_path, self.index = step.body, step.drop_path, step.index
+    def __init__(self, step: spec.Residual) -> None:
+        super().__init__(step.body)
+        self.drop_path, self.index = step.drop_path, step.index
 
-    def forward(self, sites: Any, call: Call) -> Any:
-        sites = sites.prepare(dict(self.body))
+    def forward(self, x: Tensor, space: Space, call: Call | None = None, factor: Tensor | None = None) -> Tensor:
+        """factor (N,): multiplies the output of the chain, per image."""
+        call = call or Call()
         if call.remat and call.record is None:
-            x = checkpoint(lambda: self.run(self.names, sites, call).x, use_reentrant=False, preserve_rng_state=False)
-            body = sites.map(lambda _: x)
+            body = checkpoint(self._body, x, space, call, use_reentrant=False, preserve_rng_state=False)
         else:
-            body = self.run(self.names, sites, call)
+            body = self._body(x, space, call)
+        return x + body if factor is None else x + body * space.broadcast(factor)
+
+    def factor(self, dtype: torch.dtype, call: Call) -> Tensor | None:
+        """1 / (1 - rate) where drop path keeps the chain and 0 where not, per image; None where it always does.
+
+        Apart from `forward`, so that compiled blocks do not depend on their index.
+        """
         if call.keep_paths is None or not self.drop_path:
-            return sites.plus(body)
-        keep = call.keep_paths[:, self.index].to(sites.dtype)
-        return sites.plus(body, keep / (1 - self.drop_path))
+            return None
+        return call.keep_paths[:, self.index].to(dtype) / (1 - self.drop_path)
+
+    def _body(self, x: Tensor, space: Space, call: Call) -> Tensor:
+        return self.run(self.names, x, space, call)[0]
+
+
+def _apply(step: Any, x: Tensor, space: Space, call: Call) -> tuple[Tensor, Space]:
+    """x and its space after one step."""
+    if isinstance(step, Tensor):
+        return space.fill(x, step.to(x.dtype))
+    if isinstance(step, PatchConv | GlobalPool):
+        return cast(tuple[Tensor, Space], step(x, space))
+    if isinstance(step, DepthwiseConv | GRN):
+        return step(x, space), space
+    if isinstance(step, Residual):
+        return step(x, space, call, step.factor(x.dtype, call)), space
+    return step(x), space
+
+
+MODULES: dict[type, Callable[[Any], nn.Module | nn.Parameter]] = {
+    spec.PatchConv: PatchConv,
+    spec.DepthwiseConv: DepthwiseConv,
+    spec.LayerNorm: LayerNorm,
+    spec.Dense: Dense,
+    spec.Gelu: Gelu,
+    spec.GRN: GRN,
+    spec.Residual: Residual,
+    spec.FillRemoved: mask_token,
+    spec.GlobalPool: GlobalPool,
+}
+"""The module, or the parameter, of every step of the spec."""

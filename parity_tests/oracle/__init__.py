@@ -1,7 +1,7 @@
-"""ConvNeXt V2 and FCMAE in slow numpy, gradients by hand: the third voice, which says who is wrong.
+"""ConvNeXt V2 and FCMAE in slow numpy, gradients by hand: the third implementation, which decides.
 
-Read `steps.py` (the law of each step and its vector-Jacobian product), then `model.py`.
-Written from the written law alone; it shares the spec's tree with the backends and no code.
+Read `steps.py` (the rule of each step and its vector-Jacobian product), then `model.py`.
+Written from the definitions in `spec/` alone; it shares the spec's tree with the backends and no code.
 """
 
 from parity_tests.oracle.model import RULES, Rules, forward, gradients

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from parity_tests.oracle import steps as law
+from parity_tests.oracle import steps
 from parity_tests.oracle.steps import Field, Vjp
 
 Arrays = dict[str, np.ndarray]
@@ -53,19 +53,19 @@ def masked_error(prediction: np.ndarray, goal: np.ndarray, mask: np.ndarray) -> 
 
 @dataclass(frozen=True)
 class Rules:
-    """Every law the oracle obeys, each replaceable: a mutant is these rules with one of them wrong."""
+    """The rule of every step, each replaceable: a mutant is these rules with one of them wrong."""
 
     tree: Callable[[Any], spec.Named] = tree
     pixels_kept: Callable[..., np.ndarray] = pixels_kept
-    patch_conv: Callable[..., tuple[Field, Vjp]] = law.patch_conv
-    depthwise_conv: Callable[..., tuple[Field, Vjp]] = law.depthwise_conv
-    layer_norm: Callable[..., tuple[Field, Vjp]] = law.layer_norm
-    dense: Callable[..., tuple[Field, Vjp]] = law.dense
-    gelu: Callable[..., tuple[Field, Vjp]] = law.gelu
-    grn: Callable[..., tuple[Field, Vjp]] = law.grn
-    fill_removed: Callable[..., tuple[Field, Vjp]] = law.fill_removed
-    global_pool: Callable[..., tuple[Field, Vjp]] = law.global_pool
-    residual: Callable[..., tuple[np.ndarray, Vjp]] = law.residual
+    patch_conv: Callable[..., tuple[Field, Vjp]] = steps.patch_conv
+    depthwise_conv: Callable[..., tuple[Field, Vjp]] = steps.depthwise_conv
+    layer_norm: Callable[..., tuple[Field, Vjp]] = steps.layer_norm
+    dense: Callable[..., tuple[Field, Vjp]] = steps.dense
+    gelu: Callable[..., tuple[Field, Vjp]] = steps.gelu
+    grn: Callable[..., tuple[Field, Vjp]] = steps.grn
+    fill_removed: Callable[..., tuple[Field, Vjp]] = steps.fill_removed
+    global_pool: Callable[..., tuple[Field, Vjp]] = steps.global_pool
+    residual: Callable[..., tuple[np.ndarray, Vjp]] = steps.residual
     target: Callable[..., np.ndarray] = target
     masked_error: Callable[..., tuple[np.ndarray, np.ndarray]] = masked_error
 

@@ -1,4 +1,4 @@
-"""The law of every step of the vocabulary, forward and backward, as loops and sums.
+"""The rule of every step of the vocabulary, forward and backward, as loops and sums.
 
 Each rule takes (step, its arrays by leaf name, a field) and returns the new field with its
 vector-Jacobian product: cotangent of the output -> (cotangent of the input, {leaf: gradient}).

@@ -1,4 +1,4 @@
-"""One training step in numpy: loss and gradients of a batch, clipping, AdamW with layer decay, the moving average."""
+"""One training step in numpy: loss and gradients of a batch, clipping, AdamW with layer decay, the EMA."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""The data benchmark: pictures like photographs, a yardstick that does the same work, and what a GPU needs."""
+"""The data benchmark: synthetic photographs, a baseline that does the same work, and its table."""
 
 import numpy as np
 import pytest
@@ -13,12 +13,12 @@ def source() -> Photographs:
     return Photographs.make(40, 90, 120)
 
 
-def test_pictures_cost_what_photographs_do() -> None:
+def test_synthetic_jpegs_have_the_size_of_photographs() -> None:
     size = np.mean([len(jpeg(photograph(seed, 400, 500))) for seed in range(3)])
     assert 100e3 < size < 120e3
 
 
-def test_the_yardstick_makes_the_batches_of_pre_training(source: Photographs) -> None:
+def test_the_baseline_makes_the_batches_of_pre_training(source: Photographs) -> None:
     feed = data.pretraining(source, 8)
     ours, plain = feed(2)[0], data.Plain(feed)(2)[0]
     np.testing.assert_array_equal(normalise(ours["images"], data.MEAN, data.STD), plain["images"])
@@ -26,17 +26,17 @@ def test_the_yardstick_makes_the_batches_of_pre_training(source: Photographs) ->
 
 
 @pytest.mark.parametrize("index", range(3))  # mixed and cut ones
-def test_the_yardstick_makes_the_batches_of_fine_tuning(source: Photographs, index: int) -> None:
+def test_the_baseline_makes_the_batches_of_fine_tuning(source: Photographs, index: int) -> None:
     feed = data.finetuning(source, 2 * data.GROUP)
     ours, plain = feed(index)[0], data.Plain(feed)(index)[0]
     for name in ("images", "targets"):
         np.testing.assert_array_equal(ours[name], plain[name])
 
 
-def test_every_way_is_measured_and_told(source: Photographs) -> None:
+def test_every_way_has_a_row(source: Photographs) -> None:
     ways = [data.Speed(task, what, kind, 1, [100.0, 300.0, 200.0]) for task, what, kind in ROWS]
     text = data.table(ways, source)
-    assert "pre-training  twinnext          1 thread          200    100    300     1.00x" in text
+    assert "pre-training, twinnext 1 thread 200 100 300 1.00x" in " ".join(text.split())
     assert "pre-training of convnextv2_base on one h200: at most" in text
     assert data.rate(lambda index: ({}, []), "thread", 2, 8, 2) > 0
 

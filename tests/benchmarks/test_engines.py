@@ -1,4 +1,4 @@
-"""The harness: figures of a row, rows that fit the question, mistakes in one line, and workers that do the work."""
+"""The figures of a row, the choice of rows, one-line errors, workers, and plots of sweeps."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ def test_a_row_has_its_median_quartiles_throughput_and_warm_up() -> None:
     assert Row.of(json.loads(json.dumps(found.as_dict()))) == found
 
 
-def test_every_row_carries_its_share_of_the_limit() -> None:
+def test_every_row_has_its_share_of_the_roofline() -> None:
     rows = [row([0.4], engine="masked"), row([0.1]), row([0.2], backend="timm", engine="dense")]
     shares = [each["of_limit"] for each in tables.document(rows, PEAK)["rows"]]
     assert shares[1] == tables.limit(JOB, PEAK) / 0.1
@@ -49,7 +49,7 @@ def test_every_row_carries_its_share_of_the_limit() -> None:
     assert [line.split()[8] for line in lines] == ["1.00x", "4.00x", "2.00x"]
 
 
-def test_the_limit_is_less_for_fewer_visible_patches() -> None:
+def test_fewer_visible_patches_have_a_lower_limit() -> None:
     limits = [tables.limit(JOB | {"mask_ratio": ratio}, PEAK) for ratio in (0.0, 0.3, 0.6, 0.9)]
     assert limits == sorted(limits, reverse=True)
 
@@ -59,16 +59,16 @@ def test_the_limit_is_less_for_fewer_visible_patches() -> None:
     [
         (
             "engines --mask_ratio 0 --tflops 1 --gbps 1",
-            "mask ratio 0: nothing is removed, so there is no loss; add --part encoder",
+            "--mask_ratio 0: nothing is removed, so there is no loss; add --part encoder",
         ),
         (
             "engines --what step --part encoder --tflops 1 --gbps 1",
-            "--what step: trains the whole model; leave out --part encoder",
+            "--what step: a step trains the whole model; leave out --part encoder",
         ),
         ("engines --tflops 3", "--tflops and --gbps: give both, or neither and --peak"),
-        ("roofline convnextv2_base --peak v5e", "--peak v5e: is of bfloat16, not float32; add --dtype bfloat16"),
-        ("engines --engines no --tflops 1 --gbps 1", "--engines: ['no'] are not among those of"),
-        ("data --batch_size 40", "--batch_size 40: mixing pairs 32 images; give a multiple"),
+        ("roofline convnextv2_base --peak v5e", "--peak v5e: is for bfloat16, not float32; add --dtype bfloat16"),
+        ("engines --engines no --tflops 1 --gbps 1", "--engines no: not an engine of"),
+        ("data --batch_size 40", "--batch_size 40: mixing works on groups of 32; give a multiple"),
     ],
 )
 def test_a_mistake_is_one_line(command: str, line: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -98,7 +98,7 @@ def test_a_peak_is_published_or_measured(monkeypatch: pytest.MonkeyPatch, capsys
         pytest.param("jax", "step", marks=pytest.mark.slow),
     ],
 )
-def test_a_worker_computes_and_meters(backend: str, what: str) -> None:
+def test_a_worker_computes_and_measures_memory(backend: str, what: str) -> None:
     pytest.importorskip(backend)
     job = JOB | {"backend": backend, "what": what, "part": "fcmae", "batch_size": 2, "image_size": 8}
     prepare = {"torch": worker._torch, "jax": worker._jax}[backend]
@@ -107,7 +107,7 @@ def test_a_worker_computes_and_meters(backend: str, what: str) -> None:
     assert isinstance(memory(run), int)
 
 
-def test_rows_come_from_workers_beside_timms(tmp_path: Path) -> None:
+def test_engines_measures_ours_beside_timm(tmp_path: Path) -> None:
     if not outside.has_timm():
         pytest.skip("timm is not installed")
     out = tmp_path / "rows.json"
@@ -122,7 +122,7 @@ def test_rows_come_from_workers_beside_timms(tmp_path: Path) -> None:
         assert each["peak_bytes"] > 0
 
 
-def test_timm_stands_beside_encoders_only() -> None:
+def test_timm_is_compared_with_encoders_only() -> None:
     def labels(**changed: Any) -> list[str]:
         options = JOB | {"backends": ["torch"], "engines": ["visible", "dense"], "compiled": False} | changed
         return [job["backend"] for job in engines.jobs(type("Args", (), options)())]
@@ -134,7 +134,7 @@ def test_timm_stands_beside_encoders_only() -> None:
     assert labels(engines=["visible"]) == ["torch"]
 
 
-def test_a_cost_that_does_not_fall_with_the_ratio_is_seen() -> None:
+def test_a_time_that_does_not_fall_with_the_mask_ratio_is_reported() -> None:
     falling = [row([second], mask_ratio=ratio) for ratio, second in ((0.0, 0.4), (0.6, 0.2), (0.9, 0.1))]
     assert curves.rises(falling) == []
     lines = curves.rises([*falling, row([0.15], mask_ratio=0.95)])
@@ -143,7 +143,7 @@ def test_a_cost_that_does_not_fall_with_the_ratio_is_seen() -> None:
     assert curves.rises(masked) == []
 
 
-def test_sweeps_are_drawn_together(tmp_path: Path) -> None:
+def test_sweeps_are_plotted_together(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for backend in ("torch", "jax"):
         for over, values in (("mask_ratio", (0.0, 0.6)), ("batch_size", (2, 4))):
@@ -152,7 +152,7 @@ def test_sweeps_are_drawn_together(tmp_path: Path) -> None:
     files = sorted(map(str, tmp_path.glob("*.json")))
     pictures = [tmp_path / "one.svg", tmp_path / "other.svg"]
     for picture in pictures:
-        assert main(["picture", *files, "--out", str(picture)]) == 0
+        assert main(["plot", *files, "--out", str(picture)]) == 0
     text = pictures[0].read_text()
     assert text == pictures[1].read_text()
     assert len(text) < 60_000
@@ -160,7 +160,7 @@ def test_sweeps_are_drawn_together(tmp_path: Path) -> None:
         assert word in text
 
 
-def test_a_step_ships_bytes() -> None:
+def test_a_step_starts_from_uint8_images() -> None:
     class Trainer:
         def step(self, batches: Any, lr: float) -> dict[str, float]:
             (self.batch,) = batches

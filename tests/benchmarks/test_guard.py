@@ -1,4 +1,4 @@
-"""No deterministic figure of a step has moved since the baseline; and the guard sees it when one does."""
+"""The deterministic figures equal the baseline, and the guard reports planted regressions."""
 
 from typing import Any
 
@@ -10,27 +10,27 @@ NEEDS = {"torch": ["torch"], "jax": ["jax", "jaxlib"], "triton": ["torch", "trit
 
 
 def baseline(backend: str) -> dict[str, dict[str, int]]:
-    """The figures committed; skips where they are of other versions than those installed."""
+    """The committed figures; skips if they were measured with other versions than those installed."""
     if backend not in guard.measurable():
         pytest.skip(f"{backend} is not installed")
     document = guard.read()
     for package in NEEDS[backend]:
         here, there = guard.versions()[package], document["versions"][package]
         if here != there:
-            pytest.skip(f"the baseline is of {package} {there}, not {here}: python -m benchmarks guard --update")
+            pytest.skip(f"the baseline is for {package} {there}, not {here}: python -m benchmarks guard --update")
     return document["figures"]
 
 
 @pytest.mark.parametrize("backend", NEEDS)
-def test_nothing_has_moved(backend: str) -> None:
+def test_figures_equal_the_baseline(backend: str) -> None:
     before = baseline(backend)
     lines = guard.moved(guard.measure(backend), before)
-    assert not lines, "\n".join([*lines, "if that is meant: python -m benchmarks guard --update"])
+    assert not lines, "\n".join([*lines, "if that is intended: python -m benchmarks guard --update"])
 
 
-def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_copy_before_every_convolution_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites import visible
+    from backends.torch.space import visible
 
     plain = visible.halo_conv
     monkeypatch.setattr(visible, "halo_conv", lambda x, *rest: plain(x.clone(), *rest))
@@ -41,40 +41,38 @@ def test_a_copy_before_every_convolution_is_seen(monkeypatch: pytest.MonkeyPatch
     ]
 
 
-def test_work_at_removed_patches_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_at_removed_patches_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("jax")
-    from backends.jax.sites.masked import Masked
-    from backends.jax.sites.visible import Visible
+    from backends.jax.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("jax"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "bytes", "temporary_bytes"}
     assert all(line.startswith("jax visible: ") for line in lines)
 
 
-def test_work_at_removed_patches_is_seen_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_at_removed_patches_is_reported_in_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("torch")
-    from backends.torch.sites.masked import Masked
-    from backends.torch.sites.visible import Visible
+    from backends.torch.space import dense, visible
 
-    def dense(images: Any, mask: Any, patch: int, visible: int) -> Masked:
-        return Masked.enter(images, mask, patch)
+    def enter(images: Any, mask: Any, visible: int, **_: Any) -> Any:
+        return dense.enter(images, mask, guard.MODEL.encoder.patch_size)
 
-    monkeypatch.setattr(Visible, "enter", dense)
+    monkeypatch.setattr(visible, "enter", enter)
     lines = guard.moved(guard.measure("torch"), figures)
     assert {line.split(" ")[2] for line in lines} == {"flops", "operations", "saved_bytes"}
     assert all(line.startswith("torch visible: ") for line in lines)
 
 
-def test_a_kernel_of_larger_tiles_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kernel_with_larger_tiles_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     figures = baseline("triton")
     from backends.torch.kernels import depthwise
 
-    monkeypatch.setattr(depthwise, "SITES", 512)
-    found = kernels.compile_for(depthwise.conv_kernel, 8, "fp32")
+    monkeypatch.setitem(depthwise.CONV, 8, depthwise.Tiling(8, 7, 128))
+    found = kernels.compile_for("conv", 8, "fp32")
     lines = guard.moved({"depthwise conv, side 8, float32": found._asdict()}, figures)
     assert {"registers", "spill_bytes"} <= {line.split(": ")[1].split(" ")[0] for line in lines}
 
@@ -83,7 +81,7 @@ def test_a_new_figure_needs_a_baseline() -> None:
     assert guard.moved({"torch visible": {"flops": 7}}, {}) == ["torch visible: flops has no baseline, found 7"]
 
 
-def test_a_move_says_from_where_to_where() -> None:
+def test_a_change_is_reported_with_both_values() -> None:
     before = {"jax masked": {"bytes": 1000, "flops": 1000}}
     found = {"jax masked": {"bytes": 1250, "flops": 1001}}
     assert guard.moved(found, before) == ["jax masked: bytes 1,000 -> 1,250 (+25.0%)"]

@@ -1,4 +1,4 @@
-"""The tracker counts what lives at once; a step's table says what is held and what is computed again."""
+"""The tracker counts live tensors; recomputing blocks and smaller types reduce the activations."""
 
 import gc
 import math
@@ -14,7 +14,7 @@ MODEL = spec.fcmae(depths=(1, 1, 2, 1), dims=(16, 32, 64, 128), decoder_dim=64, 
 PARAMETERS = 4 * sum(math.prod(param.shape) for param in spec.parameters(MODEL).values())
 
 
-def test_the_tracker_counts_what_lives_at_once() -> None:
+def test_the_tracker_counts_live_storages() -> None:
     tracker = memory._tracker()
     with tracker:
         a = torch.zeros(1000)
@@ -29,10 +29,10 @@ def test_the_tracker_counts_what_lives_at_once() -> None:
 
 
 @pytest.mark.parametrize("engine", memory.ENGINES)
-def test_a_step_holds_less_where_blocks_are_computed_again(engine: str) -> None:
+def test_recomputing_blocks_holds_fewer_activations(engine: str) -> None:
     kept, again = (memory.held(MODEL, 4, engine, "float32", remat=remat, ema=True) for remat in (False, True))
     for row in (kept, again):
-        assert (row.parameters, row.gradients, row.moments, row.average) == (
+        assert (row.parameters, row.gradients, row.moments, row.ema) == (
             PARAMETERS,
             PARAMETERS,
             2 * PARAMETERS,
@@ -41,7 +41,7 @@ def test_a_step_holds_less_where_blocks_are_computed_again(engine: str) -> None:
     assert again.activations < 0.7 * kept.activations
 
 
-def test_activations_grow_with_the_batch_and_shrink_with_the_type() -> None:
+def test_activations_scale_with_batch_size_and_dtype() -> None:
     options = {"remat": False, "ema": False}
     one, two = (memory.held(MODEL, n, "visible", "float32", **options).activations for n in (16, 32))
     half = memory.held(MODEL, 32, "visible", "bfloat16", **options).activations
@@ -52,7 +52,7 @@ def test_activations_grow_with_the_batch_and_shrink_with_the_type() -> None:
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 @pytest.mark.parametrize("remat", [False, True])
-def test_a_gpu_holds_what_was_counted(remat: bool) -> None:
+def test_a_gpu_allocates_what_was_counted(remat: bool) -> None:
     import backends
 
     counted = memory.held(MODEL, 64, "visible", "float32", remat=remat, ema=False)

@@ -1,4 +1,4 @@
-"""The roofline's count, held to what torch dispatches and to counts by hand."""
+"""The roofline's count, compared with torch's own and with counts by hand."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ KEPT, PATCHES, PIXELS = 6, 16, 32 * 32 * 3
 
 
 def dispatched(backward: bool) -> Any:
-    """torch's own count of the visible engine at work."""
+    """torch's own count for the visible engine."""
     torch = pytest.importorskip("torch")
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -31,7 +31,7 @@ def flops(what: str) -> dict[str, int]:
     return {bound.name: bound.flops for bound in roofline.bounds(MODEL, 2, what=what) if bound.name != "loss"}
 
 
-def test_every_step_of_the_forward_pass_has_torchs_count() -> None:
+def test_flops_of_every_step_of_the_forward_pass_equal_torchs() -> None:
     counter = dispatched(backward=False)
     theirs = {name: sum(each.values()) for name, each in counter.get_flop_counts().items()}
     ours = {name: count for name, count in flops("forward").items() if count}
@@ -60,7 +60,7 @@ def test_the_encoder_is_counted_at_its_visible_patches() -> None:
     assert (one["loss"].bytes, all_["loss"].bytes) == (2 * (PATCHES - KEPT) * PIXELS * 5, 0)
 
 
-def test_bytes_are_those_of_a_block_a_loss_and_an_optimizer_by_hand() -> None:
+def test_bytes_of_a_block_the_loss_and_adamw_equal_counts_by_hand() -> None:
     found = {bound.name: bound for bound in roofline.bounds(MODEL, 2, dtype="bfloat16")}
     activation = 2 * KEPT * 8 * 8 * 16  # of stage 0
     weights = 49 * 16 + 16 + 2 * 16 + 16 * 64 + 64 + 2 * 64 + 64 * 16 + 16
@@ -72,7 +72,7 @@ def test_bytes_are_those_of_a_block_a_loss_and_an_optimizer_by_hand() -> None:
     assert found["AdamW"].bytes == 28 * spec.count(MODEL)
 
 
-def test_a_classifier_is_counted_whole() -> None:
+def test_a_classifier_is_counted_in_full() -> None:
     model = spec.classifier("convnextv2_atto", num_classes=1000)
     found = roofline.bounds(model, 4, what="forward")
     assert sum(bound.flops for bound in found if bound.name != "loss") == 2 * 4 * spec.macs(model)
@@ -80,8 +80,8 @@ def test_a_classifier_is_counted_whole() -> None:
     assert step[-1] == roofline.Bound("AdamW", 12 * spec.count(model), 28 * spec.count(model))
 
 
-def test_the_limit_is_the_slower_of_both_step_by_step() -> None:
+def test_each_step_is_bound_by_the_slower_of_arithmetic_and_bytes() -> None:
     found = [roofline.Bound("a", 10**12, 10**9), roofline.Bound("b", 10**9, 10**12)]
     assert roofline.limit(found, tflops=1, gbps=1000) == pytest.approx(1 + 1)
     assert "arithmetic" in roofline.table(found, 1, 1000, 8).splitlines()[1]
-    assert roofline.table(found, 1, 1000, 8).endswith("4 images/s at 1 TFLOP/s, 1000 GB/s")
+    assert roofline.table(found, 1, 1000, 8).endswith("at most 4 images/s at 1 TFLOP/s and 1000 GB/s")

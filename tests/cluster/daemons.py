@@ -1,4 +1,4 @@
-"""A SLURM on this machine alone: its daemons, two nodes of them, with a configuration in a folder of ours.
+"""SLURM on this machine alone: its daemons for two nodes, configured in a folder of the tests.
 
 Nothing is installed and nothing outside the folder is touched. On Debian:
 apt-get install slurm-wlm munge
@@ -54,21 +54,21 @@ CgroupMountpoint={folder}/cgroup
 
 
 def obstacle() -> str | None:
-    """Why there can be no SLURM here, if so."""
+    """The reason why SLURM cannot run here, if there is one."""
     path = os.pathsep.join((os.environ["PATH"], "/usr/sbin", "/sbin"))
     missing = [name for name in PROGRAMS if not shutil.which(name, path=path)]
     if missing:
         return f"{', '.join(missing)} not installed (Debian: apt-get install slurm-wlm munge)"
-    return None if os.geteuid() == 0 else "SLURM's daemons want to be root's"
+    return None if os.geteuid() == 0 else "SLURM's daemons need root"
 
 
 @contextmanager
 def slurm(folder: Path) -> Iterator[dict[str, str]]:
     """The environment in which SLURM's commands find the daemons; they end with the block."""
     ports = [_free_port() for _ in range(3)]
-    told = {"folder": folder, "host": socket.gethostname(), "ports": ports}
-    (folder / "slurm.conf").write_text(CONFIGURATION.format(**told))
-    (folder / "cgroup.conf").write_text(CGROUPS.format(**told))
+    values = {"folder": folder, "host": socket.gethostname(), "ports": ports}
+    (folder / "slurm.conf").write_text(CONFIGURATION.format(**values))
+    (folder / "cgroup.conf").write_text(CGROUPS.format(**values))
     key = folder / "munge.key"
     key.write_bytes(secrets.token_bytes(128))
     key.chmod(0o400)

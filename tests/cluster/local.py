@@ -3,7 +3,7 @@
 import os
 import sys
 
-from train.command import cli, slurm
+from train.config import cli, slurm
 
 if __name__ == "__main__":
     words = sys.argv[1:]

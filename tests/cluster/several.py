@@ -1,4 +1,4 @@
-"""Several runs, one after the other, in each of the processes that take part: importing torch is what takes time."""
+"""Several runs, one after the other, in the same processes, because importing torch takes most of the time."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ SCENARIOS = {
     "from one process": f"--batch_size 4 {runs.FINETUNE}",
     "evaluation": "--batch_size 4 --shard True --task eval --model_ema_eval True --finetune",
 }
-"""Runs of two processes, with eight images in an update, and an evaluation of one of them."""
+"""Runs of two processes, with eight images per update, and an evaluation of one of them."""
 
 if __name__ == "__main__":
     images, place, *ports = sys.argv[1:]

@@ -1,14 +1,15 @@
-"""What the environment tells of the other processes, and what is said where it tells half of it."""
+"""The other processes as the environment describes them, and the error where the description is incomplete."""
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from backends import launch
 from backends.cluster import SingleProcess
 from backends.protocol import BackendError
-from tests.cluster.runs import free_port
+from tests.cluster.runs import ended, free_port, start
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
 SRUN = {
@@ -29,23 +30,59 @@ def test_torchrun_is_understood() -> None:
 
 def test_srun_is_understood() -> None:
     assert launch.place(SRUN) == launch.Place(9, 16, 1, "gpu07", 24711)
-    told = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
-    assert launch.place(told) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
+    environ = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
+    assert launch.place(environ) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
     assert launch.place(SRUN | TORCHRUN) == launch.place(TORCHRUN)
+
+
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "PMIX_NAMESPACE": "prterun-host-77@1",
+}
+MPICH = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}
+
+
+def test_mpirun_is_understood() -> None:
+    """On one machine; on several it has to say where the first is. An srun around it is that of its daemons."""
+    assert launch.place(OPEN_MPI) == launch.place(SRUN | OPEN_MPI) == launch.Place(3, 4, 3, "127.0.0.1", 20771)
+    assert launch.place(MPICH) == launch.Place(3, 4, 3, "127.0.0.1", launch.port(str(os.getppid())))
+    for told in (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, MPICH | {"MPI_LOCALNRANKS": "2"}):
+        with pytest.raises(
+            BackendError, match=r"^MASTER_ADDR: not in the environment.* \(mpirun -x MASTER_ADDR=HOST\)"
+        ):
+            launch.place(told)
+        there = told | {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
+        assert launch.place(there) == launch.Place(3, 4, 3, "node7", 29500)
+    assert launch.place(TORCHRUN | OPEN_MPI | MPICH) == launch.place(TORCHRUN)
+
+
+def test_two_processes_of_mpirun_are_one_run(tmp_path: Path) -> None:
+    """Its variables, in torch: one process writes, and the other is rank 1."""
+    pytest.importorskip("torch")
+    script = (
+        "from backends.torch.cluster import init_cluster as i\nc = i('cpu'); print(c.rank, c.processes); c.shutdown()"
+    )
+    told = OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "MASTER_PORT": str(free_port())}
+    names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
+    processes = [start(["-c", script], **told | dict.fromkeys(names, str(rank))) for rank in range(2)]
+    assert [text.splitlines()[-1:] for _, text in ended(processes)] == [["0 2"], ["1 2"]]
 
 
 @pytest.mark.parametrize("alone", [{}, TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}, BATCH])
 def test_one_process_is_alone(alone: dict[str, str]) -> None:
-    """So is a batch script, though SLURM tells it of the tasks that srun would start."""
+    """So is a batch script, though its environment describes the tasks that srun would start."""
     assert launch.place(alone) is None
 
 
 def test_what_is_announced_is_understood() -> None:
     place = launch.Place(1, 2, 0, "here", launch.port("12345"))
-    told = launch.announced(place)
-    assert launch.place(told) == place
-    assert (told["JAX_PROCESS_ID"], told["JAX_NUM_PROCESSES"]) == ("1", "2")
-    assert told["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
+    environ = launch.announced(place)
+    assert launch.place(environ) == place
+    assert (environ["JAX_PROCESS_ID"], environ["JAX_NUM_PROCESSES"]) == ("1", "2")
+    assert environ["JAX_COORDINATOR_ADDRESS"] == f"here:{place.port}"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +99,7 @@ def test_the_first_of_a_list_of_hosts(nodes: str, first: str) -> None:
     assert launch.first_host(nodes) == first
 
 
-def test_jobs_have_ports_of_their_own() -> None:
+def test_every_job_has_its_own_port() -> None:
     found = {launch.port(str(job)) for job in range(1000)}
     assert len(found) == 1000
     assert found < set(launch.PORTS)
@@ -77,16 +114,16 @@ def test_jobs_have_ports_of_their_own() -> None:
         ({"WORLD_SIZE": "3"}, "environment: RANK=3 is not below WORLD_SIZE=3"),
     ],
 )
-def test_half_a_description_is_one_line(change: dict[str, str | None], line: str) -> None:
-    told = {name: value for name, value in (TORCHRUN | change).items() if value is not None}
+def test_an_incomplete_description_is_one_line(change: dict[str, str | None], line: str) -> None:
+    environ = {name: value for name, value in (TORCHRUN | change).items() if value is not None}
     with pytest.raises(BackendError) as error:
-        launch.place(told)
+        launch.place(environ)
     assert str(error.value).startswith(line)
     assert "\n" not in str(error.value)
 
 
 class TestJoin:
-    """torch's side of it."""
+    """torch's `init_cluster`."""
 
     @pytest.fixture(autouse=True)
     def torch(self) -> None:
@@ -113,7 +150,7 @@ class TestJoin:
         assert "set MASTER_ADDR and MASTER_PORT" in str(error.value)
         assert "\n" not in str(error.value)
 
-    def test_what_is_no_loss_of_a_process_is_not_called_one(self) -> None:
+    def test_other_errors_are_not_reported_as_a_lost_process(self) -> None:
         from backends.torch.cluster import distributed_errors
 
         with pytest.raises(RuntimeError, match="shapes"), distributed_errors():

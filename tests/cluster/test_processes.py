@@ -1,4 +1,4 @@
-"""However many processes share an update, in torch: the same weights, moments, average and scores."""
+"""An update shared by any number of processes, in torch: the same weights, moments, EMA and scores."""
 
 import os
 import re
@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from backends.protocol import State
+from convert.containers.run import RunCheckpoint
 from tests.cluster import runs
 from tests.cluster.several import SCENARIOS
 from tests.train.images import tree
-from train.command import cli
+from train.checkpoints import resume
+from train.config import cli
 from train.errors import TrainError
-from train.record import resume
-from train.record.checkpoint import Checkpoint
-from train.record.logs import told
+from train.logs.run_log import format_scores
 
 pytest.importorskip("torch")
 
@@ -26,7 +26,7 @@ STOPPED = f"--batch_size 8 --stop_at_step 7 {runs.FINETUNE}"
 
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """40 images to train on, and 10 to judge by: three batches of four, the last of which is short."""
+    """40 images to train on, and 10 to evaluate on: three batches of four, the last of which is short."""
     root = tmp_path_factory.mktemp("images")
     tree(root / "train", classes=2, each=20)
     tree(root / "val", classes=2, each=5)
@@ -42,7 +42,7 @@ def alone(images: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 
 @pytest.fixture(scope="module")
 def together(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the runs of two processes are; one of them goes on from a run of one process."""
+    """Where the runs of two processes are; one of them resumes a run of one process."""
     place = tmp_path_factory.mktemp("together")
     runs.alone(images, place / "from one process", STOPPED)
     ports = [str(runs.free_port()) for _ in SCENARIOS]
@@ -58,20 +58,20 @@ def test_two_processes_are_one(name: str, together: Path, alone: dict[str, Path]
     runs.assert_same_run(together / name, alone[name.split(",")[0]])
 
 
-def test_two_processes_go_on_from_one(together: Path, alone: dict[str, Path]) -> None:
+def test_two_processes_resume_the_run_of_one(together: Path, alone: dict[str, Path]) -> None:
     runs.assert_same_run(together / "from one process", alone["finetune"])
 
 
-def test_one_process_goes_on_from_two(together: Path, alone: dict[str, Path], images: Path) -> None:
+def test_one_process_resumes_the_run_of_two(together: Path, alone: dict[str, Path], images: Path) -> None:
     run_dir = together / "to one process"
     assert runs.last(run_dir).step == 7
     runs.assert_same_run(runs.alone(images, run_dir, f"--batch_size 8 {runs.FINETUNE}"), alone["finetune"])
 
 
-def test_an_evaluation_is_that_of_one_process_and_told_once(together: Path) -> None:
+def test_an_evaluation_is_that_of_one_process_and_printed_once(together: Path) -> None:
     first, second = ((together / f"said by {rank}").read_text().split("evaluation:\n")[1] for rank in range(2))
-    judged = runs.metrics(together / "finetune, copies")[20, False]
-    assert told({name: value for name, value in judged.items() if name not in ("step", "epoch")}) in first
+    scores = runs.metrics(together / "finetune, copies")[20, False]
+    assert format_scores({name: value for name, value in scores.items() if name not in ("step", "epoch")}) in first
     assert second == ""
 
 
@@ -85,7 +85,7 @@ def torchrun(images: Path, run_dir: Path, flags: str, processes: int = 2) -> lis
     return [*launcher.split(), *runs.command(images, run_dir, flags)]
 
 
-def test_a_lost_process_ends_the_run_which_goes_on_from_its_newest_checkpoint(images: Path, tmp_path: Path) -> None:
+def test_a_lost_process_ends_the_run_which_resumes_from_its_newest_checkpoint(images: Path, tmp_path: Path) -> None:
     whole = runs.alone(images, tmp_path / "whole", "--batch_size 8 --epochs 32")
     flags = "--batch_size 4 --epochs 32"
     words = runs.command(images, tmp_path / "run", flags)
@@ -101,7 +101,7 @@ def test_a_lost_process_ends_the_run_which_goes_on_from_its_newest_checkpoint(im
     assert runs.last(tmp_path / "run").step < 160
     ((status, said),) = runs.ended([runs.start(torchrun(images, tmp_path / "run", flags))])
     assert status == 0, said
-    assert "going on from" in said
+    assert "resumed from" in said
     runs.assert_same_run(tmp_path / "run", whole)
 
 
@@ -113,17 +113,17 @@ def test_eight_processes_are_one(images: Path, tmp_path: Path, alone: dict[str, 
 
 
 @pytest.mark.parametrize(
-    ("own", "theirs", "devices", "line"),
+    ("theirs", "devices", "line"),
     [
-        ("--batch_size 8 --update_freq 1", 16, 4, "32 images an update, the run began with 16, as --batch_size 4 --up"),
-        ("--batch_size 8 --update_freq 1", 96, 3, "24 images an update, the run began with 96, as --batch_size 8 --up"),
-        ("--batch_size 8 --update_freq 1", 16, 3, "24 images an update, the run began with 16, which 3 devices cannot"),
+        (16, 4, "32 images per update, the run began with 16, as --batch_size 4 --up"),
+        (96, 3, "24 images per update, the run began with 96, as --batch_size 8 --up"),
+        (16, 3, "24 images per update, the run began with 16, which 3 devices cannot"),
     ],
 )
-def test_another_batch_is_refused_with_numbers_that_fit(own: str, theirs: int, devices: int, line: str) -> None:
-    config = replace(cli.parse(own.split()), devices=devices)
+def test_another_batch_is_refused_with_numbers_that_fit(theirs: int, devices: int, line: str) -> None:
+    config = replace(cli.parse(["--batch_size", "8", "--update_freq", "1"]), devices=devices)
     identity = {"effective_batch": config.effective_batch, "model": {}}
-    found = Checkpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
+    found = RunCheckpoint(Path("step"), 1, State({}), {"identity": {"effective_batch": theirs, "model": {}}})
     with pytest.raises(TrainError) as error:
         resume._refuse_another(found, {"task": None, "seed": None, **identity}, config)
     assert str(error.value).startswith(f"--batch_size x --update_freq x {devices} devices: {line}")

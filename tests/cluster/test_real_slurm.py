@@ -1,4 +1,4 @@
-"""A real SLURM, all of it on this machine: submission, preemption, the way back, and cancelling (`make slurm`)."""
+"""A real SLURM, all of it on this machine: submission, preemption, requeueing and cancelling (`make slurm`)."""
 
 import os
 import re
@@ -22,14 +22,14 @@ pytestmark = [
     pytest.mark.skipif(OBSTACLE is not None, reason=str(OBSTACLE)),
 ]
 EPOCHS = {"torch": 80, "jax": 80}
-"""Five updates each; long enough to be interrupted."""
+"""Five updates per epoch; long enough to be interrupted."""
 
 
 class Slurm:
-    """Its commands."""
+    """The commands of SLURM."""
 
     def __init__(self, environment: dict[str, str]) -> None:
-        alone = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}  # n1 and n2 are no names
+        alone = {"MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}  # n1 and n2 do not resolve
         self.environment = environment | alone
 
     def __call__(self, *words: str) -> str:
@@ -43,22 +43,22 @@ class Slurm:
         return re.match(r"job (\d+):", self(sys.executable, "-m", "train", *words, *asked))[1]
 
     def job(self, job: str) -> dict[str, str]:
-        """What SLURM says of a job."""
+        """The fields that scontrol shows of a job."""
         return dict(re.findall(r"(\w+)=(\S+)", self("scontrol", "show", "job", job)))
 
     def ended(self, job: str, state: str, patience: float = 400) -> dict[str, str]:
-        """The same, once the job is in a state; one that waits for its second turn gets it.
+        """The same, once the job is in a state; a job that waits to be started again is released.
 
-        On its way back into the queue a job has failed for a while, so that no other state is final.
+        A job that is being requeued is shown as failed for a while, so no other state is final.
         """
         deadline = time.monotonic() + patience
-        while (told := self.job(job))["JobState"] != state:
-            assert time.monotonic() < deadline, told
-            if told["JobState"] == "PENDING" and told["Reason"] == "BeginTime":
-                time.sleep(3)  # what is of the second in which a job was called back counts as revoked
+        while (record := self.job(job))["JobState"] != state:
+            assert time.monotonic() < deadline, record
+            if record["JobState"] == "PENDING" and record["Reason"] == "BeginTime":
+                time.sleep(3)  # started in the second of its requeue, a job counts as revoked
                 self("scontrol", "update", f"jobid={job}", "StartTime=now")
             time.sleep(1)
-        return told
+        return record
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +102,7 @@ def started(slurm: Slurm, job: str, run_dir: Path) -> str:
 
 
 def log(run_dir: Path, job: str) -> str:
-    """What the processes of a job have said."""
+    """The output of the processes of a job."""
     return "\n".join(file.read_text() for file in sorted(run_dir.glob(f"slurm/{job}_*_log.out")))
 
 
@@ -114,16 +114,16 @@ def test_a_preempted_job_ends_with_the_weights_of_an_undisturbed_run(
     run_dir = tmp_path / "run"
     job = started(slurm, slurm.submit(words(backend, images, run_dir, 4)), run_dir)
     slurm(*preempt, job)
-    told = slurm.ended(job, "COMPLETED")
+    record = slurm.ended(job, "COMPLETED")
     said = log(run_dir, job)
-    assert told["Restarts"] == "1", said
+    assert record["Restarts"] == "1", said
     assert re.search(r"stopped by SIG(USR1|TERM) after step", said), said
-    assert "going on from" in said
+    assert "resumed from" in said
     runs.assert_same_run(run_dir, undisturbed(backend))
 
 
 @pytest.mark.parametrize("backend", backends.installed())
-def test_a_script_of_ones_own_is_as_good(
+def test_a_batch_script_of_the_user_works_too(
     backend: str, slurm: Slurm, images: Path, tmp_path: Path, undisturbed: Callable[..., Path]
 ) -> None:
     run_dir, script = tmp_path / "run", tmp_path / "script.sh"
@@ -147,6 +147,6 @@ def test_a_cancelled_job_does_not_come_back(backend: str, slurm: Slurm, images: 
     slurm("scancel", job)
     slurm.ended(job, "CANCELLED")
     time.sleep(30)  # as long as it may take to be killed and queued again
-    told = slurm.job(job)
-    assert (told["JobState"], told["Restarts"]) == ("CANCELLED", "0")
+    record = slurm.job(job)
+    assert (record["JobState"], record["Restarts"]) == ("CANCELLED", "0")
     assert "stopped by SIGTERM after step" in log(tmp_path, job)

@@ -1,4 +1,4 @@
-"""Submission to SLURM: what is asked for, how mistakes are told, and runs under submitit's local executor."""
+"""Submission to SLURM: the flags, the errors, and runs under submitit's local executor."""
 
 import os
 import shlex
@@ -13,7 +13,7 @@ import pytest
 from tests.cluster import runs
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import slurm
+from train.config import slurm
 
 pytest.importorskip("submitit")
 
@@ -35,7 +35,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def program(folder: Path, name: str, script: str) -> None:
-    """A command of SLURM that does not need one."""
+    """A fake command of SLURM."""
     file = folder / name
     file.write_text(f"#!/bin/sh\n{script}\n")
     file.chmod(0o755)
@@ -49,10 +49,12 @@ def submitted(programs: Path, answer: str = "echo Submitted batch job 12") -> Pa
     return found
 
 
-def test_the_released_flags_are_asked_for(programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_released_flags_reach_the_batch_script(
+    programs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     found = submitted(programs)
     assert main([*RELEASED.split(), str(tmp_path / "run")]) == 0
-    assert capsys.readouterr().out.startswith("job 12: 8 x 8 processes, 4,096 images an update; its words are in ")
+    assert capsys.readouterr().out.startswith("job 12: 8 x 8 processes, 4,096 images per update; its output is in ")
     asked = {line.removeprefix("#SBATCH ") for line in found.read_text().splitlines() if line.startswith("#SBATCH")}
     assert asked >= {
         "--nodes=8",
@@ -90,7 +92,7 @@ def test_help_lists_the_flags_of_slurm_beside_it(capsys: pytest.CaptureFixture[s
         ("--ngpus 0", "--ngpus: 0 is below 1"),
         ("--nodes 0", "--nodes: 0 is below 1"),
         ("--timeout 1", "--timeout: 1 is below 5"),
-        ("--job_dir runs/%j", "--job_dir runs/%j: the same for every job of a run, so without %j"),
+        ("--job_dir runs/%j", "--job_dir runs/%j: must be the same for every job of a run; leave out %j"),
         ("--job_dir FILE/run", "--job_dir "),
         ("--partition nope", "--slurm True: the job was refused: "),
     ],
@@ -130,7 +132,7 @@ def test_a_folder_in_memory_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "environment", "queued"),
+    ("answer", "environment", "queued"),
     [
         (RUNNING, STEP, True),
         (RUNNING, STEP | {"SLURM_PROCID": "1"}, False),
@@ -141,27 +143,27 @@ def test_a_folder_in_memory_is_seen(tmp_path: Path) -> None:
     ],
 )
 def test_only_a_running_batch_job_is_queued_again(
-    told: str, environment: dict[str, str], queued: bool, programs: Path
+    answer: str, environment: dict[str, str], queued: bool, programs: Path
 ) -> None:
     asked = programs / "asked"
-    program(programs, "scontrol", f"echo $@ >> {shlex.quote(str(asked))}\necho {told}")
-    assert slurm.requeue(environment) == ("job 12 is queued again" if queued else None)
+    program(programs, "scontrol", f"echo $@ >> {shlex.quote(str(asked))}\necho {answer}")
+    assert slurm.requeue(environment) == ("job 12 is requeued" if queued else None)
     assert (asked.exists() and "requeue 12" in asked.read_text()) is queued
 
 
-def test_what_scontrol_refuses_is_told(programs: Path) -> None:
+def test_a_refusal_of_scontrol_is_reported(programs: Path) -> None:
     assert slurm.requeue(STEP) is None
     program(programs, "scontrol", f"echo {RUNNING}; test $1 = show")
-    assert slurm.requeue(STEP) == "SLURM has refused to queue job 12 again"
+    assert slurm.requeue(STEP) == "SLURM refused to requeue job 12"
 
 
 def submit_here(images: Path, run_dir: Path, flags: str) -> runs.Process:
-    """A Python that lives as long as its job, of two processes on this machine."""
+    """A Python process that submits a job of two processes on this machine and waits for its end."""
     words = runs.command(images, run_dir, f"{flags} --slurm True --nodes 1 --ngpus 2")
     return runs.start(["-m", "tests.cluster.local", *words])
 
 
-def test_a_job_is_a_run_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -> None:
+def test_a_job_is_a_run_and_resumes_when_it_is_submitted_again(tmp_path: Path) -> None:
     pytest.importorskip("torch")
     images = tree(tmp_path / "images", classes=2, each=20)
     whole = runs.alone(images, tmp_path / "whole", "--batch_size 8 --epochs 32")
@@ -173,7 +175,7 @@ def test_a_job_is_a_run_and_goes_on_when_it_is_submitted_again(tmp_path: Path) -
         assert job.poll() is None, job.communicate()
         time.sleep(0.01)
     (log,) = run_dir.glob("slurm/*_0_log.out")
-    os.kill(int(log.name.partition("_")[0]), signal.SIGTERM)  # submitit hands it on to both
+    os.kill(int(log.name.partition("_")[0]), signal.SIGTERM)  # submitit passes it on to both
     ((status, said),) = runs.ended([job])
     assert status == 0, said
     assert "stopped by SIGTERM after step" in log.read_text()

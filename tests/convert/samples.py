@@ -1,4 +1,4 @@
-"""Checkpoints to try conversions on: every model that a spec allows, every part that may be there, every dtype."""
+"""Checkpoints to test conversions with: every model that a spec allows, every optional part, every dtype."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,7 +17,7 @@ AUTOENCODER = ("ours", "flax", "official-dense", "official-sparse")
 CLASSIFIER = ("ours", "flax", "official-dense", "timm", "hf", "mmpretrain")
 ENCODER = (*CLASSIFIER, "official-sparse")
 KINDS = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER, "encoder": ENCODER, "features": CLASSIFIER}
-"""What a checkpoint may be of -> the formats that have a place for it; features are an encoder and its norm."""
+"""Kind of checkpoint -> the formats that can hold it; features are an encoder and its norm."""
 
 CONTAINERS = (".safetensors", ".npz", ".msgpack", ".pth")
 
@@ -33,7 +33,7 @@ def checkpoint(model: spec.Model, dtype: str = "float32", seed: int = 0, **rest:
 
 
 def trained(model: spec.Model, seed: int = 0) -> convert.Checkpoint:
-    """A checkpoint with moments and average."""
+    """A checkpoint with moments and EMA."""
     mu, nu, ema = (filled(model, seed=seed + k) for k in (1, 2, 3))
     state = convert.AdamWState(mu, {name: np.abs(array) for name, array in nu.items()}, t=7)
     return checkpoint(model, seed=seed, optimizer=state, ema=ema, meta={"epoch": 3})

@@ -1,4 +1,4 @@
-"""Files and folders of every kind: bit-exact there and back, lazy, atomic, never in the way of what is there."""
+"""Files and folders of every kind: bit-exact round trips, lazy, atomic, never replacing anything unasked."""
 
 import weakref
 from collections import Counter

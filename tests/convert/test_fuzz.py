@@ -1,4 +1,4 @@
-"""Random damage, where nobody knows what should come out: a checkpoint or one line, never anything else."""
+"""Random damage, whose result cannot be predicted: a checkpoint or one line, never anything else."""
 
 from pathlib import Path
 
@@ -26,7 +26,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 places = st.integers(0, 400) | st.integers(0, 2**20)  # headers are small, and stand in front
 damages = st.lists(st.tuples(places, st.integers(0, 6), st.binary(max_size=6)), min_size=1, max_size=4)
-"""Where, how many bytes go, what comes in their place."""
+"""Offset, number of bytes removed, bytes inserted."""
 
 
 @pytest.mark.parametrize("suffix", CONTAINERS)

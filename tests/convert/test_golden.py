@@ -1,4 +1,4 @@
-"""The must: a published checkpoint, converted, computes in JAX what the published code computed."""
+"""A published checkpoint, converted, computes in JAX what the published code computed."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: bit-exact, whole or absent, never trusted unread."""
+"""Checkpoints of runs: bit-exact, complete or absent, checked before use."""
 
 import json
 import os
@@ -51,7 +51,7 @@ def test_a_state_reads_back_bit_for_bit_views_included(tmp_path: Path, dtype: ty
     assert sorted(file.name for file in path.parent.iterdir()) == [path.name]
 
 
-def test_a_state_without_an_average_has_no_file_for_it(tmp_path: Path) -> None:
+def test_a_state_without_an_ema_has_no_file_for_it(tmp_path: Path) -> None:
     bare = state()
     bare.ema = {}
     run.save(tmp_path / "x", 7, bare, {})

@@ -1,4 +1,4 @@
-"""Changes on request: what they do to the function, and what they say."""
+"""Changes on request: their effect on the function, and their notes."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def test_a_head_of_the_same_size_is_kept() -> None:
     assert np.array_equal(after.arrays["norm.weight"], before.arrays["norm.weight"])
 
 
-def test_the_average_takes_the_place_of_the_parameters() -> None:
+def test_the_ema_takes_the_place_of_the_parameters() -> None:
     before = trained(CLASSIFIER)
     assert_equal(surgery.use_ema(before).arrays, before.ema, "average")
     with pytest.raises(ConvertError, match="has no EMA"):

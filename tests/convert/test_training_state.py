@@ -1,4 +1,4 @@
-"""Moments, averages and counters: from the published code's files, and between frameworks."""
+"""Moments, EMAs and counters: from the published code's files, and between frameworks."""
 
 from collections.abc import Callable
 from itertools import chain
@@ -18,7 +18,7 @@ from convert.adamw import GROUPINGS
 from convert.arrays import Arrays, entries_of
 from parity_tests import golden
 from tests.convert.samples import assert_equal, checkpoint, filled, trained
-from train.record import checkpoint as run
+from train.checkpoints import store as run
 
 AUTOENCODER = spec.fcmae(depths=(1, 2), dims=(8, 9), stem_stride=2, image_size=16, decoder_dim=7)
 CLASSIFIER = spec.classifier(depths=(1, 2), dims=(8, 9), num_classes=3)
@@ -55,7 +55,7 @@ def test_training_state_round_trips(model: spec.Model, format: str, name: str, t
 @pytest.mark.parametrize(
     ("format", "name"), [("timm", "x.safetensors"), ("timm", "x.pth"), ("hf", "x"), ("mmpretrain", "x.orbax")]
 )
-def test_what_cannot_be_carried_is_said(format: str, name: str, tmp_path: Path) -> None:
+def test_what_cannot_be_kept_is_reported(format: str, name: str, tmp_path: Path) -> None:
     first, second = convert.save(trained(CLASSIFIER), tmp_path / name, format=format)
     assert "AdamW's moments" in first
     assert "t = 7" in first
@@ -145,7 +145,7 @@ def test_torch_moments_find_their_names_and_go_back(
         }
 
 
-def test_groupings_that_differ_are_told_apart() -> None:
+def test_groupings_that_differ_are_distinguished() -> None:
     from convert.checkpoint import _rows
 
     entries = naming.foreign(formats.SPARSE, AUTOENCODER, entries_of(filled(AUTOENCODER)))
@@ -168,7 +168,7 @@ def test_the_golden_moments_are_those_of_one_step() -> None:
         assert off <= np.finfo(np.float32).eps * 8 * max(expected.max(), np.finfo(np.float32).tiny), name
 
 
-def test_a_run_goes_on_in_the_other_framework(tmp_path: Path) -> None:
+def test_a_run_continues_in_the_other_framework(tmp_path: Path) -> None:
     state = State(*(filled(AUTOENCODER, seed=k) for k in range(4)), t=12)
     state.nu = {name: array**2 for name, array in state.nu.items()}
     meta = {"identity": {"model": convert.models.describe(AUTOENCODER)}, "epoch": 2.5}
@@ -220,7 +220,7 @@ def test_a_negative_second_moment_is_refused_when_it_is_read(tmp_path: Path) -> 
     assert not (tmp_path / "y").exists()
 
 
-def test_an_optimizer_that_is_not_adam_is_left_out_and_said(tmp_path: Path) -> None:
+def test_an_optimizer_that_is_not_adam_is_left_out_with_a_note(tmp_path: Path) -> None:
     path = _damaged(lambda o: [one.pop("exp_avg") for one in o["state"].values()], tmp_path / "x.pth")
     found = convert.load(path)
     assert found.optimizer is None

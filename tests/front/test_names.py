@@ -23,7 +23,7 @@ def test_every_name_is_there_and_the_errors_are_value_errors() -> None:
 
 
 def test_the_names_are_those_of_the_packages() -> None:
-    """The front door holds no logic: every function and class is defined elsewhere."""
+    """The package holds no logic: every function and class is defined elsewhere."""
     own = {name for name in tn.__all__ if getattr(getattr(tn, name), "__module__", "spec").startswith("twinnext")}
     assert own == set()
 

@@ -55,7 +55,7 @@ def test_the_wheel_holds_the_packages_and_nothing_else(site: Path) -> None:
     assert not [name for name in names if "tests" in name]
 
 
-def test_the_front_door_works_outside_the_checkout(site: Path, tmp_path: Path) -> None:
+def test_the_package_works_outside_the_checkout(site: Path, tmp_path: Path) -> None:
     done = _run(site, tmp_path, sys.executable, "-W", "error", "-c", LINES)
     assert done.returncode == 0, done.stderr
     version = distribution("twinnext").version

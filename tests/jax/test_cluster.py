@@ -1,4 +1,4 @@
-"""Where a process of several meets the others in JAX, what it refuses, and that a run of several is the run of one."""
+"""How the processes of a JAX run find each other, what is refused, and that a run of several is the run of one."""
 
 import json
 import os
@@ -15,7 +15,7 @@ from backends.protocol import BackendError
 from parity_tests import tolerances
 from tests.project.tree import ROOT
 from tests.train.images import tree
-from train.record import checkpoint
+from train.checkpoints import store
 
 if "jax" not in backends.installed():
     pytest.skip("jax is not installed", allow_module_level=True)
@@ -29,17 +29,24 @@ SLURM = {
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
 }
-OTHERS = ("JAX_COORDINATOR_ADDRESS", *cluster.NAMES, *launch.NAMES)
+MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "PMIX_NAMESPACE": "77",
+}
+OTHERS = (*MPI, "JAX_COORDINATOR_ADDRESS", *cluster.NAMES, *launch.NAMES)
 
 
-def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[tuple[object, ...]]:
-    """What jax is told when this is the environment; nobody is met."""
+def initialised(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[tuple[object, ...]]:
+    """The arguments that jax.distributed.initialize would get in this environment."""
     calls: list[tuple[object, ...]] = []
     for name in (*SLURM, *OTHERS):
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(cluster, "_initialise", lambda *told: calls.append(told))
+    monkeypatch.setattr(cluster, "_initialise", lambda *arguments: calls.append(arguments))
     cluster.init_cluster("cpu")
     return calls
 
@@ -54,6 +61,7 @@ def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[t
             [("localhost:1234", 2, 1)],
         ),
         (SLURM, [("localhost:24097", 4, 3)]),
+        (MPI, [("127.0.0.1:20077", 4, 3)]),
         ({**SLURM, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "7"}, [("127.0.0.1:7", 4, 3)]),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9"}, [("127.0.0.1:9", 4, 3)]),
         ({name: SLURM[name] for name in SLURM if "STEP" not in name}, []),  # a script, not a step
@@ -62,7 +70,7 @@ def told(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[t
 def test_the_environment_is_read(
     environment: dict[str, str], expected: list[object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert told(monkeypatch, environment) == expected
+    assert initialised(monkeypatch, environment) == expected
 
 
 @pytest.mark.parametrize(
@@ -77,11 +85,11 @@ def test_the_environment_is_read(
         ({"RANK": "0", "WORLD_SIZE": "2"}, "WORLD_SIZE: torchrun's processes"),
     ],
 )
-def test_half_a_description_is_refused_in_one_line(
+def test_an_incomplete_description_is_refused_in_one_line(
     environment: dict[str, str], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(BackendError, match=line) as refusal:
-        told(monkeypatch, environment)
+        initialised(monkeypatch, environment)
     assert "\n" not in str(refusal.value)
 
 
@@ -95,8 +103,8 @@ FLAGS = (
 def start(run_dir: Path, images: Path, devices: int, environment: dict[str, str], *flags: str) -> subprocess.Popen:
     """A process that trains."""
     words = [*FLAGS.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]
-    told = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
-    return subprocess.Popen([sys.executable, "-m", "train", *words], cwd=ROOT, env=told | environment)
+    environ = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}"}
+    return subprocess.Popen([sys.executable, "-m", "train", *words], cwd=ROOT, env=environ | environment)
 
 
 def free_port() -> int:
@@ -122,9 +130,7 @@ def test_two_processes_of_two_devices_are_one_run(tmp_path: Path) -> None:
             place = dict(zip(names, (address, "2", str(rank)), strict=True))
             runs.append(start(tmp_path / name, images, 2, place, "--shard", str(name == "split")))
     assert [run.wait(timeout=300) for run in runs] == [0] * 5
-    one, *others = (
-        checkpoint.newest(tmp_path / name / "checkpoints", print) for name in ("one", "replicated", "split")
-    )
+    one, *others = (store.newest(tmp_path / name / "checkpoints", print) for name in ("one", "replicated", "split"))
     assert one is not None
     expected = scores(tmp_path / "one")
     assert expected

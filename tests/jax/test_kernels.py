@@ -1,4 +1,4 @@
-"""The Pallas kernels for TPUs, interpreted on CPU against the loops that judge them, and compiled for a TPU."""
+"""The Pallas kernels for TPUs, interpreted on CPU and compared with the loops, and compiled for a TPU."""
 
 from collections.abc import Callable
 from functools import partial
@@ -21,10 +21,10 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.sharding import SingleDeviceSharding
 
-from backends.jax import aot
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise, plan
-from backends.jax.sites.visible import Layout
+from backends.jax.space.patches import Layout, Neighbours
+from benchmarks import tpu
 
 CASE = CASES["equal widths"]
 
@@ -44,12 +44,12 @@ def masks(rng: np.random.Generator, images: int, grid: tuple[int, int], visible:
 
 
 @partial(jax.jit, static_argnums=(1, 2, 3))
-def where_of(mask: jax.Array, visible: int, side: int, size: int) -> forms.Neighbours:
-    layout = Layout(mask, visible)
-    return forms.Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
+def where_of(mask: jax.Array, visible: int, side: int, size: int) -> Neighbours:
+    layout = Layout.of(mask, visible)
+    return Neighbours(layout.halo(side, size // 2), layout.index, layout.slot)
 
 
-def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The convolution of x and the gradient by weight, by the kernels."""
     return depthwise.conv(x, weight, where), depthwise.weight_gradient(x, grad, where, len(weight))
 
@@ -60,7 +60,7 @@ def kernels_compiled() -> Callable[..., Arrays]:
 
 
 @jax.jit
-def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32."""
     x, grad, weight = (array.astype(jnp.float32) for array in (x, grad, weight))
     return forms._scanned_conv(x, weight, where), forms._scanned_gradient(x, grad, where, len(weight))
@@ -97,7 +97,7 @@ def test_kernels_agree_with_loops(
 
 @pytest.mark.usefixtures("interpreted")
 def test_kernels_agree_on_any_mask_and_in_blocks_of_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Three images, two a program: the last program has one, and must not read a second."""
+    """Three images, two per program: the last program has one, and must not read a second."""
     visible, side, size, grid = 3, 2, 3, (3, 3)
     monkeypatch.setattr(plan, "SITES", 2 * visible * side**2)
     again = kernels_compiled()
@@ -126,18 +126,18 @@ def test_a_canvas_too_narrow_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def bytes_moved(form: Callable[..., Arrays], *shapes: tuple[tuple[int, ...], str]) -> float:
-    """What a form of both reads and writes on a v5e, for the shapes of x, dy, weight and mask."""
-    there = SingleDeviceSharding(aot.devices("v5e:2x2")[0])
+    """The bytes that a form of both reads and writes on a v5e, for the shapes of x, dy, weight and mask."""
+    there = SingleDeviceSharding(tpu.devices("v5e:2x2")[0])
 
     def run(x: jax.Array, grad: jax.Array, weight: jax.Array, mask: jax.Array) -> Arrays:
-        layout = Layout(mask, 19)
-        return form(x, grad, weight, forms.Neighbours(jnp.zeros(()), layout.index, layout.slot))
+        layout = Layout.of(mask, 19)
+        return form(x, grad, weight, Neighbours(jnp.zeros(()), layout.index, layout.slot))
 
     given = [jax.ShapeDtypeStruct(shape, dtype, sharding=there) for shape, dtype in shapes]
     return float(jax.jit(run).trace(*given).lower().compile().cost_analysis()["bytes accessed"])
 
 
-def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: forms.Neighbours) -> Arrays:
+def grid_forms(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     return forms._grid_conv(x, weight, where), forms._grid_gradient(x, grad, where, len(weight))
 
 

@@ -1,4 +1,4 @@
-"""Without MinkowskiEngine everything else works, and asking for it says in one line how to get it."""
+"""Without MinkowskiEngine everything else works, and asking for it ends in one line that says how to get it."""
 
 import sys
 
@@ -25,9 +25,9 @@ def test_it_is_never_chosen_unasked(mask: np.ndarray | None, visible: int | None
 def test_a_broken_build_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     """As when the wheel was compiled for another torch, or is not there at all."""
     torch = pytest.importorskip("torch")
-    from backends.torch.sites import enter
+    from backends.torch.space.engines import enter
 
     monkeypatch.setitem(sys.modules, "MinkowskiEngine", None)
-    monkeypatch.delitem(sys.modules, "backends.torch.sites.minkowski", raising=False)
+    monkeypatch.delitem(sys.modules, "backends.torch.space.minkowski", raising=False)
     with pytest.raises(BackendError, match=r"^engine: 'minkowski' does not load \(.*\); .*: make minkowski$"):
-        enter("minkowski", torch.zeros(1, 4, 4, 3), None, 4, 1)
+        enter("minkowski", torch.zeros(1, 4, 4, 3), None, patch=4, kept=1, kernel_size=7, kernels=False)

@@ -1,4 +1,4 @@
-"""`make minkowski` says in one line what it lacks, and compiles once for an environment."""
+"""`make minkowski` reports in one line what is missing, and compiles once per environment."""
 
 import os
 from pathlib import Path
@@ -16,13 +16,13 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def commands(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What would have been run."""
+    """The commands that would have run."""
     run: list[str] = []
     monkeypatch.setattr(minkowski, "_run", lambda *command, env=None: run.append(" ".join(command)))
     return run
 
 
-def test_a_machine_without_openblas_is_told(
+def test_a_machine_without_openblas_gets_one_line(
     cache: Path, commands: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(minkowski, "loads", lambda: False)

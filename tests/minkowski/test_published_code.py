@@ -1,4 +1,4 @@
-"""docs/published-code.md holds the figures that its script prints."""
+"""experiments/published-code.md holds the figures that its script prints."""
 
 import importlib.util
 
@@ -15,7 +15,7 @@ pytestmark = [
 
 
 def test_the_page_holds_what_the_script_prints(capsys: pytest.CaptureFixture[str]) -> None:
-    from docs import published_code
+    from experiments import published_code
 
     assert published_code.main() == 0
-    assert capsys.readouterr().out in (ROOT / "docs" / "published-code.md").read_text()
+    assert capsys.readouterr().out in (ROOT / "experiments" / "published-code.md").read_text()

@@ -1,4 +1,4 @@
-"""Who may import whom: the floors of the house, and that a violation would be seen."""
+"""Which top-level folder may import which, and that a violation would be seen."""
 
 import sys
 from pathlib import Path

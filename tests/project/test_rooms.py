@@ -1,4 +1,4 @@
-"""Who may import whom inside `train`: its rooms, the lowest first, and that an import upward would be seen."""
+"""Which folder of `train` may import which, the lowest first, and that an import upward would be seen."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import pytest
 
 from tests.project.tree import ROOT, imports, sources
 
-ROOMS = ("errors", "command", "data", "record", "report", "tasks")
+ROOMS = ("errors", "config", "data", "checkpoints", "logs", "report", "tasks")
 """`train` itself stands above them, but for the file `errors.py`, which all may import."""
 
 
@@ -29,13 +29,13 @@ def test_every_room_of_train_imports_from_rooms_below() -> None:
 @pytest.mark.parametrize(
     ("path", "line"),
     [
-        ("train/errors.py", "from train.command.config import Config"),
-        ("train/command/config.py", "from train.data.sources import open_source"),
+        ("train/errors.py", "from train.config import Config"),
+        ("train/config/config.py", "from train.data.sources import open_source"),
         ("train/data/feed.py", "from train.tasks.task import Task"),
-        ("train/record/logs.py", "def late():\n    from train.tasks import judge"),
+        ("train/logs/run_log.py", "def late():\n    from train.tasks import accuracy"),
         ("train/report/page.py", "import train.tasks.analyse"),
-        ("train/tasks/finetune.py", "from train import loop"),
-        ("train/tasks/finetune.py", "from train.run import Run"),
+        ("train/tasks/finetune.py", "from train import run"),
+        ("train/tasks/finetune.py", "from train.loop import Run"),
     ],
 )
 def test_a_planted_import_upward_is_seen(path: str, line: str) -> None:

@@ -27,7 +27,7 @@ def sources(*folders: str) -> Iterator[Path]:
 
 
 def imports(source: str) -> set[str]:
-    """Every module that Python source names in an import, wherever it stands."""
+    """Every module that Python source imports, at any depth."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):

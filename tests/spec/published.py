@@ -6,7 +6,7 @@ import pytest
 
 
 class Published(NamedTuple):
-    """What the released models have, and what their paper says that they cost."""
+    """Sizes of the released models, and their costs as the paper prints them."""
 
     depths: tuple[int, int, int, int]
     width: int  # channels of the first stage

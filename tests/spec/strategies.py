@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 import spec
 
 cheap = settings(max_examples=20 * settings.default.max_examples)
-"""A spec costs microseconds where a compiled model costs seconds: try many more."""
+"""A spec takes microseconds, a compiled model seconds: try many more."""
 
 
 @st.composite

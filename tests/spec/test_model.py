@@ -84,7 +84,7 @@ def test_an_autoencoder_drops_no_path() -> None:
     assert {step.drop_path for _, step in steps if isinstance(step, spec.Residual)} == {0}
 
 
-def test_grn_reduces_over_an_image_unless_told_otherwise_and_in_the_decoder_always() -> None:
+def test_grn_reduces_over_an_image_by_default_and_in_the_decoder_always() -> None:
     released = spec.fcmae("convnextv2_atto", grn_scope="batch")
     assert _scopes(spec.fcmae("convnextv2_atto")) == {"encoder": {"image"}, "decoder": {"image"}}
     assert _scopes(released) == {"encoder": {"batch"}, "decoder": {"image"}}

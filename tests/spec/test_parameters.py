@@ -145,12 +145,12 @@ def test_group_layer_ids_take_the_third_stage_by_threes() -> None:
 @pytest.mark.parametrize("rule", ["single", "group"])
 def test_layer_ids_never_fall_with_depth_nor_pass_the_head(rule: Rule, model: spec.Classifier) -> None:
     table = spec.parameters(model)
-    in_order = [table[f"{name}.{leaf}"].layer_ids[rule] for name, leaf in _one_leaf_a_step(model)]
+    in_order = [table[f"{name}.{leaf}"].layer_ids[rule] for name, leaf in _one_leaf_per_step(model)]
     assert in_order == sorted(in_order)
     assert in_order[-1] == spec.num_layers(model, rule) + 1
 
 
-def _one_leaf_a_step(model: spec.Classifier) -> list[tuple[str, str]]:
+def _one_leaf_per_step(model: spec.Classifier) -> list[tuple[str, str]]:
     weighted = ((name, step) for name, step in model.steps if name != "pool")
     return [(name, "dwconv.weight" if isinstance(step, spec.Residual) else "weight") for name, step in weighted]
 

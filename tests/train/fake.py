@@ -1,4 +1,4 @@
-"""A backend without a framework: its updates depend on every bit of a batch, and take no time."""
+"""A fake backend without a framework: its updates depend on every bit of a batch, and take no time."""
 
 import hashlib
 import json
@@ -16,19 +16,23 @@ import spec
 from backends.cluster import SingleProcess
 from backends.initial import initial_arrays
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
-from train import __main__, loop
-from train.command import cli
-from train.record import checkpoint
-from train.run import Stopped
+from convert.containers.run import PARTS, RunCheckpoint
+from train import __main__, run
+from train.checkpoints import store
+from train.config import cli
+from train.loop import Stopped
 
-QUICK = (
-    "--parity_check False --picture_freq 0 --model none --depths 1 --dims 4 --decoder_embed_dim 4 --patch_size 4"
-    " --input_size 16 --batch_size 12 --epochs 4 --warmup_epochs 1 --blr 0.01 --print_freq 3"
+SHORT = (
+    "--model none --depths 1 --dims 4 --patch_size 4 --input_size 16 --batch_size 12 --epochs 4 --warmup_epochs 1"
+    " --blr 0.01 --print_freq 3"
 )
 """Flags of a run that costs nothing but its batches."""
 
+QUICK = f"{SHORT} --parity_check False --picture_freq 0 --decoder_embed_dim 4"
+"""Those of pre-training."""
+
 CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
-"""What a line of metrics.jsonl holds that is another every time."""
+"""The keys of a line of metrics.jsonl that differ between two runs."""
 
 
 class Trainer:
@@ -70,9 +74,13 @@ class Trainer:
 
 
 class Backend:
-    """As much of `backends.protocol.Backend` as the loop needs."""
+    """The part of `backends.protocol.Backend` that a run needs."""
 
     Trainer = Trainer
+
+    @staticmethod
+    def use_compilation_cache(where: str = "") -> str:
+        return ""
 
     @staticmethod
     def init_cluster(device: str | None = None) -> SingleProcess:
@@ -80,9 +88,9 @@ class Backend:
 
 
 def train(images: Path, run_dir: Path, *flags: str) -> Stopped | None:
-    """A run with the fake backend, of seven updates an epoch on 84 images."""
+    """A run with the fake backend, of seven updates per epoch on 84 images."""
     words = [*QUICK.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]
-    return loop.run(cli.parse(words), lambda name: Backend)
+    return run.train(cli.parse(words), lambda name: Backend)
 
 
 def metrics(run_dir: Path) -> list[dict[str, float]]:
@@ -91,9 +99,9 @@ def metrics(run_dir: Path) -> list[dict[str, float]]:
     return [{name: value for name, value in line.items() if name not in CLOCK} for line in lines]
 
 
-def last(run_dir: Path) -> checkpoint.Checkpoint:
-    """The newest checkpoint of a run, which has one."""
-    found = checkpoint.newest(run_dir / "checkpoints", print)
+def last(run_dir: Path) -> RunCheckpoint:
+    """The newest checkpoint of a run."""
+    found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
     return found
 
@@ -102,7 +110,7 @@ def assert_same_run(found: Path, expected: Path) -> None:
     """AssertionError unless two runs end at the same step with the same bits."""
     one, other = last(found), last(expected)
     assert one.step == other.step
-    for part in checkpoint.PARTS:
+    for part in PARTS:
         arrays, wanted = getattr(one.state, part), getattr(other.state, part)
         assert arrays.keys() == wanted.keys()
         for name, array in wanted.items():
@@ -111,9 +119,9 @@ def assert_same_run(found: Path, expected: Path) -> None:
 
 def main(argv: Sequence[str]) -> int:
     """The command line, with the fake backend: the folder of images, the run directory, flags."""
-    run = loop.run
+    train_ = run.train
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loop, "run", lambda config: run(config, lambda name: Backend))
+        patch.setattr(run, "train", lambda config: train_(config, lambda name: Backend))
         return __main__.main([*QUICK.split(), "--data_path", argv[0], "--output_dir", *argv[1:]])
 
 

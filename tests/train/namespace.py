@@ -1,4 +1,4 @@
-"""Disks that fill up or cannot be written: mounts that only the processes below see."""
+"""Disks that are full or read-only: mounts in a namespace, which only the test's processes see."""
 
 import subprocess
 import sys

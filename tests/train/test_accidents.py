@@ -1,4 +1,4 @@
-"""Accidents that a run survives, or ends by in one line with what it had: each happens here for real."""
+"""Accidents that a run survives, or that end it in one line with its checkpoints intact; each really happens here."""
 
 import json
 import os
@@ -35,7 +35,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that nothing happened to, saving after every update."""
+    """An undisturbed run that saves after every update."""
     run_dir = tmp_path_factory.mktemp("runs") / "whole"
     fake.train(images, run_dir, "--save_every_steps", "1")
     return run_dir
@@ -69,7 +69,7 @@ mount -t tmpfs -o size=600k none $disk
 FAKE_STEP_SECONDS=0.05 $python -m tests.train.fake $images $disk/run --save_every_steps 1 --print_freq 1 >$log 2>&1 &
 until [ -d $disk/run/checkpoints/step-00000002 ]; do sleep 0.01; kill -0 $!; done
 head -c 1M /dev/zero >$disk/filler 2>/dev/null || true
-until grep -q 'NOT SAVED' $log; do sleep 0.01; kill -0 $!; done
+until grep -q 'checkpoint not saved' $log; do sleep 0.01; kill -0 $!; done
 """
 
 
@@ -81,7 +81,7 @@ def test_a_disk_that_is_full_for_a_while_costs_a_few_checkpoints(images: Path, t
     done = bash(script, images=images, **places)
     said = (tmp_path / "log").read_text()
     assert done.returncode == 0, said + done.stderr
-    assert "cannot be written: No space left on device; older checkpoints are whole, training goes on" in said
+    assert "cannot be written: No space left on device (older checkpoints are intact; training continues" in said
     assert "Traceback" not in said
     assert_same_run(tmp_path / "run", whole)
     assert [line["step"] for line in metrics(tmp_path / "run")] == list(range(1, 29))
@@ -98,7 +98,7 @@ def test_a_disk_that_stays_full_ends_in_one_line_with_older_checkpoints_whole(
     said = (tmp_path / "log").read_text()
     assert done.returncode == 2, said + done.stderr
     assert "train: " in said
-    assert "step-00000028: cannot be written: No space left on device; older checkpoints are whole: the" in said
+    assert "step-00000028: cannot be written: No space left on device; older checkpoints are intact: the" in said
     assert "Traceback" not in said
     assert 2 <= last(tmp_path / "run").step < 28
     fake.train(images, tmp_path / "run", "--save_every_steps", "1")
@@ -121,7 +121,7 @@ def test_a_disk_that_turns_read_only_costs_checkpoints_and_no_update(images: Pat
     done = bash(script, images=images, run=run, out=tmp_path / "kept", log=tmp_path / "log")
     said = (tmp_path / "log").read_text()
     assert done.returncode == 2, said + done.stderr
-    assert "cannot be written: Read-only file system; older checkpoints are whole: the same command" in said
+    assert "cannot be written: Read-only file system; older checkpoints are intact: the same command" in said
     assert [line["step"] for line in metrics(run)][-1] == 28
     assert any((tmp_path / "kept").iterdir())
 
@@ -135,7 +135,7 @@ def test_a_read_only_folder_is_one_line(images: Path, tmp_path: Path) -> None:
 
 
 class Slow:
-    """Batch n is n squared, after a while."""
+    """Batch n is n squared, computed slowly."""
 
     def __init__(self, seconds: float) -> None:
         self.seconds = seconds
@@ -148,7 +148,7 @@ class Slow:
 def test_a_killed_data_worker_is_replaced_and_its_batches_made_again() -> None:
     said: list[str] = []
     made = prefetch(Slow(0.05), 3, 15, 2, "process", Watch(said.append))
-    found = [next(made), next(made)]  # one of each worker, which is deaf by then
+    found = [next(made), next(made)]  # one of each worker, which ignores the signal by then
     deaf, victim = active_children()
     for name in ("SIGTERM", "SIGUSR1", "SIGUSR2"):  # as a scheduler sends them to every process
         os.kill(deaf.pid, getattr(signal, name))
@@ -191,7 +191,7 @@ def _soon(condition: Callable[[], bool]) -> bool:
 
 
 def _deaf(parent: int) -> list[int]:
-    """The data workers of a process that have come as far as to be deaf to SIGUSR1."""
+    """The data workers of a process that already ignore SIGUSR1."""
     listed = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
     found = []
     for pid in map(int, listed):
@@ -208,7 +208,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
-def test_files_that_vanish_on_the_way_are_skipped_and_named_once(
+def test_files_that_vanish_during_a_run_are_skipped_and_named_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     images, step = tree(tmp_path / "images", classes=2, each=42), fake.Trainer.step
@@ -229,7 +229,7 @@ def test_files_that_vanish_on_the_way_are_skipped_and_named_once(
 
 
 @pytest.mark.parametrize("broken", ["loss", "grad_norm"])
-def test_a_loss_that_is_no_number_leaves_evidence_and_nothing_else(
+def test_a_loss_that_is_not_finite_leaves_a_report_and_no_checkpoint(
     images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
 ) -> None:
     step = fake.Trainer.step
@@ -241,17 +241,17 @@ def test_a_loss_that_is_no_number_leaves_evidence_and_nothing_else(
         return outcome
 
     monkeypatch.setattr(fake.Trainer, "step", breaks)
-    file = tmp_path / "evidence" / "step-00000013.json"
-    with pytest.raises(TrainError, match=f"step 13: the .* is (nan|inf); nothing was saved .* evidence in {file}"):
+    file = tmp_path / "nan_reports" / "step-00000013.json"
+    with pytest.raises(TrainError, match=f"step 13: the .* is (nan|inf); nothing was saved .* details in {file}"):
         fake.train(images, tmp_path, "--print_freq", "100")
     assert last(tmp_path).step == 7
-    told = json.loads(file.read_text())
-    assert (told["step"], told["positions"]) == (13, [144, 156])
-    assert told[broken] == ("nan" if broken == "loss" else "inf")
-    assert told["checkpoint"] == str(tmp_path / "checkpoints" / "step-00000007")
-    assert [update["step"] for update in told["updates"]][-7:] == [7, 8, 9, 10, 11, 12, 13]
-    assert len(set(told["items"])) == 12
-    assert set(told["items"]) <= {str(path) for path in images.rglob("*.jpg")}
+    report = json.loads(file.read_text())
+    assert (report["step"], report["positions"]) == (13, [144, 156])
+    assert report[broken] == ("nan" if broken == "loss" else "inf")
+    assert report["checkpoint"] == str(tmp_path / "checkpoints" / "step-00000007")
+    assert [update["step"] for update in report["updates"]][-7:] == [7, 8, 9, 10, 11, 12, 13]
+    assert len(set(report["items"])) == 12
+    assert set(report["items"]) <= {str(path) for path in images.rglob("*.jpg")}
 
 
 def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
@@ -260,7 +260,7 @@ def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
     images = tree(tmp_path / "images", classes=2, each=42)
     fifo = images / "c0" / "7.jpg"
     fifo.unlink()
-    os.mkfifo(fifo)  # reading it waits for a writer for ever, as a dead network disk does
+    os.mkfifo(fifo)  # reading it blocks for ever, as on a dead network disk
     script = tmp_path / "impatient.py"
     script.write_text(
         "import sys; from train.data import pipeline; from tests.train import fake\n"
@@ -276,7 +276,7 @@ def test_a_source_that_hangs_is_named_and_does_not_hold_up_a_signal(
         finally:
             process.kill()
     said = file.read_text()
-    assert f"waits for images of --data_path {images}, from {images}/c" in said
+    assert f"waits for images of --data_path {images}, starting at {images}/c" in said
     assert "train: stopped by SIGTERM after step " in said
 
 

@@ -16,8 +16,8 @@ from tests.train.images import tree
 from train.__main__ import main
 from train.data.decode import decode
 from train.data.pixels import normalise
-from train.data.supervised import view
-from train.record import plots
+from train.data.supervised import eval_crop
+from train.report import plots
 from train.tasks.analyse import cosine_distance
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
@@ -31,7 +31,7 @@ def same(found: float, expected: float) -> None:
 
 
 def by_pairs(features: np.ndarray) -> float:
-    """The formula as it is printed."""
+    """The formula as printed in the paper."""
     channels = features.reshape(-1, features.shape[-1]).T
     total = 0.0
     for x in channels:
@@ -68,7 +68,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def analyse(out: Path, images: Path, *flags: str) -> list[dict[str, str]]:
-    """The rows that a command writes."""
+    """The rows that the command writes."""
     words = ["--task", "analyse", "--input_size", "64", "--data_path", str(images), "--output_dir", str(out), *flags]
     assert main(words) == 0
     with (out / "cosine_distance.csv").open(newline="") as file:
@@ -89,22 +89,23 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
         assert_close(found, expected, GRADIENT["float64"] * EPS["float64"], column)
         assert found.min() > 0
     blocks = ("stages.0.0", "stages.1.0", "stages.1.1")
-    assert [(row["layer"], row["tap"]) for row in ours] == [(block, tap) for tap in ("act", "grn") for block in blocks]
+    expected = [(block, output) for output in ("act", "grn") for block in blocks]
+    assert [(row["layer"], row["output"]) for row in ours] == expected
 
 
-def test_the_figures_are_those_of_the_taps(images: Path, tmp_path: Path) -> None:
-    """One image, by hand: what the backend shows of the block is what the table says."""
+def test_the_figures_are_those_of_the_intermediates(images: Path, tmp_path: Path) -> None:
+    """One image, by hand: the table holds the figures of the backend's intermediates."""
     image = images / "c1" / "0.jpg"
     rows = analyse(tmp_path, images, "--finetune", str(CLASSIFIER), "--images", str(image), "--backend", "torch")
     loaded, framework = convert.load(CLASSIFIER), backends.load("torch")
     module = framework.build(loaded.model)
     framework.set_arrays(module, {name: np.asarray(loaded.arrays[name]) for name in loaded.arrays})
-    pixels = view(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
+    pixels = eval_crop(decode(image.read_bytes(), 3), (64, 64), 0.875)[None]
     intermediates = framework.forward(
         module, normalise(pixels, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)), intermediates=True
     )
     for row in rows:
-        features = intermediates[f"{row['layer']}.{row['tap']}"]
+        features = intermediates[f"{row['layer']}.{row['output']}"]
         assert features.shape[-1] == 4 * intermediates[f"{row['layer']}.norm"].shape[-1]
         same(float(row["mean"]), by_pairs(features.astype(np.float64)))
         assert float(row["std"]) == 0
@@ -127,7 +128,7 @@ def test_encoders_alone_and_several_checkpoints_share_a_plot(images: Path, tmp_p
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "--task analyse: name the checkpoint with --finetune or --resume, more of them with --against"),
+        ("", "--task analyse: give the checkpoint with --finetune or --resume"),
         ("--finetune {fcmae} --against {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3"),
         ("--finetune {fcmae} --input_size 64 --images none.png", "--images none.png: no such file"),

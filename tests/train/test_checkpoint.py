@@ -1,4 +1,4 @@
-"""Checkpoints: bit-exact, never half, never trusted unread."""
+"""Checkpoints: bit-exact, complete or absent, checked before use."""
 
 import json
 from pathlib import Path
@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from backends.protocol import State
+from convert.containers import run as run_format
+from convert.containers.run import MANIFEST, PARTS, Damaged
+from train.checkpoints import store
 from train.errors import TrainError
-from train.record import checkpoint
-from train.record.checkpoint import MANIFEST, Damaged
 
 
 def state(seed: int = 0, dtype: type = np.float32) -> State:
@@ -26,7 +27,7 @@ def state(seed: int = 0, dtype: type = np.float32) -> State:
 
 def assert_same(found: State, expected: State) -> None:
     assert found.t == expected.t
-    for part in checkpoint.PARTS:
+    for part in PARTS:
         read, written = getattr(found, part), getattr(expected, part)
         assert read.keys() == written.keys()
         for name, array in written.items():
@@ -37,33 +38,33 @@ def assert_same(found: State, expected: State) -> None:
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_state_reads_back_bit_for_bit_views_included(tmp_path: Path, dtype: type) -> None:
     written = state(dtype=dtype)
-    path = checkpoint.save(tmp_path, 7, written, {"seed": 3}, keep=3)
-    found = checkpoint.read(path)
+    path = store.save(tmp_path, 7, written, {"seed": 3}, keep=3)
+    found = run_format.load(path)
     assert path.name == "step-00000007"
     assert (found.step, found.meta) == (7, {"seed": 3})
     assert_same(found.state, written)
 
 
-def test_a_state_without_an_average_has_no_file_for_it(tmp_path: Path) -> None:
+def test_a_state_without_an_ema_has_no_file_for_it(tmp_path: Path) -> None:
     bare = state()
     bare.ema = {}
-    path = checkpoint.save(tmp_path, 7, bare, {}, keep=1)
+    path = store.save(tmp_path, 7, bare, {}, keep=1)
     assert {file.name for file in path.iterdir()} == {
         MANIFEST,
         *(f"{part}.safetensors" for part in ("params", "mu", "nu")),
     }
-    assert_same(checkpoint.read(path).state, bare)
+    assert_same(run_format.load(path).state, bare)
 
 
 def test_the_newest_are_kept(tmp_path: Path) -> None:
     for step in (1, 2, 3, 4):
-        checkpoint.save(tmp_path, step, state(step), {}, keep=2)
+        store.save(tmp_path, step, state(step), {}, keep=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000004"]
 
 
 def test_going_back_never_deletes_what_was_just_written(tmp_path: Path) -> None:
     for step in (1, 5, 3):
-        checkpoint.save(tmp_path, step, state(step), {}, keep=1)
+        store.save(tmp_path, step, state(step), {}, keep=1)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000003", "step-00000005"]
 
 
@@ -102,10 +103,10 @@ def come_from_the_future(path: Path) -> None:
 )
 def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path, damage: object) -> None:
     for step in (1, 2):
-        checkpoint.save(tmp_path, step, state(step), {}, keep=3)
+        store.save(tmp_path, step, state(step), {}, keep=3)
     damage(tmp_path / "step-00000002")
     said: list[str] = []
-    found = checkpoint.newest(tmp_path, said.append)
+    found = store.newest(tmp_path, said.append)
     assert found is not None
     assert found.step == 1
     assert_same(found.state, state(1))
@@ -113,26 +114,26 @@ def test_damage_is_named_and_the_checkpoint_before_is_taken(tmp_path: Path, dama
     assert "step-00000002" in line
     assert "\n" not in line
     damage(tmp_path / "step-00000001")
-    with pytest.raises(Damaged, match="no checkpoint is whole"):
-        checkpoint.newest(tmp_path, said.append)
+    with pytest.raises(Damaged, match="no checkpoint is intact"):
+        store.newest(tmp_path, said.append)
 
 
 def test_what_a_killed_writer_left_is_swept_up_and_never_read(tmp_path: Path) -> None:
-    whole = checkpoint.save(tmp_path, 1, state(), {}, keep=3)
+    whole = store.save(tmp_path, 1, state(), {}, keep=3)
     for name in (".writing-step-00000002", ".deleting-step-00000000"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "params.safetensors").write_bytes(b"half")
-    found = checkpoint.newest(tmp_path, print)
+    found = store.newest(tmp_path, print)
     assert found is not None
     assert found.path == whole
     assert list(tmp_path.iterdir()) == [whole]
 
 
 def test_no_checkpoint_is_none(tmp_path: Path) -> None:
-    assert checkpoint.newest(tmp_path / "absent", print) is None
+    assert store.newest(tmp_path / "absent", print) is None
 
 
 def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(TrainError, match=r"step-00000001: cannot be written: Not a directory"):
-        checkpoint.save(tmp_path / "file", 1, state(), {}, keep=1)
+    with pytest.raises(TrainError, match=r"step-00000001: cannot be written: File exists"):
+        store.save(tmp_path / "file", 1, state(), {}, keep=1)

@@ -1,4 +1,4 @@
-"""Batches: functions of (seed, number) alone, full whatever is broken, the same by any workers."""
+"""Batches: functions of (seed, index) alone, full even if images are broken, the same with any workers."""
 
 import time
 from multiprocessing import Pipe
@@ -10,11 +10,11 @@ import pytest
 from backends.protocol import Batch
 from tests.train.images import encoded, pixels, tree
 from train.data import feed
+from train.data.digits import Digits
 from train.data.feed import Feed
 from train.data.folder import Folder
 from train.data.pipeline import prefetch
-from train.data.shared import ALIGNED, receive, send
-from train.data.sources import Digits
+from train.data.shared_memory import ALIGNED, receive, send
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
 from train.tasks.pretrain import Masks
@@ -29,7 +29,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def make(root: Path, batch_size: int = 4, seed: int = 0) -> Feed:
-    """A feed of 12 samples an epoch."""
+    """A feed of 12 samples per epoch."""
     augment = CropAndFlip((16, 24), (0.2, 1.0), 0.5)
     return Feed(Folder(root), seed, 3, batch_size, 12, augment, Masks(seed, (2, 3), 2))
 
@@ -59,7 +59,7 @@ def test_samples_depend_on_their_position_not_on_the_size_of_batches(images: Pat
 @pytest.mark.parametrize("processes", [2, 3])
 def test_processes_share_the_samples_of_a_batch(images: Path, processes: int) -> None:
     whole, part = make(images, batch_size=6), make(images, batch_size=6 // processes)
-    shares = [feed.Share(part, rank, processes) for rank in range(processes)]
+    shares = [feed.RankShard(part, rank, processes) for rank in range(processes)]
     assert_same(
         together([share(index) for index in range(4) for share in shares]), together(list(map(whole, range(4))))
     )
@@ -148,7 +148,7 @@ def test_the_digits_are_all_there() -> None:
 
 
 class Large:
-    """Batches of 12 MB, of which it says on a file how many it has made."""
+    """Makes batches of 12 MB and records in a file how many."""
 
     def __init__(self, log: Path) -> None:
         self.log = log

@@ -1,13 +1,14 @@
-"""The story of the few labels, told in a moment: a tiny model, two updates a run."""
+"""The experiment with few labels, scaled down: a tiny model, two updates per run."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-from docs import few_labels
+from experiments import few_labels
 
-TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20 --max_steps 2 --parity_check False"
+TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20"
+SHORT = "--max_steps 2"
 ROWS = [
     "fine-tuned, from scratch",
     "linear probe, untrained",
@@ -16,23 +17,24 @@ ROWS = [
     "linear probe, pre-trained",
     "10-NN, pre-trained",
     "10-NN, pixels",
-    "pre-trained less from scratch, of one seed",
+    "pre-trained minus from scratch, per seed",
 ]
 
 
-def tell(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
+def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
     flags = ["--output_dir", str(folder), "--backend", "torch", "--labels", "20", "--seeds", "1"]
-    flags += [f"--pretrain_flags={TINY} --decoder_embed_dim 4", f"--flags={TINY}"]
+    flags += [f"--pretrain_flags={TINY} {SHORT} --decoder_embed_dim 4 --parity_check False"]
+    flags += [f"--flags={TINY}", f"--finetune_flags={SHORT}"]
     monkeypatch.setattr(sys, "argv", ["few_labels", *flags, *words])
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
     few_labels.main()
 
 
-def test_the_table_is_that_of_the_runs_and_none_is_repeated(
+def test_the_table_shows_the_runs_and_no_run_is_repeated(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tell(monkeypatch, tmp_path)
+    run(monkeypatch, tmp_path)
     printed = capsys.readouterr().out
     lines = [line.strip("| ").split(" | ") for line in printed.splitlines()]
     assert lines[0] == ["top-1 on the held-out digits, %", "torch"]
@@ -42,18 +44,18 @@ def test_the_table_is_that_of_the_runs_and_none_is_repeated(
     assert f"encoder: {tmp_path}/torch/pretrained\n" in log
     assert "training: 20 images in 10 classes: 0 (2), 1 (2)" in log
     monkeypatch.setattr(few_labels, "train", lambda words: pytest.fail("trained again"))
-    tell(monkeypatch, tmp_path)
+    run(monkeypatch, tmp_path)
     assert capsys.readouterr().out == printed
     with pytest.raises(SystemExit, match="holds runs with other flags"):
-        tell(monkeypatch, tmp_path, "--labels", "30")
+        run(monkeypatch, tmp_path, "--labels", "30")
 
 
-def test_learning_rates_are_searched_away_from_what_is_reported(
+def test_the_search_does_not_use_the_held_out_images(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(few_labels, "TRIED", {"from scratch": ("--blr 1e-3",), "pre-trained": ("--blr 1e-3",)})
     monkeypatch.setattr(few_labels, "SEARCHED", range(100, 101))
-    tell(monkeypatch, tmp_path, "--search")
+    run(monkeypatch, tmp_path, "--search")
     assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == [
         "from scratch, --blr 1e-3",
         "pre-trained, --blr 1e-3",
@@ -62,15 +64,15 @@ def test_learning_rates_are_searched_away_from_what_is_reported(
     assert "evaluation: 1,422 images" in log
 
 
-def test_a_run_that_fails_ends_the_story(
+def test_a_run_that_fails_ends_the_experiment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
-        tell(monkeypatch, tmp_path, "--labels", "5")
+        run(monkeypatch, tmp_path, "--labels", "5")
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_neighbours_of_pixels_know_digits_from_few() -> None:
+def test_neighbours_of_pixels_improve_with_labels() -> None:
     found = [few_labels.neighbours_of_pixels(count, 0) for count in (10, 100, 1000)]
     assert 30 < found[0] < found[1] < found[2] < 100
 
@@ -79,4 +81,4 @@ def test_spread_and_gain_are_those_of_the_seeds() -> None:
     results = {"fine-tuned, from scratch": [90.0, 92.0, 94.0], "fine-tuned, pre-trained": [93.0, 92.0, 98.0]}
     *_, last = few_labels.table({"torch": results}).splitlines()
     assert few_labels.spread([90.0, 92.0, 94.0]) == "92.0 ± 2.0 (90.0 to 94.0)"
-    assert last == "| pre-trained less from scratch, of one seed | 2.3 ± 2.1 (0.0 to 4.0); above 0 in 2 of 3 |"
+    assert last == "| pre-trained minus from scratch, per seed | 2.3 ± 2.1 (0.0 to 4.0); above 0 in 2 of 3 |"

@@ -11,7 +11,7 @@ from backends.protocol import Batch, Dtype, Optimizer, State, Trainer, TrainerOp
 from parity_tests import tolerances
 from parity_tests.oracle.training import train_step
 from parity_tests.strategies import Case
-from train.command import cli
+from train.config import cli
 from train.schedule import Schedule
 from train.tasks.finetune import Finetuning
 
@@ -33,8 +33,8 @@ def updates() -> list[tuple[list[Batch], float]]:
     """The micro-batches and the learning rate of each update; in float64, so that the oracle computes in it."""
     config = task().config
     schedule = Schedule.of(config, len(task().source))
-    feed = task().feed(config.batch_size, schedule.updates_per_epoch * config.effective_batch)
-    frequency = config.update_freq
+    feed = task().feed(config.optimizer.batch_size, schedule.updates_per_epoch * config.effective_batch)
+    frequency = config.optimizer.update_freq
     numbers = [range(update * frequency, (update + 1) * frequency) for update in range(UPDATES)]
     return [([_wide(feed(index)[0]) for index in each], schedule.lr(n + 1)) for n, each in enumerate(numbers)]
 
@@ -44,7 +44,7 @@ def _wide(batch: Batch) -> Batch:
 
 
 def start(model: spec.Model) -> State:
-    """Fresh parameters and moments, and an average that is already elsewhere."""
+    """Fresh parameters and moments, and an EMA that differs from the parameters."""
     params = {name: array.astype(np.float64) for name, array in task().first_arrays().items()}
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     return State(params, zeros, zeros, {name: 0.5 * array for name, array in params.items()})
@@ -54,7 +54,7 @@ def trained(backend: str, dtype: Dtype, count: int) -> tuple[list[dict[str, floa
     """Losses and gradient norms of some updates, and the state after them."""
     config, model = task().config, task().model
     kind = backends.load(backend).Trainer
-    options = TrainerOptions(dtype=dtype, mean=config.mean, std=config.std, device="cpu")
+    options = TrainerOptions(dtype=dtype, mean=config.data.mean, std=config.data.std, device="cpu")
     trainer: Trainer = kind(model, task().optimizer, options)
     trainer.restore(start(model))
     outcomes = [trainer.step(batches, lr) for batches, lr in updates()[:count]]
@@ -62,7 +62,7 @@ def trained(backend: str, dtype: Dtype, count: int) -> tuple[list[dict[str, floa
 
 
 def case() -> Case:
-    """What the tolerances ask about a model."""
+    """The case from which tolerances are computed."""
     return Case(task().model, (4, 4), 16)
 
 
@@ -79,14 +79,16 @@ def test_one_update_is_the_oracles_in_float64(backend: str) -> None:
     config = task().config
     batches, lr = updates()[0]
     state = start(task().model)
-    expected, told = train_step(task().model, task().optimizer, state, batches, lr, mean=config.mean, std=config.std)
-    assert told["grad_norm"] > task().config.clip_grad  # clipping acts
+    expected, reported = train_step(
+        task().model, task().optimizer, state, batches, lr, mean=config.data.mean, std=config.data.std
+    )
+    assert reported["grad_norm"] > task().config.optimizer.clip_grad  # clipping acts
     (outcome,), found = trained(backend, "float64", 1)
     bound = tolerances.gradient("float64", case())
     bounds = {"mu": bound, "nu": bound} | dict.fromkeys(("params", "ema"), tolerances.TRAJECTORY["float64"])
     for part, allowed in bounds.items():
         tolerances.assert_all_close(getattr(found, part), getattr(expected, part), allowed, f"{backend}, {part}")
-    for name, value in told.items():
+    for name, value in reported.items():
         tolerances.assert_close(np.array(outcome[name]), np.array(value), bound, f"{backend}, {name}")
     assert found.t == 1
 

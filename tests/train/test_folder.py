@@ -1,12 +1,11 @@
 """Folders of images: their order, their classes, and a cache that never lies."""
 
 import os
-import time
 from pathlib import Path
 
 import pytest
 
-from tests.train.images import encoded, pixels, tree
+from tests.train.images import encoded, pixels, tree, trust
 from train.data import folder
 from train.data.folder import Folder
 from train.data.sources import open_source
@@ -17,13 +16,6 @@ from train.errors import TrainError
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def age(root: Path) -> None:
-    """Let every directory have changed a minute ago, when it is fit for the cache."""
-    then = time.time() - 60
-    for path, _, _ in os.walk(root):
-        os.utime(path, (then, then))
 
 
 def test_classes_are_sorted_folders_and_files_are_sorted_in_them(tmp_path: Path) -> None:
@@ -60,20 +52,20 @@ def test_a_link_back_up_the_tree_is_no_trap(tmp_path: Path) -> None:
 
 def test_unchanged_folders_are_listed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "images")
-    age(root)
+    trust(monkeypatch)
     first = Folder(root)
     listed = []
     original = folder._list
-    monkeypatch.setattr(folder, "_list", lambda path, changed: listed.append(path.name) or original(path, changed))
+    monkeypatch.setattr(folder, "_list", lambda path, stamp: listed.append(path.name) or original(path, stamp))
     second = Folder(root)
     assert listed == ["images"]
     assert second.files == first.files
     assert second.fingerprint == first.fingerprint
 
 
-def test_a_change_anywhere_is_seen(tmp_path: Path) -> None:
+def test_a_change_anywhere_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = tree(tmp_path / "images")
-    age(root)
+    trust(monkeypatch)
     before = Folder(root)
     (root / "c1" / "9.jpg").write_bytes(b"")
     (root / "c0" / "0.jpg").unlink()
@@ -83,9 +75,11 @@ def test_a_change_anywhere_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"": 3}', '{"": [1, 2]}'])
-def test_a_spoilt_or_unwritable_cache_is_no_obstacle(tmp_path: Path, cache: Path, content: str) -> None:
+def test_a_spoilt_or_unwritable_cache_is_no_obstacle(
+    tmp_path: Path, cache: Path, content: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     root = tree(tmp_path / "images")
-    age(root)
+    trust(monkeypatch)
     Folder(root)
     (file,) = (cache / "twinnext").iterdir()
     file.write_text(content)

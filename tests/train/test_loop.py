@@ -13,7 +13,7 @@ from tests.train import fake
 from tests.train.fake import assert_same_run, last
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
 
 FOUR_EPOCHS = ("--batch_size", "206", "--epochs", "4", "--save_ckpt_freq", "1", "--print_freq", "3")  # 7 updates each
@@ -84,7 +84,7 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
     assert_same_run(tmp_path, whole)
     said = capsys.readouterr().out
     assert "step-00000014/mu.safetensors: 0 bytes" in said
-    assert "going on from" in said
+    assert "resumed from" in said
     assert "step-00000007" in said
 
 
@@ -94,7 +94,7 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
         ("--seed 1", "--seed 1: the run began with 0"),
         (
             "--batch_size 14",
-            "--batch_size x --update_freq: 14 images an update, the run began with 12, as --batch_size 12"
+            "--batch_size x --update_freq: 14 images per update, the run began with 12, as --batch_size 12"
             " --update_freq 1 would be",
         ),
         ("--dims 8", "another model (encoder.dims [4] there, [8] here)"),
@@ -163,7 +163,7 @@ def test_a_finished_run_says_so(images: Path, whole: Path, capsys: pytest.Captur
 
 def test_the_run_directory_tells_what_was_run(whole: Path) -> None:
     config = cli.parse(["--config", str(whole / "config.toml")])
-    assert (config.epochs, config.batch_size, config.output_dir) == (4, 12, str(whole))
+    assert (config.optimizer.epochs, config.optimizer.batch_size, config.run.output_dir) == (4, 12, str(whole))
     assert (whole / "config.toml").read_text().startswith("# python 3.")
     assert len(list((whole / "checkpoints").iterdir())) == 3
 
@@ -203,6 +203,6 @@ def test_an_interrupt_is_no_traceback(monkeypatch: pytest.MonkeyPatch, capsys: p
     def interrupted(*_: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("train.loop.run", interrupted)
+    monkeypatch.setattr("train.run.train", interrupted)
     assert main(["--backend", "torch"]) == 130
     assert capsys.readouterr().err.startswith("train: interrupted")

@@ -1,11 +1,11 @@
-"""The machine that a run names, with and without GPUs, on systems that say little."""
+"""The description of the machine, with and without GPUs, and on systems with little information."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from train.record import machine
+from train.logs import machine
 
 
 def test_processor_cores_and_gpus_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,16 +18,16 @@ def test_processor_cores_and_gpus_are_named(tmp_path: Path, monkeypatch: pytest.
         (folder / "information").write_text(f"Model: \t\t Board {min(number, 1)}\nIRQ: \t 12\n")
     monkeypatch.setattr(machine, "CPUS", tmp_path / "cpuinfo")
     monkeypatch.setattr(machine, "NVIDIA", tmp_path / "gpus")
-    told = machine.describe()
-    assert told.startswith(f"Fast 9000, {os.cpu_count()} cores, ")
-    assert "1 x Board 0" in told
-    assert told.endswith("2 x Board 1")
-    assert machine.describe(16) == f"{told}; 16 devices share an update"
+    described = machine.describe()
+    assert described.startswith(f"Fast 9000, {os.cpu_count()} cores, ")
+    assert "1 x Board 0" in described
+    assert described.endswith("2 x Board 1")
+    assert machine.describe(16) == f"{described}; 16 devices share an update"
 
 
 def test_a_system_that_says_little_is_described_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(machine, "CPUS", tmp_path / "absent")
     monkeypatch.setattr(machine, "NVIDIA", tmp_path / "absent")
-    told = machine.describe()
-    assert f"{os.cpu_count()} cores" in told
-    assert not told.startswith(",")
+    described = machine.describe()
+    assert f"{os.cpu_count()} cores" in described
+    assert not described.startswith(",")

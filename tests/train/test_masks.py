@@ -1,4 +1,4 @@
-"""Masks: the same number of every image, drawn from the sample's place in the run alone."""
+"""Masks: the same number of patches of every image, drawn from the seed and the sample's position alone."""
 
 import numpy as np
 from hypothesis import given

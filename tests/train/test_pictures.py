@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import spec
-from train.record.pictures import patchify, reconstruct, triptych, unpatchify
+from train.report.pictures import patchify, reconstruct, triptych, unpatchify
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -57,7 +57,7 @@ def test_a_sheet_shows_three_rows_of_any_channels(images: np.ndarray, mask: np.n
 
 
 def _find(sheet: np.ndarray, tile: np.ndarray) -> int:
-    """How often a tile stands in the first column of the sheet."""
+    """How often a tile appears in the first column of the sheet."""
     left = next(
         x for x in range(sheet.shape[1]) if np.array_equal(sheet[24 : 24 + len(tile), x : x + tile.shape[1]], tile)
     )

@@ -16,11 +16,10 @@ from backends.protocol import State
 from parity_tests import tolerances
 from parity_tests.strategies import Case
 from train.__main__ import main
-from train.command import cli
-from train.command.config import Config
+from train.checkpoints import store
+from train.config import Config, cli
 from train.data.pixels import normalise
 from train.data.sources import open_source
-from train.record import checkpoint
 from train.tasks import probe
 from train.tasks.evaluate import untrained
 from train.tasks.features import Features, encoder, extract
@@ -52,13 +51,13 @@ def asked(images: Path, backend: str, *words: str) -> Config:
 
 
 def features(config: Config) -> Features:
-    source = open_source(config.data_path)
+    source = open_source(config.data.data_path)
     model, arrays = encoder(config, 2)
-    backend = backends.load(config.backend)
+    backend = backends.load(config.run.backend)
     cluster = backend.init_cluster("cpu")
     trainer = untrained(config, backend, cluster, model, arrays, {})
-    found, broken = extract(config, trainer, cluster, source, source.classes)
-    assert broken == []
+    found, broken, covered = extract(config, trainer, cluster, source, source.classes)
+    assert (broken, covered.skipped) == ([], 0)
     return found
 
 
@@ -85,8 +84,10 @@ def test_features_of_a_pre_trained_encoder_are_its_normalised_means(images: Path
     fcmae = replace(loaded.model, image_size=(32, 64), encoder=replace(loaded.model.encoder, grn_scope="image"))
     model = framework.build(fcmae, dtype="float64")
     framework.set_arrays(model, {name: np.asarray(loaded.arrays[name], np.float64) for name in spec.parameters(fcmae)})
-    source = open_source(config.data_path)
-    pixels = normalise(np.stack([source[n][0] for n in range(len(source))]).astype(np.uint8), config.mean, config.std)
+    source = open_source(config.data.data_path)
+    pixels = normalise(
+        np.stack([source[n][0] for n in range(len(source))]).astype(np.uint8), config.data.mean, config.data.std
+    )
     encoded = framework.forward(model, pixels.astype(np.float64), engine="masked")["encoded"].mean((1, 2))
     centred = encoded - encoded.mean(1, keepdims=True)
     expected = centred / np.sqrt(encoded.var(1, keepdims=True) + spec.EPS)
@@ -103,7 +104,7 @@ def test_a_checkpoint_says_itself_what_its_patches_are(images: Path, tmp_path: P
 def _saved(model: spec.Classifier, root: Path) -> str:
     """The path of a run of the model."""
     meta = {"identity": {"model": asdict(model)}}
-    checkpoint.save(root / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    store.save(root / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
     return str(root)
 
 
@@ -115,31 +116,31 @@ def random_features(count: int, seed: int, spread: float = 1.0) -> Features:
     return Features(centres[labels] + spread * rng.normal(size=(count, 8)), labels.astype(np.int32))
 
 
-def brute_force(train: Features, judged: Features, temperature: float = 0.07) -> Iterator[np.ndarray]:
-    """The votes by the definition, a pair at a time."""
+def brute_force(train: Features, queries: Features, temperature: float = 0.07) -> Iterator[np.ndarray]:
+    """The votes by the definition, one pair at a time."""
     for k in KS:
-        votes = np.zeros((len(judged.labels), 5))
-        for row, query in enumerate(judged.values):
+        votes = np.zeros((len(queries.labels), 5))
+        for row, query in enumerate(queries.values):
             cosines = [float(query @ v / np.sqrt((query @ query) * (v @ v))) for v in train.values]
             for near in sorted(range(len(cosines)), key=lambda place: -cosines[place])[:k]:
                 votes[row, train.labels[near]] += np.exp(cosines[near] / temperature)
         yield votes
 
 
-def worst_gap(train: Features, judged: Features, temperature: float = 0.07) -> float:
-    found = list(probe.votes(train, judged, KS, 0.07, 5))
+def worst_gap(train: Features, queries: Features, temperature: float = 0.07) -> float:
+    found = list(probe.votes(train, queries, KS, 0.07, 5))
     assert [k for k, _ in found] == list(KS)
-    expected = brute_force(train, judged, temperature)
+    expected = brute_force(train, queries, temperature)
     return max(tolerances.gap(votes, other) for (_, votes), other in zip(found, expected, strict=True))
 
 
 def test_neighbours_vote_as_the_brute_force_oracle_says(monkeypatch: pytest.MonkeyPatch) -> None:
-    train, judged = random_features(60, 0), random_features(25, 1)
+    train, queries = random_features(60, 0), random_features(25, 1)
     allowed = tolerances.TRAJECTORY["float64"]
-    assert worst_gap(train, judged) < allowed
-    assert worst_gap(train, judged, temperature=0.08) > allowed
-    monkeypatch.setattr(probe, "_unit", lambda values: values)  # planted: distance instead of direction
-    assert worst_gap(train, judged) > allowed
+    assert worst_gap(train, queries) < allowed
+    assert worst_gap(train, queries, temperature=0.08) > allowed
+    monkeypatch.setattr(probe, "_unit_vectors", lambda values: values)  # planted: distance instead of direction
+    assert worst_gap(train, queries) > allowed
 
 
 def objective(logits: np.ndarray, train: Features, l2: float) -> float:
@@ -152,7 +153,7 @@ def objective(logits: np.ndarray, train: Features, l2: float) -> float:
 
 def test_the_linear_probe_minimises_what_it_says() -> None:
     train, penalties = random_features(80, 0, spread=2.0), (1e-3, 1e-2, 1e-1, 1.0)
-    fits = {l2: probe.fitted(train, train, l2, 5)[0] for l2 in penalties}
+    fits = {l2: probe.fit_logits(train, train, l2, 5)[0] for l2 in penalties}
     for l2 in penalties:
         values = {other: objective(logits, train, l2) for other, logits in fits.items()}
         assert min(values, key=values.__getitem__) == l2
@@ -160,7 +161,9 @@ def test_the_linear_probe_minimises_what_it_says() -> None:
 
 def test_a_class_that_was_never_seen_is_never_chosen_and_two_are_enough() -> None:
     values = np.array([[-1.0], [-2.0], [1.0], [2.0]])
-    logits, converged = probe.fitted(Features(values, np.array([1, 1, 3, 3])), Features(values, np.zeros(4)), 0.1, 5)
+    logits, converged = probe.fit_logits(
+        Features(values, np.array([1, 1, 3, 3])), Features(values, np.zeros(4)), 0.1, 5
+    )
     assert converged
     assert logits.argmax(1).tolist() == [1, 1, 3, 3]
     assert np.isneginf(logits[:, [0, 2, 4]]).all()
@@ -174,7 +177,7 @@ def test_the_penalty_suits_the_held_out_images(images: Path) -> None:
     noise.values[:20, 1:] *= 4
     assert probe.linear(config, noise, noise, 5)["l2"] == 0.1
     single = Features(rng.normal(size=(5, 3)), np.arange(5))
-    assert probe.linear(config, single, single, 5)["l2"] in config.probe_l2
+    assert probe.linear(config, single, single, 5)["l2"] in config.probe.probe_l2
 
 
 def test_both_frameworks_write_the_same_scores(images: Path, tmp_path: Path) -> None:
@@ -202,10 +205,10 @@ def test_a_run_of_ours_is_probed(images: Path, tmp_path: Path, capsys: pytest.Ca
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--knn_k 15", "--knn_k 15: there are 14 training images; give as many at most"),
+        ("--knn_k 15", "--knn_k 15: there are 14 training images; give at most that many"),
         ("--knn_k 0", "--knn_k: 0 is below 1"),
         ("--finetune {images}", "--finetune {images}: "),
-        ("--in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3; give --in_chans 3"),
+        ("--in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out"),
         ("--input_size 50", "image_size: the height 50 is no multiple of the patch"),
         ("--data_path {folder}", "--data_path {folder}: "),
     ],

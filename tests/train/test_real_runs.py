@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import RunCheckpoint
 from parity_tests.tolerances import TRAJECTORY, assert_all_close, assert_same
 from tests.train.images import tree
 from train.__main__ import main
-from train.record import checkpoint
+from train.checkpoints import store
 
 TINY = (
     "--parity_check False --picture_freq 4 --model none --depths 1 1 --dims 8 16 --decoder_embed_dim 8 --patch_size 4"
@@ -22,10 +23,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tree(tmp_path_factory.mktemp("images"), classes=2, each=20)
 
 
-def run(images: Path, run_dir: Path, *flags: str) -> checkpoint.Checkpoint:
-    """The last checkpoint of a run of five updates an epoch, 20 in all."""
+def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
+    """The last checkpoint of a run of five updates per epoch, 20 in all."""
     assert main([*TINY.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
-    found = checkpoint.newest(run_dir / "checkpoints", print)
+    found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
     return found
 

@@ -2,22 +2,22 @@
 
 import json
 import math
-import shlex
 from pathlib import Path
 
 import pytest
 
 import backends
+from convert.containers.run import RunCheckpoint
+from tests.train import released
 from tests.train.images import tree
-from tests.train.test_recipes import LONG
 from train.__main__ import main
-from train.record import checkpoint
+from train.checkpoints import store
+from train.config.recipes import RELEASED
 
-SMALL = (
-    "--depths 1 1 1 1 --dims 8 8 8 8 --decoder_embed_dim 8 --input_size 64 --batch_size 4 --update_freq 2 --mix_group 4"
-    " --max_steps 2 --parity_check False --num_workers 1"
-)
-PRETRAIN, *FINETUNE = LONG
+SMALL = "--depths 1 1 1 1 --dims 8 8 8 8 --input_size 64 --batch_size 4 --update_freq 2 --max_steps 2 --num_workers 1"
+PRETRAIN, *FINETUNE = RELEASED
+OWN = {"pretrain": "--decoder_embed_dim 8 --parity_check False", "finetune": "--mix_group 4"}
+"""Task -> the flags that scale its own part down."""
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +28,15 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def run(command: str, backend: str, **places: Path) -> checkpoint.Checkpoint:
-    """The last checkpoint of a documented command with real places in it."""
+def run(recipe: str, backend: str, **places: Path) -> RunCheckpoint:
+    """The last checkpoint of a recipe's released command with real paths in it."""
     names = {"data": "DATA", "out": "OUT", "start": "CKPT"}
-    words = [str({names[key]: path for key, path in places.items()}.get(word, word)) for word in shlex.split(command)]
-    assert main([*words, *SMALL.split(), "--backend", backend]) == 0
-    found = checkpoint.newest(places["out"] / "checkpoints", print)
+    words = [
+        str({names[key]: path for key, path in places.items()}.get(word, word)) for word in released.started(recipe)
+    ]
+    small = f"{SMALL} {OWN[recipe.split('_')[0]]}"
+    assert main([*words, *small.split(), "--backend", backend]) == 0
+    found = store.newest(places["out"] / "checkpoints", print)
     assert found is not None
     return found
 
@@ -59,15 +62,15 @@ def test_pre_training(images: Path, tmp_path: Path, backend: str) -> None:
 
 
 @pytest.mark.parametrize("backend", backends.installed())
-@pytest.mark.parametrize("command", FINETUNE, ids=["base", "atto", "tiny"])
-def test_fine_tuning(images: Path, pretrained: Path, tmp_path: Path, backend: str, command: str) -> None:
+@pytest.mark.parametrize("recipe", FINETUNE)
+def test_fine_tuning(images: Path, pretrained: Path, tmp_path: Path, backend: str, recipe: str) -> None:
     out = tmp_path / "run"
-    found = run(command, backend, data=images, out=out, start=pretrained)
+    found = run(recipe, backend, data=images, out=out, start=pretrained)
     assert found.step == found.state.t == 2
     assert found.state.ema.keys() == found.state.params.keys()
-    train, judged = metrics(out)
+    train, evaluated = metrics(out)
     assert math.isfinite(train["loss"])
-    assert judged["step"] == 2
-    assert {"acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema"} <= judged.keys()
+    assert evaluated["step"] == 2
+    assert {"acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema"} <= evaluated.keys()
     assert all(len(list((out / f"best_{name}").iterdir())) == 1 for name in ("acc1", "acc1_ema"))
     assert (found.meta["config"]["precision"], found.meta["classes"]) == ("bfloat16", ["c0", "c1"])

@@ -1,7 +1,7 @@
 """Real runs of both frameworks, killed at random moments: `make reliability`.
 
-The richest run there is, made small: a classifier of the digits with an average, layer decay,
-mixup, cutmix and drop path, evaluated on the way.
+A run that uses every feature, made small: a classifier of the digits with EMA, layer decay,
+mixup, cutmix and drop path, evaluated during training.
 """
 
 import json
@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 import backends
+from convert.containers.run import PARTS
 from parity_tests.tolerances import TRAJECTORY, assert_all_close
 from tests.train.fake import CLOCK, assert_same_run, last
 from tests.train.victim import Victim, saved, writing
-from train.record.checkpoint import PARTS
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ def words(name: str, run_dir: Path, *flags: str) -> list[str]:
 
 
 def finish(name: str, run_dir: Path, *flags: str) -> None:
-    """Let a run come to its end."""
+    """Run to the end."""
     with Victim(*words(name, run_dir, *flags)) as run:
         status, said = run.end()
     assert status == 0, said
@@ -117,7 +117,7 @@ def test_a_run_killed_in_jax_and_in_torch_ends_as_in_either(tmp_path: Path) -> N
 
 
 def kill(name: str, run_dir: Path, step: int, *flags: str) -> None:
-    """Kill a run once it has saved so many updates, before it ends."""
+    """Kill a run once it has saved a checkpoint of `step` or later, before it ends."""
     with Victim(*words(name, run_dir, *flags)) as victim:
         assert victim.wait_for(lambda: newest(run_dir) >= step)
         victim.send("SIGKILL")

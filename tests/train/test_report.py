@@ -1,4 +1,4 @@
-"""The report of a run: one page that needs nothing else, true to the run's files, never in the way of the run."""
+"""The report of a run: one self-contained page, true to the run's files; a failure never ends the run."""
 
 import base64
 import io
@@ -15,17 +15,16 @@ from PIL import Image
 from tests.train import fake
 from tests.train.images import tree
 from train import report
-from train.command import cli
+from train.config import cli
 from train.errors import TrainError
-from train.record import plots
-from train.report import record
+from train.report import plots, run_data
 from train.report.__main__ import main
 
 VOID = {"meta", "img", "br"}
 
 
 class Page(HTMLParser):
-    """What a page holds: its text, its tags, and an error for one that is not closed."""
+    """The content of a page: its text, its tags, and an error for one that is not closed."""
 
     def __init__(self, file: Path) -> None:
         super().__init__()
@@ -85,17 +84,17 @@ def test_a_page_needs_nothing_else(run_dir: Path) -> None:
     assert ("meta", {"name": "viewport", "content": "width=device-width, initial-scale=1"}) in page.tags
 
 
-def test_a_page_tells_what_the_run_wrote(run_dir: Path) -> None:
+def test_a_page_shows_what_the_run_wrote(run_dir: Path) -> None:
     page, last = Page(run_dir / "report.html"), fake.metrics(run_dir)[-1]
-    told = page.text
-    assert "a <run> pretrain, depths 1 and dims 4, torch finished" in told
-    assert f"training loss {last['loss']:.4g} last epochs 4 28 updates" in told
-    assert re.search(r"Loss .* Learning rate .* Norm of the gradient .* Images per second", told)
-    assert "epoch 4 earlier ones epoch 2" in told
-    assert "blr 0.01 0.00015 given" in told
-    assert "mask_ratio 0.6 0.6 default" in told.partition("all ")[2]
-    assert "mask_ratio" not in told.partition("all ")[0]
-    assert re.search(r"python 3\.\d+.* numpy .* cores, ", told.partition("Machine and versions")[2])
+    text = page.text
+    assert "a <run> pretrain, depths 1 and dims 4, torch finished" in text
+    assert f"training loss {last['loss']:.4g} last epochs 4 28 updates" in text
+    assert re.search(r"Loss .* Learning rate .* Norm of the gradient .* Images per second", text)
+    assert "epoch 4 earlier ones epoch 2" in text
+    assert "blr 0.01 0.00015 given" in text
+    assert "mask_ratio 0.6 0.6 default" in text.partition("all ")[2]
+    assert "mask_ratio" not in text.partition("all ")[0]
+    assert re.search(r"python 3\.\d+.* numpy .* cores, ", text.partition("Machine and versions")[2])
 
 
 def test_curves_are_files_too(run_dir: Path) -> None:
@@ -123,7 +122,7 @@ def _bytes(url: str | None) -> io.BytesIO:
     return io.BytesIO(base64.b64decode(url.partition("base64,")[2]))
 
 
-def test_a_stopped_run_is_told_as_one_and_goes_on(images: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_is_shown_as_such_and_resumes(images: Path, tmp_path: Path) -> None:
     fake.train(images, tmp_path, "--stop_at_step", "10")
     assert "stopped at epoch 1.429 of 4" in Page(tmp_path / "report.html").text
     fake.train(images, tmp_path)
@@ -149,15 +148,15 @@ def test_accuracies_are_shown_with_their_best(tmp_path: Path) -> None:
     scores = [{"acc1": acc1, "acc5": 90, "acc1_ema": 10, "val_loss": 1} for acc1 in (40, 60.5, 50)]
     scores = [{"step": n, "epoch": n, **score} for n, score in enumerate(scores, 1)]
     report.write(made_up(tmp_path, *lines, *scores, flags="--task finetune --max_steps 9"))
-    told = Page(tmp_path / "report.html").text
-    assert "top-1 60.50 % best, epoch 2" in told
-    assert "top-1, average 10.00 %" in told
-    assert "broken images 3 skipped" in told
-    assert "stopped at step 3 of 9" in told
+    text = Page(tmp_path / "report.html").text
+    assert "top-1 60.50 % best, epoch 2" in text
+    assert "top-1, EMA 10.00 %" in text
+    assert "broken images 3 skipped" in text
+    assert "stopped at step 3 of 9" in text
     assert "stroke-dasharray" in (tmp_path / "plots" / "accuracy.svg").read_text()
 
 
-def test_an_empty_or_broken_record_is_no_obstacle(tmp_path: Path) -> None:
+def test_empty_or_broken_metrics_are_no_obstacle(tmp_path: Path) -> None:
     made_up(tmp_path)
     report.write(tmp_path)
     assert "stopped at epoch 0 of 30" in Page(tmp_path / "report.html").text
@@ -170,7 +169,7 @@ def test_an_empty_or_broken_record_is_no_obstacle(tmp_path: Path) -> None:
 
 def test_recipes_are_named_as_the_source(tmp_path: Path) -> None:
     made_up(tmp_path, flags="--recipe finetune_tiny --data_path D --drop_path 0.3")
-    found = {value.flag: value for value in record.load(tmp_path).values()}
+    found = {value.flag: value for value in run_data.load(tmp_path).values()}
     assert found["drop_path"] == ("drop_path", "0.3", "0.0", "given")
     assert found["mixup"].origin.startswith("paper, fine-tuning settings")
     assert (found["min_lr"].value, found["min_lr"].default) == ("1e-06", "1e-06")
@@ -214,10 +213,10 @@ def test_a_report_that_cannot_be_written_is_a_line(tmp_path: Path) -> None:
     (tmp_path / "report.html").mkdir()
     with pytest.raises(TrainError, match="the report cannot be written: Is a directory"):
         report.write(tmp_path)
-    assert report.told(tmp_path) == f"no report: {tmp_path}: the report cannot be written: Is a directory"
+    assert report.try_write(tmp_path) == f"no report: {tmp_path}: the report cannot be written: Is a directory"
 
 
 def test_of_many_pictures_a_few_are_shown() -> None:
     files = [Path(str(number)) for number in range(80)]
-    assert [int(file.name) for file in record.spread(files, 6)] == [79, 63, 47, 32, 16, 0]
-    assert record.spread(files[:3], 6) == files[2::-1]
+    assert [int(file.name) for file in run_data.evenly_spaced(files, 6)] == [79, 63, 47, 32, 16, 0]
+    assert run_data.evenly_spaced(files[:3], 6) == files[2::-1]

@@ -1,4 +1,4 @@
-"""Signals: the first one ends a run after a whole update, the second one at once, and none of them costs an update."""
+"""Signals: the first one ends a run after a whole update, the second one at once, and neither loses an update."""
 
 import os
 import signal
@@ -15,8 +15,8 @@ from tests.train import fake
 from tests.train.fake import assert_same_run, last, metrics
 from tests.train.images import tree
 from tests.train.victim import Victim, saved
-from train import run as running
-from train.run import Stopped
+from train import loop as running
+from train.loop import Stopped
 from train.signals import NAMES, Signals
 
 
@@ -47,11 +47,11 @@ def test_handlers_are_the_main_threads() -> None:
     before = [signal.getsignal(getattr(signal, name)) for name in NAMES]
     within: list[object] = []
 
-    def look() -> None:
+    def install() -> None:
         with Signals():
             within.extend(signal.getsignal(getattr(signal, name)) for name in NAMES)
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=install)
     thread.start()
     thread.join()
     assert within == before
@@ -68,7 +68,7 @@ def test_a_run_stopped_three_times_ends_bit_identical(images: Path, tmp_path: Pa
             status, said = victim.end()
         assert status == 75
         step = int(saved(tmp_path / "run")[-1].removeprefix("step-"))
-        assert f"train: stopped by {name} after step {step}, saved; the same command goes on from here" in said
+        assert f"train: stopped by {name} after step {step}, saved; the same command continues from here" in said
         assert len(_lines(tmp_path / "run")) == step < 28
     fake.train(images, tmp_path / "run", *flags)
     assert_same_run(tmp_path / "run", tmp_path / "whole")
@@ -92,7 +92,7 @@ def test_a_second_sigterm_ends_the_process_at_once(images: Path, tmp_path: Path)
 
 
 class Two(SingleProcess):
-    """Process 0 of two; asked(calls) says whether the other one has had a signal, when asked for the n-th time."""
+    """Process 0 of two; asked(n) returns whether the other one has had a signal at the n-th call."""
 
     processes = 2
 
@@ -141,5 +141,5 @@ def test_what_is_not_to_be_saved_is_not(images: Path, tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(fake.Trainer, "step", signalled)
     stopped = fake.train(images, tmp_path, "--save_ckpt", "False")
-    assert str(stopped) == "stopped by SIGUSR2 after step 1, not saved, as --save_ckpt False asks"
+    assert str(stopped) == "stopped by SIGUSR2 after step 1, not saved (--save_ckpt False)"
     assert saved(tmp_path) == []

@@ -1,7 +1,5 @@
 """Tar shards, parquet and npz files: the same images as in a folder, in splits, and one line for what is wrong."""
 
-import io
-import json
 import pickle
 import tarfile
 from collections.abc import Callable, Sequence
@@ -9,66 +7,25 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow
 import pytest
-from pyarrow import parquet
 
-from tests.train.images import encoded, pixels, tree
-from train.data.arrays import Npz
-from train.data.classes import describe, listed, matched
+from tests.train.images import tree, trust
+from tests.train.shards import FILES, LABELS, arrays, pairs, shard, table
+from train.data.classes import Match, describe, listed, match
 from train.data.decode import BrokenImage
+from train.data.digits import Digits
 from train.data.feed import read
+from train.data.npz import Npz
 from train.data.parquet import Parquet
-from train.data.sources import Digits, open_judged, open_source
+from train.data.sources import open_eval, open_source
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
-
-FILES = [encoded(pixels(seed)) for seed in range(6)]
-LABELS = [2, 0, 1, 1, 0, 2]
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache"
-
-
-def shard(path: Path, members: Sequence[tuple[str, bytes]], mode: str = "w") -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, mode) as archive:
-        for name, data in members:
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
-def pairs(numbers: Sequence[int], label: Callable[[int], str] = str) -> list[tuple[str, bytes]]:
-    return [
-        pair
-        for number in numbers
-        for pair in ((f"{number:03}.cls", label(LABELS[number]).encode()), (f"{number:03}.jpg", FILES[number]))
-    ]
-
-
-def table(
-    path: Path, labels: Sequence[Any] | None = LABELS, names: Sequence[str] | None = None, rows: int = 2, **columns: Any
-) -> Path:
-    cells = columns or {"image": [{"bytes": data, "path": None} for data in FILES]}
-    if labels is not None:
-        cells = {**cells, "label": list(labels)}
-    made = pyarrow.table(cells)
-    if names is not None:
-        told = {"info": {"features": {"label": {"names": list(names), "_type": "ClassLabel"}}}}
-        made = made.replace_schema_metadata({"huggingface": json.dumps(told)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    parquet.write_table(made, path, row_group_size=rows)
-    return path
-
-
-def arrays(path: Path, **named: np.ndarray) -> Path:
-    np.savez(path, **named)
-    return path
 
 
 BYTES = np.random.default_rng(0).integers(0, 256, (6, 8, 10, 3), np.uint8)
@@ -90,7 +47,7 @@ def test_tars_read_at_random(tmp_path: Path) -> None:
     assert source.classes == ("0", "1", "2")
     assert_the_six(pickle.loads(pickle.dumps(source)))
     assert Tars(shards).fingerprint == source.fingerprint
-    shard(tmp_path / "b-1.tar", pairs([3, 4, 4]))
+    shard(tmp_path / "b-1.tar", pairs([3, 4, 2]))
     assert Tars(shards).fingerprint != source.fingerprint
 
 
@@ -101,6 +58,7 @@ def test_names_in_tars_are_numbered_in_order(tmp_path: Path) -> None:
 
 
 def test_unchanged_shards_are_listed_once(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trust(monkeypatch)
     path = shard(tmp_path / "x.tar", pairs(range(6)))
     Tars([path])
     with monkeypatch.context() as patch:
@@ -199,7 +157,7 @@ def test_a_fingerprint_sees_every_change(tmp_path: Path) -> None:
 def test_splits_are_folders_or_named_files(tmp_path: Path) -> None:
     for name in ("in-train-0.tar", "in-train-1.tar", "in-val-0.tar", "test.tar"):
         shard(tmp_path / "flat" / name, pairs([len(name) % 6]))
-    assert (len(open_source(str(tmp_path / "flat"))), len(open_source(str(tmp_path / "flat"), "val"))) == (2, 2)
+    assert (len(open_source(str(tmp_path / "flat"))), len(open_source(str(tmp_path / "flat"), "val"))) == (2, 1)
     shard(tmp_path / "deep" / "train" / "0.tar", pairs(range(6)))
     table(tmp_path / "deep" / "val" / "0.parquet")
     assert_the_six(open_source(str(tmp_path / "deep")))
@@ -209,12 +167,12 @@ def test_splits_are_folders_or_named_files(tmp_path: Path) -> None:
     assert (len(open_source(str(tmp_path))), len(open_source(str(tmp_path), "val"))) == (2, 6)
 
 
-def test_what_is_judged_may_be_undivided(tmp_path: Path) -> None:
+def test_evaluation_data_may_be_undivided(tmp_path: Path) -> None:
     tree(tmp_path / "some" / "train", classes=3)
     tree(tmp_path / "some" / "val", classes=2)
-    assert len(open_judged(str(tmp_path / "some"), "--data_path").classes) == 2
-    assert len(open_judged(str(tmp_path / "some" / "train"), "--data_path").classes) == 3
-    assert len(open_judged(str(shard(tmp_path / "x.tar", pairs(range(6)))), "--data_path")) == 6
+    assert len(open_eval(str(tmp_path / "some"), "--data_path").classes) == 2
+    assert len(open_eval(str(tmp_path / "some" / "train"), "--data_path").classes) == 3
+    assert len(open_eval(str(shard(tmp_path / "x.tar", pairs(range(6)))), "--data_path")) == 6
     with pytest.raises(NoSplit, match=r"--data_path .*: no val/ in it, nor files named so; give --eval_data_path"):
         open_source(str(tmp_path / "some" / "train"), "val")
 
@@ -240,12 +198,17 @@ def test_a_fifth_of_the_digits_is_held_out() -> None:
     [
         (lambda at: at / "absent", "no such folder"),
         (lambda at: shard(at / "x.tar", []), "no image in it or the shards beside it"),
-        (lambda at: shard(at / "x.tar", pairs([0]), "w:gz"), "not an uncompressed tar"),
+        (lambda at: shard(at / "x.tar", pairs([0]), "w:gz"), "compressed; uncompress it: mv"),
         (lambda at: shard(at / "x.tar", [*pairs([0, 1])[:-2], ("7.jpg", FILES[0])]), "7.jpg: has no .cls file"),
-        (lambda at: shard(at / "val.tar", pairs([0])).parent, "none of its .tar files is for training"),
-        (lambda at: table(at / "x.parquet", labels=None, picture=FILES), "no column image or img; it has picture"),
+        (lambda at: shard(at / "val.tar", pairs([0])).parent, "no part of it is for training, only val"),
+        (
+            lambda at: table(at / "x.parquet", labels=None, one=FILES, two=FILES),
+            "no column image or img; it has one, two; give --image_column one or --image_column two",
+        ),
         (lambda at: table(at / "x.parquet", labels=[0, 1, -1, 0, 0, 0]), "row 2 has the label -1"),
         (lambda at: table(at / "x.parquet", labels=[0, 1, None, 0, 0, 0]), "row 2 has the label None"),
+        (lambda at: table(at / "x.parquet", labels=[[1, 2]] * 6), "row 0 has the label [1, 2], which is neither"),
+        (lambda at: table(at / "x.parquet", labels=[0.5] * 6), "row 0 has the label 0.5, which is neither"),
         (lambda at: table(at / "x.parquet", labels=[0, 1, 5, 0, 0, 0], names=["a", "b"]), "row 2 has the label 5"),
         (lambda at: arrays(at / "x.npz", pictures=BYTES), "no array images or train_images; it has pictures"),
         (lambda at: arrays(at / "x.npz", images=BYTES / 255), "images is float64"),
@@ -277,12 +240,12 @@ def test_channels_of_arrays_must_be_the_models(tmp_path: Path) -> None:
         read(source, 2, 1)
 
 
-def test_classes_are_told_and_matched(tmp_path: Path) -> None:
+def test_classes_are_described_and_matched(tmp_path: Path) -> None:
     few = open_source(str(tree(tmp_path / "few", classes=3, each=2)))
     assert describe(few) == "6 images in 3 classes: c0 (2), c1 (2), c2 (2)"
     many = Npz(arrays(tmp_path / "x.npz", images=BYTES, labels=np.array([0, 0, 0, 1500, 1, 1])), "train")
-    assert describe(many) == "6 images in 1,501 classes: 0, 1, 2, ..., 1500; 0 to 3 images a class"
+    assert describe(many) == "6 images in 1,501 classes: 0, 1, 2, ..., 1500; 0 to 3 images per class"
     assert listed(("a", "b")) == "a, b"
-    assert matched(few, ("c2", "c1", "x", "c0")) == (3, 1, 0)
+    assert match(("c2", "c1", "x", "c0"), few.classes) == Match((3, 1, 0))
     with pytest.raises(TrainError, match="class 'c1' of the images to evaluate on is none of the model's: c0, c2"):
-        matched(few, ("c0", "c2"))
+        match(("c0", "c2"), few.classes)

@@ -1,4 +1,4 @@
-"""Few labels: of every class alike, decided by the seed alone, and a mistake is one line."""
+"""Few labels: the same number per class, decided by the seed alone, and a mistake is one line."""
 
 from pathlib import Path
 
@@ -7,13 +7,16 @@ import pytest
 
 from tests.train.images import tree
 from train.__main__ import main
-from train.data.sources import Digits
-from train.data.subset import Subset, labelled, turns
+from train.data.digits import Digits
+from train.data.reading import Reading
+from train.data.subset import Subset, labelled, rank_in_class
 from train.errors import TrainError
 
 
 class Numbers:
     """A source of given labels whose images are their own numbers."""
+
+    reading = Reading()
 
     def __init__(self, labels: list[int]) -> None:
         self.labels, self.classes, self.fingerprint = labels, tuple(map(str, range(max(labels) + 1))), "numbers"
@@ -46,7 +49,7 @@ def test_classes_have_as_many_labels_as_each_other(count: int) -> None:
     assert found[5][2] == found.name(5) == f"digit {found.chosen[5]}"
 
 
-def test_a_draw_without_turns_would_be_seen() -> None:
+def test_a_draw_without_rank_in_class_would_be_seen() -> None:
     labels = np.asarray(Digits("train").labels)
     counts = np.bincount(labels[np.random.default_rng(0).permutation(len(labels))[:100]], minlength=10)
     assert counts.max() - counts.min() > 1
@@ -66,14 +69,14 @@ def test_these_draws_are_for_ever() -> None:
     assert drawn(Digits("train"), 10, 7).chosen.tolist() == [25, 100, 375, 503, 620, 917, 924, 1008, 1285, 1289]
 
 
-def test_where_a_class_is_used_up_the_others_go_on() -> None:
+def test_where_a_class_is_used_up_the_others_continue() -> None:
     labels = [0] * 2 + [1] * 20 + [3] * 20  # and nothing of class 2
     assert np.bincount(drawn(Numbers(labels), 12).labels).tolist() == [2, 5, 0, 5]
     assert np.bincount(drawn(Numbers(labels), 3).labels).tolist() == [1, 1, 0, 1]
 
 
 def test_places_count_within_each_class() -> None:
-    assert turns([1, 0, 1, 1, 0], np.array([5, 4, 9, 1, 2])).tolist() == [1, 1, 2, 0, 0]
+    assert rank_in_class([1, 0, 1, 1, 0], np.array([5, 4, 9, 1, 2])).tolist() == [1, 1, 2, 0, 0]
 
 
 def test_without_a_number_all_labels_are_used() -> None:
@@ -93,4 +96,4 @@ def test_a_mistake_is_one_line(tmp_path: Path, task: str, capsys: pytest.Capture
     words = ["--task", task, "--data_path", str(images), "--eval_data_path", str(images)]
     assert main([*words, "--output_dir", str(tmp_path / "run"), "--train_labels", "2"]) == 2
     said = capsys.readouterr().err
-    assert said == "train: --train_labels 2: the data has 3 classes; give at least one label a class\n"
+    assert said == "train: --train_labels 2: the data has 3 classes; give at least one label per class\n"

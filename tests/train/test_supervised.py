@@ -1,4 +1,4 @@
-"""Batches with labels: the same whatever the batch size, every image judged once, crops as published."""
+"""Batches with labels: independent of the batch size, every image evaluated once, crops as published."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,13 +9,13 @@ from PIL import Image
 
 from backends.rng import Stream
 from tests.train.images import pixels, tree
+from train.data.drop_path import keep_paths
 from train.data.feed import read
 from train.data.folder import Folder
 from train.data.mixing import Mix, soft_targets
-from train.data.paths import keep_paths
 from train.data.pixels import Erase, normalise
 from train.data.randaugment import RandAugment
-from train.data.supervised import CropAndAugment, SupervisedFeed, Views, view
+from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed, eval_crop
 from train.data.transforms import CropAndFlip, Draws
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -30,7 +30,7 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def feed(images: Path) -> SupervisedFeed:
-    """All that a recipe names: 12 samples an epoch, mixed by eights, batches of four."""
+    """All that a recipe names: 12 samples per epoch, mixed by eights, batches of four."""
     augment = CropAndAugment(CropAndFlip((16, 24), (0.08, 1.0), 0.5), RandAugment.parse("rand-m9-mstd0.5-inc1", MEAN))
     mix = Mix(0, 8, 0.8, 1.0)
     return SupervisedFeed(Folder(images), 0, 3, 4, 12, augment, 3, 0.1, RATES, MEAN, STD, Erase(0, 0.5), mix)
@@ -92,14 +92,14 @@ def test_paths_are_dropped_at_their_rates() -> None:
     assert abs(np.corrcoef(kept[:, 1], kept[:, 2])[0, 1]) < 5 / 4000**0.5
 
 
-def test_every_image_is_judged_once(images: Path) -> None:
-    views = Views(Folder(images), (2, 0, 1), 3, (16, 24), 0.875, 4)
+def test_every_image_is_evaluated_once(images: Path) -> None:
+    views = EvalBatches(Folder(images), (2, 0, 1), 3, (16, 24), 0.875, 4)
     made = [views(index) for index in range(len(views))]
     labels = np.concatenate([batch["labels"] for batch, _ in made])
     assert labels.tolist() == [2] * 5 + [0] * 5 + [1] * 5 + [-1]
     assert {batch["images"].shape for batch, _ in made} == {(4, 16, 24, 3)}
     image, _ = read(Folder(images), 11, 3)
-    np.testing.assert_array_equal(made[2][0]["images"][3], view(image, (16, 24), 0.875))
+    np.testing.assert_array_equal(made[2][0]["images"][3], eval_crop(image, (16, 24), 0.875))
     (images / "c1/2.jpg").write_bytes(b"")
     batch, broken = views(1)
     assert batch["labels"].tolist() == [2, 0, 0, -1]
@@ -107,23 +107,23 @@ def test_every_image_is_judged_once(images: Path) -> None:
 
 
 @pytest.mark.parametrize(("height", "width"), [(300, 400), (400, 300), (256, 256), (100, 333)])
-def test_the_judged_crop_is_the_published_one(height: int, width: int) -> None:
+def test_the_evaluation_crop_is_the_published_one(height: int, width: int) -> None:
     image = pixels(1, height, width)
     short = int(224 / 0.875)
     sides = (int(short * width / height), short) if height <= width else (short, int(short * height / width))
     resized = Image.fromarray(image).resize(sides, Image.Resampling.BICUBIC)
     left, top = round((sides[0] - 224) / 2), round((sides[1] - 224) / 2)
     expected = np.asarray(resized.crop((left, top, left + 224, top + 224)))
-    np.testing.assert_array_equal(view(image, (224, 224), 0.875), expected)
+    np.testing.assert_array_equal(eval_crop(image, (224, 224), 0.875), expected)
 
 
 def test_large_sizes_are_warped() -> None:
     image = pixels(1, 300, 400)
     expected = np.asarray(Image.fromarray(image).resize((384, 384), Image.Resampling.BICUBIC))
-    np.testing.assert_array_equal(view(image, (384, 384), 0.875), expected)
+    np.testing.assert_array_equal(eval_crop(image, (384, 384), 0.875), expected)
 
 
 @pytest.mark.parametrize("size", [(96, 32), (32, 96)])
 def test_other_shapes_are_covered(size: tuple[int, int]) -> None:
     for height, width in ((40, 60), (60, 40), (97, 33)):
-        assert view(pixels(1, height, width), size, 0.9).shape == (*size, 3)
+        assert eval_crop(pixels(1, height, width), size, 0.9).shape == (*size, 3)

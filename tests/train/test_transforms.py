@@ -76,7 +76,7 @@ def test_any_number_of_channels_is_resized_channel_by_channel(channels: int) -> 
     np.testing.assert_array_equal(found[..., :1], resize(image[..., :1], (18, 21)))
 
 
-def test_a_centre_crop_keeps_the_shape_of_things() -> None:
+def test_a_centre_crop_keeps_the_aspect_ratio() -> None:
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 30:70] = 255
     assert (centre_crop(image, (20, 20)) == 255).all()
@@ -88,8 +88,8 @@ def test_a_scaled_jpeg_gives_nearly_the_same_crop(position: int) -> None:
     """Decoding at a half moves the box by less than a pixel of that half."""
     data = encoded(pixels(1, 800, 1000), quality=95)
     exact, scaled = (CropAndFlip((64, 48), (0.2, 1.0), 0.5, scaled) for scaled in (False, True))
-    least = scaled.least(draws(position))
-    assert exact.least(draws(position)) is None
+    least = scaled.min_size(draws(position))
+    assert exact.min_size(draws(position)) is None
     small = decode(data, 3, least)
     assert 2 * small.shape[0] <= 800
     _, _, h, w = crop_box(*small.shape[:2], (0.2, 1.0), draws(position))
@@ -105,4 +105,4 @@ def test_small_images_are_never_decoded_smaller() -> None:
     data = encoded(pixels(1, 100, 120))
     crop = CropAndFlip((64, 48), (0.2, 1.0), 0.5, scaled=True)
     for position in range(20):
-        np.testing.assert_array_equal(decode(data, 3, crop.least(draws(position))), decode(data, 3))
+        np.testing.assert_array_equal(decode(data, 3, crop.min_size(draws(position))), decode(data, 3))

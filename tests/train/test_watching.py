@@ -1,4 +1,4 @@
-"""A run can be watched: what its metrics tell of time and memory, and Weights & Biases for those who ask."""
+"""Metrics of time and memory, and logging to Weights & Biases on request."""
 
 import json
 import sys
@@ -12,8 +12,8 @@ import pytest
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
-from train.command import cli
-from train.record.meter import Meter
+from train.config import cli
+from train.logs.metrics import Metrics
 from train.tasks.pretrain import Pretraining
 
 
@@ -26,7 +26,7 @@ def lines(run_dir: Path) -> list[dict[str, float]]:
     return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_line_of_metrics_tells_when_how_fast_and_with_how_much_memory(images: Path, tmp_path: Path) -> None:
+def test_a_line_of_metrics_has_time_throughput_and_memory(images: Path, tmp_path: Path) -> None:
     before = time.time()
     fake.train(images, tmp_path)
     for line in lines(tmp_path):
@@ -37,8 +37,8 @@ def test_a_line_of_metrics_tells_when_how_fast_and_with_how_much_memory(images: 
         assert 20 < line["memory_mb"] < 10**5
 
 
-def test_throughput_is_told_of_all_devices_and_of_one() -> None:
-    meter = Meter(images=64, devices=4)
+def test_throughput_is_logged_for_all_devices_and_for_one() -> None:
+    meter = Metrics(images=64, devices=4)
     meter.add(1, 0.1, {"loss": 1.0, "grad_norm": 2.0}, [])
     values = meter.read()
     assert values["images_per_s"] == pytest.approx(4 * values["images_per_s_device"])
@@ -65,7 +65,7 @@ class Late:
     """An augmentation that takes its time."""
 
     def __init__(self, augment: Any) -> None:
-        self.augment, self.least = augment, augment.least
+        self.augment, self.min_size = augment, augment.min_size
 
     def __call__(self, *args: Any) -> Any:
         time.sleep(0.01)
@@ -83,7 +83,7 @@ def test_a_run_whose_data_is_there_says_nothing(
 
 
 class Wandb(ModuleType):
-    """As much of Weights & Biases as is called, noting it."""
+    """The functions of Weights & Biases that are called, recording the calls."""
 
     def __init__(self) -> None:
         super().__init__("wandb")
@@ -112,14 +112,14 @@ def wandb(monkeypatch: pytest.MonkeyPatch) -> Wandb:
     return module
 
 
-def test_a_run_is_one_run_there_however_often_it_is_gone_on_with(images: Path, tmp_path: Path, wandb: Wandb) -> None:
+def test_a_run_is_one_run_there_however_often_it_resumes(images: Path, tmp_path: Path, wandb: Wandb) -> None:
     fake.train(images, tmp_path, "--wandb", "mine", "--stop_at_step", "14")
     fake.train(images, tmp_path, "--wandb", "mine")
     first, second = wandb.settings
     assert first["id"] == second["id"] == (tmp_path / "wandb_id").read_text()
     assert (first["project"], first["resume"], first["config"]["batch_size"]) == ("mine", "allow", 12)
-    told = [(line["step"], line["loss"]) for line in lines(tmp_path)]
-    assert [(step, values["train/loss"]) for step, values in wandb.logged] == told
+    logged = [(line["step"], line["loss"]) for line in lines(tmp_path)]
+    assert [(step, values["train/loss"]) for step, values in wandb.logged] == logged
     assert wandb.codes == [0, 0]
 
 
@@ -128,7 +128,7 @@ def test_a_network_that_breaks_costs_one_line(
 ) -> None:
     wandb.breaks = True
     fake.train(images, tmp_path, "--wandb", "mine")
-    line = "--wandb: logs no more: the network is gone; metrics.jsonl has everything"
+    line = "--wandb: logging stopped: the network is gone; metrics.jsonl has everything"
     assert capsys.readouterr().out.count(line) == 1
     assert len(lines(tmp_path)) == 12
 
@@ -143,7 +143,7 @@ def test_without_it_installed_it_is_one_line(
     assert said == "train: --wandb: Weights & Biases is not installed; pip install 'twinnext[wandb]'\n"
 
 
-def test_nobody_who_does_not_ask_imports_it(images: Path, tmp_path: Path, wandb: Wandb) -> None:
+def test_it_is_imported_on_request_only(images: Path, tmp_path: Path, wandb: Wandb) -> None:
     fake.train(images, tmp_path)
     assert wandb.settings == []
     assert not (tmp_path / "wandb_id").exists()
@@ -160,9 +160,9 @@ def test_nobody_who_does_not_ask_imports_it(images: Path, tmp_path: Path, wandb:
     ],
 )
 def test_the_published_flags_ask_for_it(flags: str, project: str) -> None:
-    assert cli.parse(flags.split()).wandb == project
+    assert cli.parse(flags.split()).run.wandb == project
 
 
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--enable_wand", "True"]) == 2
-    assert "did you mean --enable_wandb?" in capsys.readouterr().err
+    assert "did you mean '--enable_wandb'?" in capsys.readouterr().err

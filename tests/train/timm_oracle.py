@@ -1,4 +1,4 @@
-"""timm's augmentations as they stand in its files: the package itself would import torchvision."""
+"""timm's augmentations, loaded from its files: the package itself would import torchvision."""
 
 import importlib.util
 from bisect import bisect_right
@@ -23,7 +23,7 @@ def module(name: str) -> ModuleType:
 
 
 def kolmogorov(one: list[float], other: list[float]) -> float:
-    """The distance of two samples' distributions, in units in which 1.95 is exceeded once in a thousand."""
+    """The Kolmogorov-Smirnov distance of two samples, scaled: above 1.95 once in a thousand draws."""
     points = sorted({*one, *other})
     here, there = sorted(one), sorted(other)
     gaps = [abs(bisect_right(here, x) / len(here) - bisect_right(there, x) / len(there)) for x in points]

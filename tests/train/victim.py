@@ -1,4 +1,4 @@
-"""A run in a process of its own, for an accident to happen to."""
+"""A run in a process of its own, to be killed or signalled."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ PATIENCE = 120.0
 
 
 class Victim:
-    """python -m `words`, killed at the end of the block if it still runs."""
+    """`python -m words...`, killed at the end of the block if it still runs."""
 
     def __init__(self, *words: str, **environment: str) -> None:
         self.process = subprocess.Popen(
@@ -49,7 +49,7 @@ class Victim:
         self.process.send_signal(getattr(signal, name))
 
     def end(self) -> tuple[int, str]:
-        """The exit status and all that was said, once it has ended."""
+        """Wait for the end; return the exit status and the output."""
         said, _ = self.process.communicate(timeout=PATIENCE)
         return self.process.returncode, said
 

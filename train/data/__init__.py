@@ -1,4 +1,4 @@
-"""Images on their way to the trainer: sources, decoding, augmentation and the pipeline of batches.
+"""The input pipeline: data sources, decoding, augmentation and prefetched batches.
 
-What is drawn for an image and rides along in its batch belongs here too: masks and skipped blocks.
+Masks and drop-path decisions are drawn here too, because they are part of a batch.
 """

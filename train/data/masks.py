@@ -1,4 +1,4 @@
-"""Which patches are removed: exactly the same number of every image."""
+"""Random masks: the same number of patches is removed from each image."""
 
 import numpy as np
 
@@ -6,9 +6,9 @@ from backends.rng import Stream, words
 
 
 def random_masks(seed: int, positions: np.ndarray, grid: tuple[int, int], visible: int) -> np.ndarray:
-    """(N, G_h, G_w) uint8, 1 = removed; `visible` patches stay, each set of them equally likely.
+    """(N, G_h, G_w) uint8, 1 = removed; `visible` patches are kept; all subsets are equally likely.
 
-    positions: (N,), the samples' places in the run, from which their masks are drawn.
+    positions: (N,) positions of the samples in the run, the index of the random stream.
     """
     patches = grid[0] * grid[1]
     masks = np.ones((len(positions), patches), np.uint8)

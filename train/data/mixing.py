@@ -1,8 +1,8 @@
-"""Mixup and cutmix: images, and with them their labels, blended in pairs.
+"""Mixup and cutmix: blend pairs of images and their labels.
 
-The published scripts draw one ratio a device and step and pair a device's batch with its own
-mirror image. Here the pairs live in groups of `group` consecutive positions of the run, so
-that they depend on the recipe alone: not on how many devices or micro-batches share a batch.
+The published scripts draw one ratio per device and step and pair a device's batch with itself in
+reverse order. Here pairs are formed inside groups of `group` consecutive positions of the run,
+so they do not depend on the number of devices or micro-batches.
 """
 
 from dataclasses import dataclass
@@ -14,23 +14,23 @@ import numpy as np
 from backends.rng import Stream, uniform, words
 from train.data.transforms import Draws
 
-PAIRS = 256  # tries at a beta variate: of shape 1 every second is accepted, of shape 2 every sixth
+PAIRS = 256  # tries at a beta variate: for shape 1, 1 in 2 is accepted; for shape 2, 1 in 6
 
 
 class Blend(NamedTuple):
-    """The share of an image that stays its own, and the box (top, left, bottom, right) taken from its partner."""
+    """The weight of the image itself, and the box (top, left, bottom, right) copied from its partner."""
 
     own: float
     box: tuple[int, int, int, int] | None
 
 
 Blends = list[tuple[slice, Blend]]
-"""The rows of each group of a batch, and what happens to them."""
+"""Rows of a batch and the blend of their group."""
 
 
 @dataclass(frozen=True)
 class Mix:
-    """Mixup and cutmix in batch mode; mixup and cutmix are the shapes of their beta distributions, 0 for neither."""
+    """Mixup and cutmix in batch mode. mixup, cutmix: alpha of the beta distribution; 0 turns it off."""
 
     seed: int
     group: int
@@ -40,12 +40,12 @@ class Mix:
     switch_prob: float = 0.5
 
     def partners(self, positions: np.ndarray) -> np.ndarray:
-        """(N,) the positions that are blended into these: each group in reverse."""
+        """(N,) positions of the partners: each group in reverse order."""
         start = positions // self.group * self.group
         return start + (self.group - 1) - (positions - start)
 
     def blend(self, group: int, height: int, width: int) -> Blend:
-        """What happens to the images of group number `group`."""
+        """The blend of group number `group`."""
         draws = Draws(self.seed, Stream.MIX, group, 4)
         mixes, switch, row, column = (draws.uniform(0, 1) for _ in range(4))
         if mixes >= self.prob:
@@ -58,16 +58,16 @@ class Mix:
         return Blend(1.0 - (box[2] - box[0]) * (box[3] - box[1]) / (height * width), box)
 
     def blends(self, positions: np.ndarray, height: int, width: int) -> Blends:
-        """The rows of each group among consecutive positions, and what happens to them."""
+        """The rows and the blend of each group among consecutive positions."""
         numbers = positions // self.group
         edges = [0, *(np.flatnonzero(np.diff(numbers)) + 1).tolist(), len(positions)]
         return [(slice(*span), self.blend(int(numbers[span[0]]), height, width)) for span in pairwise(edges)]
 
 
 def blend_images(images: np.ndarray, own: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
-    """(N, H, W, C) float32: averages of images and their partners, or images with a box of their partners.
+    """(N, H, W, C) float32: weighted means of images and partners, or images with a box of their partners.
 
-    own, partners: (N,) where they lie among `images`. Image by image, which stays in the cache.
+    own, partners: (N,) indices into `images`. One image at a time, which stays in the CPU cache.
     """
     mixed = np.empty((len(own), *images.shape[1:]), np.float32)
     for rows, blend in blends:
@@ -89,7 +89,7 @@ def _blend(target: np.ndarray, one: np.ndarray, other: np.ndarray, blend: Blend)
 
 
 def blend_targets(targets: np.ndarray, partners: np.ndarray, blends: Blends) -> np.ndarray:
-    """(N, classes) float32: the averages that go with the images."""
+    """(N, classes) float32: the targets, blended with the weights of the images."""
     mixed = targets.copy()
     for rows, (share, _) in blends:
         mixed[rows] = targets[rows] * np.float32(share) + partners[rows] * np.float32(1 - share)
@@ -97,7 +97,7 @@ def blend_targets(targets: np.ndarray, partners: np.ndarray, blends: Blends) -> 
 
 
 def soft_targets(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarray:
-    """(N, classes) float32: 1 - smoothing on the label, and smoothing spread over all classes."""
+    """(N, classes) float32: smoothing / classes everywhere, plus 1 - smoothing at the label."""
     off = smoothing / classes
     targets = np.full((len(labels), classes), off, np.float32)
     targets[np.arange(len(labels)), labels] = 1.0 - smoothing + off
@@ -105,14 +105,14 @@ def soft_targets(labels: np.ndarray, classes: int, smoothing: float) -> np.ndarr
 
 
 def _beta(shape: float, raw: np.ndarray) -> float:
-    """A beta variate of equal shapes, at most 2, by Johnk: the first u^(1/a), v^(1/a) whose sum is at most 1."""
+    """A Beta(a, a) variate, a <= 2, by Johnk: x / (x + y) of the first x = u^(1/a), y = v^(1/a) with x + y <= 1."""
     x, y = uniform(raw).reshape(2, -1) ** (1 / shape)
     first = np.argmax((x + y > 0) & (x + y <= 1))
     return float(x[first] / (x[first] + y[first]))
 
 
 def _box(own: float, height: int, width: int, row: int, column: int) -> tuple[int, int, int, int]:
-    """A box of the image's shape and the partner's share of its area around (row, column), cut at the border."""
+    """A box with a share 1 - own of the image's area, centred on (row, column) and clipped at the border."""
     h, w = int(height * np.sqrt(1 - own)), int(width * np.sqrt(1 - own))
     top, left = max(0, row - h // 2), max(0, column - w // 2)
     return top, left, min(height, row + (h + 1) // 2), min(width, column + (w + 1) // 2)

@@ -2,14 +2,16 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from train.data import labels
 from train.data.decode import BrokenImage
+from train.data.reading import DEFAULTS, IN_PARQUET, Reading, ReadOptions
 from train.data.tars import UNLABELLED
 from train.errors import TrainError
 
@@ -17,24 +19,32 @@ IMAGES = ("image", "img")
 LABELS = ("label", "labels", "fine_label")
 BUDGET = 2**30  # bytes of row groups kept in memory
 GROUP = 2**26  # bytes of a row group above which reading it for one image is not worth it
+HIDDEN = -1
+"""The label that the hub gives to images of a test set whose labels are not published."""
 
 
 class Parquet:
-    """The images of some files, in the order of the files' names and of their rows.
+    """The images of some files, sorted by file name, in the order of their rows.
 
-    Parquet reads whole row groups. The latest are kept, so a small data set is soon in
-    memory; a large one needs small groups (the hub writes a hundred rows), and is refused otherwise.
+    Parquet reads whole row groups. The last ones are kept, so a small data set is soon in
+    memory. A large one needs small groups (the hub writes 100 rows) and is refused otherwise.
     """
 
-    def __init__(self, files: Sequence[Path]) -> None:
+    def __init__(self, files: Sequence[Path], options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.files = sorted(files)
         tables = [_opened(file) for file in self.files]
-        self.column = _column(tables[0], IMAGES, self.files[0])
+        columns = _Columns(tables[0].schema_arrow, self.files[0])
+        _refuse_other_columns(self.files, tables)
+        self.column = columns.image(options.image_column)
+        self.label = columns.label(options.label_column)
         self.groups = [(place, group) for place, table in enumerate(tables) for group in range(table.num_row_groups)]
         metadata = [tables[place].metadata.row_group(group) for place, group in self.groups]
         self.ends = np.cumsum([group.num_rows for group in metadata])
-        self.classes, self.labels = self._labelled(tables)
+        if not self.groups or not self.ends[-1]:
+            raise TrainError(f"{self.files[0]}: no image in it or the files beside it")
         self.sizes = [group.total_byte_size for group in metadata]
+        self.reading = Reading(options, left_out, columns.unlabelled(self.label), uses=IN_PARQUET)
+        self.classes, self.labels = self._labelled(tables, columns)
         self._refuse_slow(max(self.sizes), sum(self.sizes))
         self._group = lru_cache(max(2, BUDGET // max(self.sizes)))(self._read)
 
@@ -65,36 +75,82 @@ class Parquet:
         group = int(np.searchsorted(self.ends, index, side="right"))
         return group, index - (int(self.ends[group - 1]) if group else 0)
 
-    def __reduce__(self) -> tuple[type, tuple[list[Path]]]:
+    def __reduce__(self) -> tuple[type, tuple[list[Path], ReadOptions, tuple[str, ...]]]:
         """Pickled as its files: what is in memory stays in its process."""
-        return Parquet, (self.files,)
+        return Parquet, (self.files, self.reading.options, self.reading.left_out)
 
     def _read(self, group: int) -> Any:
         place, number = self.groups[group]
         return _opened(self.files[place]).read_row_group(number, [self.column])[self.column]
 
-    def _labelled(self, tables: Sequence[Any]) -> tuple[tuple[str, ...], list[int]]:
-        """The classes and every image's label; one class where there is no such column."""
-        rows = int(self.ends[-1]) if self.groups else 0
-        if not rows:
-            raise TrainError(f"{self.files[0]}: no image in it or the files beside it")
-        if not set(LABELS) & set(tables[0].schema_arrow.names):
-            return (UNLABELLED,), [0] * rows
-        label = _column(tables[0], LABELS, self.files[0])
-        labels = [value for table in tables for value in table.read([label])[label].to_pylist()]
-        known = _names(tables[0].schema_arrow, label)
-        wrong = next((row for row, value in enumerate(labels) if not _fits(value, known)), None)
+    def _labelled(self, tables: Sequence[Any], columns: "_Columns") -> tuple[tuple[str, ...], list[int]]:
+        """The classes and the label of each image; one class if there are no labels."""
+        name = self.label
+        if name is None:
+            return (UNLABELLED,), [0] * int(self.ends[-1])
+        values = [value for table in tables for value in _values(table, name)]
+        if all(value == HIDDEN for value in values):
+            self.reading = self.reading._replace(unlabelled=f"each {name} is {HIDDEN}: the labels are not published")
+            return (UNLABELLED,), [0] * len(values)
+        known = columns.class_names(name)
+        wrong = next((row for row, value in enumerate(values) if not _fits(value, known)), None)
         if wrong is not None:
-            raise TrainError(f"{self.files[0]}: row {wrong} has the label {labels[wrong]!r}, which is no class number")
-        return known or tuple(map(str, range(max(labels) + 1))), labels
+            what = f"not one of its {len(known)} classes" if known else "neither a class number nor a name"
+            raise TrainError(f"{self.files[0]}: row {wrong} has the {name} {values[wrong]!r}, which is {what}")
+        if known:
+            return known, values
+        return labels.number([str(int(value)) if isinstance(value, int) else value for value in values])
 
     def _refuse_slow(self, largest: int, total: int) -> None:
         """TrainError where every image would cost a large row group."""
         if total > BUDGET and largest > GROUP:
             raise TrainError(
                 f"{self.files[0]}: reading one image takes a row group, here up to {largest >> 20:,} MB; write the"
-                " files anew with pyarrow.parquet.write_table(..., row_group_size=100), or as tar shards"
+                " files again with pyarrow.parquet.write_table(..., row_group_size=100), or as tar shards"
             )
+
+
+class _Columns:
+    """The columns of a file, and which of them holds images and labels."""
+
+    def __init__(self, schema: Any, file: Path) -> None:
+        self.file, self.names, self.types = file, schema.names, dict(zip(schema.names, schema.types, strict=True))
+        self.features = _features(schema.metadata or {})
+
+    def image(self, asked: str | None) -> str:
+        """The column of images: the one asked for, one of the usual name, or the only one of bytes."""
+        if asked is not None:
+            return self._checked(asked, "--image_column")
+        usual = next((name for name in IMAGES if name in self.names), None)
+        of_bytes = [name for name in self.names if _holds_bytes(self.types[name])]
+        if usual or len(of_bytes) == 1:
+            return usual or of_bytes[0]
+        remedy = f"; give --image_column {' or --image_column '.join(of_bytes)}" if of_bytes else ""
+        raise TrainError(f"{self.file}: no column {' or '.join(IMAGES)}; it has {', '.join(self.names)}{remedy}")
+
+    def label(self, asked: str | None) -> str | None:
+        """The column of labels: the one asked for, one of the usual name, or the only one that names its classes."""
+        if asked is not None:
+            return self._checked(asked, "--label_column")
+        named = [name for name in self.names if self.class_names(name)]
+        return next((name for name in LABELS if name in self.names), named[0] if len(named) == 1 else None)
+
+    def class_names(self, column: str) -> tuple[str, ...]:
+        """The names of the classes, which the hub keeps in the file's metadata; empty if it does not."""
+        names = self.features.get(column, {}).get("names")
+        return tuple(map(str, names)) if isinstance(names, list) else ()
+
+    def unlabelled(self, label: str | None) -> str:
+        """What to do if all images are in one class."""
+        others = [name for name in self.names if not _holds_bytes(self.types[name]) and name != label]
+        if not others:
+            return "write a column of labels beside the images" if label is None else f"column {label} has one value"
+        return f"its labels are in another column; give --label_column {' or --label_column '.join(others)}"
+
+    def _checked(self, name: str, flag: str) -> str:
+        if name not in self.names:
+            raise TrainError(f"{self.file}: no column {name}, which {flag} names; it has {', '.join(self.names)}")
+        return name
 
 
 def _opened(file: Path) -> Any:
@@ -110,24 +166,36 @@ def _opened(file: Path) -> Any:
         raise TrainError(f"{file}: not a readable parquet file ({str(error).splitlines()[0]})") from None
 
 
-def _column(table: Any, names: Sequence[str], file: Path) -> str:
-    """The first of some names that a file has a column of."""
-    known = table.schema_arrow.names
-    for name in names:
-        if name in known:
-            return name
-    raise TrainError(f"{file}: no column {' or '.join(names)}; it has {', '.join(known)}")
+def _refuse_other_columns(files: Sequence[Path], tables: Sequence[Any]) -> None:
+    """TrainError if the files do not have the same columns."""
+    expected = tables[0].schema_arrow.names
+    for file, table in zip(files, tables, strict=True):
+        found = table.schema_arrow.names
+        if found != expected:
+            raise TrainError(f"{file}: has the columns {', '.join(found)}, {files[0]} has {', '.join(expected)}")
+
+
+def _values(table: Any, label: str) -> list[Any]:
+    """The label of each row of a file."""
+    return table.read([label])[label].to_pylist()
+
+
+def _holds_bytes(column: Any) -> bool:
+    """Whether a column's type is binary, or a struct with a field `bytes`."""
+    return "binary" in str(column) or str(column).startswith("struct<bytes")
 
 
 def _fits(label: Any, known: Sequence[str]) -> bool:
-    """Whether a value is the number of a class."""
+    """Whether a value is a class: a number, or a name where the file does not number its classes."""
+    if isinstance(label, str):
+        return not known
     return isinstance(label, int) and label >= 0 and (not known or label < len(known))
 
 
-def _names(schema: Any, label: str) -> tuple[str, ...]:
-    """The classes' names, which the hub keeps in the file's metadata; empty where it does not."""
+def _features(metadata: Mapping[bytes, bytes]) -> dict[str, Any]:
+    """The hub's description of the columns; empty where there is none."""
     try:
-        told = json.loads(schema.metadata[b"huggingface"])
-        return tuple(told["info"]["features"][label]["names"])
-    except (KeyError, TypeError, ValueError):
-        return ()
+        features = json.loads(metadata[b"huggingface"])["info"]["features"]
+        return {name: feature for name, feature in features.items() if isinstance(feature, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}

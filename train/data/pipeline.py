@@ -1,9 +1,9 @@
-"""Batches made ahead of time, in order.
+"""Prefetch batches in order, with threads or processes.
 
-A batch is a pure function of its number, so nothing here has a state to save and any number
-of workers gives the same batches. (grain was tried for this: the same speed, but importing it
-imports jax, also into torch runs, which costs 150 MB a process.) Threads suffice for images,
-whose decoding and resizing release the interpreter's lock; processes are for Python-heavy work.
+A batch is a pure function of its index, so there is no state to save, and any number of workers
+gives the same batches. (grain has the same speed, but importing it imports jax, which costs
+torch runs 150 MB per process.) Threads are enough for images: decoding and resizing release the
+GIL. Processes are for Python-heavy work.
 """
 
 import time
@@ -20,9 +20,9 @@ from typing import TypeVar
 from train.data.worker import Worker
 
 T = TypeVar("T")
-AHEAD = 2  # batches a thread: one in the making, one waiting
-STALLED = 30.0  # seconds without a batch after which the user hears of it, and again after twice as many
-POLL = 0.2  # seconds between two looks at whether to go on waiting
+AHEAD = 2  # batches per thread: one in progress, one finished
+STALLED = 30.0  # seconds without a batch before the first warning; the next ones come after 2, 4, 8... times that
+POLL = 0.2  # seconds between two checks of should_stop
 
 
 def _never() -> bool:
@@ -31,40 +31,40 @@ def _never() -> bool:
 
 @dataclass(frozen=True)
 class Watch:
-    """What happens while a run waits for a batch.
+    """What to do while a run waits for a batch.
 
-    say: a line for the user; describe: what a batch, by number, is made of; leave: whether the
-    run wants no more batches, asked a few times a second.
+    log: print a line; describe: the contents of a batch, by index; should_stop: whether the run
+    wants no more batches, asked every POLL seconds.
     """
 
-    say: Callable[[str], None] = print
+    log: Callable[[str], None] = print
     describe: Callable[[int], str] = "batch {}".format
-    leave: Callable[[], bool] = _never
+    should_stop: Callable[[], bool] = _never
 
 
 def prefetch(
     make: Callable[[int], T], start: int, stop: int, workers: int, kind: str = "thread", watch: Watch | None = None
 ) -> Generator[T, None, None]:
-    """make(start), ..., make(stop - 1), in order, by `workers` threads or processes."""
+    """Yield make(start), ..., make(stop - 1) in order, computed by `workers` threads or processes."""
     return (_by_threads if kind == "thread" else _by_processes)(make, start, stop, workers, watch or Watch())
 
 
 def _by_threads(
     make: Callable[[int], T], start: int, stop: int, workers: int, watch: Watch
 ) -> Generator[T, None, None]:
-    """Daemons, so that one that hangs on a dead disk does not keep the process from ending."""
+    """Daemon threads, so that one that hangs on a dead disk does not keep the process alive."""
     tasks: SimpleQueue[tuple[Future[T], int] | None] = SimpleQueue()
-    threads = [Thread(target=_work, args=(make, tasks), daemon=True, name=f"data-{n}") for n in range(workers)]
+    threads = [Thread(target=_run_thread, args=(make, tasks), daemon=True, name=f"data-{n}") for n in range(workers)]
     for thread in threads:
         thread.start()
     numbers = iter(range(start, stop))
-    queue = deque(_ask(tasks, number) for number in islice(numbers, AHEAD * workers))
+    queue = deque(_submit(tasks, number) for number in islice(numbers, AHEAD * workers))
     try:
         for number in range(start, stop):
             if not _ready(lambda seconds: bool(wait([queue[0]], seconds).done), number, watch):
                 return
             made = queue.popleft().result()
-            queue.extend(_ask(tasks, number) for number in islice(numbers, 1))
+            queue.extend(_submit(tasks, number) for number in islice(numbers, 1))
             yield made
     finally:
         for future in queue:
@@ -75,14 +75,14 @@ def _by_threads(
             thread.join(POLL)
 
 
-def _ask(tasks: "SimpleQueue[tuple[Future[T], int] | None]", number: int) -> Future[T]:
+def _submit(tasks: "SimpleQueue[tuple[Future[T], int] | None]", number: int) -> Future[T]:
     future: Future[T] = Future()
     tasks.put((future, number))
     return future
 
 
-def _work(make: Callable[[int], T], tasks: "SimpleQueue[tuple[Future[T], int] | None]") -> None:
-    """In a thread: make what is asked for, until nothing is."""
+def _run_thread(make: Callable[[int], T], tasks: "SimpleQueue[tuple[Future[T], int] | None]") -> None:
+    """Thread body: run tasks until None arrives."""
     while task := tasks.get():
         future, number = task
         if future.set_running_or_notify_cancel():
@@ -95,30 +95,30 @@ def _work(make: Callable[[int], T], tasks: "SimpleQueue[tuple[Future[T], int] | 
 def _by_processes(
     make: Callable[[int], T], start: int, stop: int, workers: int, watch: Watch
 ) -> Generator[T, None, None]:
-    """Worker w makes start + w, start + w + workers, ...: one is waiting to be taken, one in the making."""
-    crew: list[Worker[T]] = []
+    """Worker w makes start + w, start + w + workers, ...; each has one batch finished and one in progress."""
+    processes: list[Worker[T]] = []
     try:
         for first in range(start, min(start + workers, stop)):
-            crew.append(Worker(make, range(first, stop, workers), watch.say))
+            processes.append(Worker(make, range(first, stop, workers), watch.log))
         for number in range(start, stop):
-            worker = crew[(number - start) % workers]
+            worker = processes[(number - start) % workers]
             if not _ready(worker.ready, number, watch):
                 return
             yield worker.take()
     finally:
-        for worker in crew:
+        for worker in processes:
             worker.end()
 
 
 def _ready(ready: Callable[[float], bool], number: int, watch: Watch) -> bool:
-    """Wait for a batch; whether it has come, rather than the wish to leave."""
+    """Wait for a batch. Return True when it is ready, False when the run should stop."""
     began, patience = time.monotonic(), STALLED
     while not ready(POLL):
-        if watch.leave():
+        if watch.should_stop():
             return False
         waited = time.monotonic() - began
         if waited >= patience:
             patience *= 2
             with suppress(OSError):
-                watch.say(f"no batch for {waited:.0f} s: {watch.describe(number)}")
+                watch.log(f"no batch for {waited:.0f} s: {watch.describe(number)}")
     return True

@@ -1,9 +1,8 @@
-"""From bytes to the numbers a model sees, on the host: normalisation, and random erasing after it.
+"""Normalisation and random erasing on the host.
 
-Pre-training ships bytes and lets the device normalise them. Random erasing writes normal noise
-between normalised pixels and mixup averages them, which bytes cannot hold, so where a recipe
-asks for either the host ships float32: four times the bytes, half a millisecond an image,
-and neither backend needs to know of it.
+Pre-training sends uint8 to the device, which normalises it. Random erasing writes normal noise
+and mixup averages normalised pixels; uint8 cannot hold either. Recipes that use them send
+float32: four times the bytes and half a millisecond per image.
 """
 
 import math
@@ -16,18 +15,18 @@ import numpy as np
 from backends.rng import Stream, normal, words
 from train.data.transforms import TRIES, Draws
 
-AREA = (0.02, 1 / 3)  # of a box, as a share of the image's
+AREA = (0.02, 1 / 3)  # of a box, as a fraction of the image
 ASPECT = (0.3, 1 / 0.3)
-NOISE = 2**48  # the noise of a sample's k-th box is drawn at its position plus k times this, which no run reaches
+NOISE = 2**48  # the noise of box k of a sample is drawn at position + k * NOISE; no run has as many samples
 
 
 def normalise(images: np.ndarray, mean: Sequence[float], std: Sequence[float]) -> np.ndarray:
-    """(N, H, W, C) uint8 to float32, (x / 255 - mean) / std: the very bits that the trainers make of bytes."""
+    """(N, H, W, C) uint8 to float32, (x / 255 - mean) / std, bit-equal to the trainers' own."""
     *_, height, width, channels = images.shape
     shift, scale = _row(mean, width, channels), _row(std, width, channels)
     pixels = np.empty(images.shape, np.float32)
-    rows = (-1, height, width * channels)  # numpy is slow at broadcasting along an axis of three
-    for image, target in zip(images.reshape(rows), pixels.reshape(rows), strict=True):  # which stays in the cache
+    rows = (-1, height, width * channels)  # numpy broadcasts slowly along an axis of length 3
+    for image, target in zip(images.reshape(rows), pixels.reshape(rows), strict=True):  # stays in the CPU cache
         np.divide(image, np.float32(255), out=target)
         target -= shift
         target /= scale
@@ -42,7 +41,7 @@ def _row(values: Sequence[float], width: int, channels: int) -> np.ndarray:
 class Erase:
     """Random erasing: with probability `prob`, up to `count` boxes of a normalised image become noise.
 
-    mode "pixel": standard normal, a value; "rand": a channel; "const": zeros.
+    mode "pixel": standard normal noise per value; "rand": per channel; "const": zeros.
     """
 
     seed: int
@@ -51,7 +50,7 @@ class Erase:
     count: int = 1
 
     def __call__(self, image: np.ndarray, position: int) -> None:
-        """Erase in place in (H, W, C), as drawn for the sample at `position` of the run."""
+        """Erase boxes of (H, W, C) in place, drawn for the sample at `position` of the run."""
         for number, (top, left, height, width) in enumerate(self.boxes(image.shape[0], image.shape[1], position), 1):
             box = image[top : top + height, left : left + width]
             shape = {"pixel": box.shape, "rand": (1, 1, box.shape[-1]), "const": (0,)}[self.mode]
@@ -60,7 +59,7 @@ class Erase:
             box[:] = noise.reshape(shape) if size else 0
 
     def boxes(self, height: int, width: int, position: int) -> list[tuple[int, int, int, int]]:
-        """(top, left, height, width) of each box."""
+        """(top, left, height, width) of each box to erase."""
         draws = Draws(self.seed, Stream.ERASE, position, 2 + self.count * (2 * TRIES + 2))
         if draws.uniform(0, 1) >= self.prob:
             return []
@@ -70,7 +69,7 @@ class Erase:
 
 
 def _box(height: int, width: int, count: int, draws: Draws) -> tuple[int, int, int, int] | None:
-    """Ten tries at an area and a shape that lie inside the image."""
+    """A random box inside the image; None if TRIES draws do not fit."""
     for _ in range(TRIES):
         area = draws.uniform(*AREA) * height * width / count
         aspect = math.exp(draws.uniform(math.log(ASPECT[0]), math.log(ASPECT[1])))

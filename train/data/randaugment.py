@@ -1,4 +1,4 @@
-"""RandAugment with operations that grow stronger with their magnitude, as timm defines `rand-m9-mstd0.5-inc1`."""
+"""RandAugment with increasing magnitudes, as timm defines `rand-m9-mstd0.5-inc1`."""
 
 import re
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from train.data.transforms import Draws
 from train.errors import TrainError
 
-TOP = 10  # the magnitude at which every operation is at its strongest
+TOP = 10  # the magnitude at which each operation is strongest
 LIMITS = {"m": (0, TOP), "n": (1, 8), "p": (0, 1), "mstd": (0, 100), "inc": (1, 1)}
 EXAMPLE = "rand-m9-mstd0.5-inc1"
 
@@ -23,9 +23,9 @@ Operation = Callable[[Image.Image, float, int, Fill], Image.Image]
 class RandAugment:
     """`layers` operations drawn with replacement, each applied with probability `prob`.
 
-    The magnitude of each is normal around `magnitude` with deviation `spread`, cut to
-    0..10; those with a direction take either with equal chance. fill: grey levels, a
-    channel, of what moves into the picture.
+    Magnitudes are normal with mean `magnitude` and standard deviation `spread`, clipped to
+    0..10. Operations with a direction take either sign with equal probability. fill: grey
+    level per channel for pixels that move into the image.
     """
 
     magnitude: float
@@ -36,7 +36,7 @@ class RandAugment:
 
     @classmethod
     def parse(cls, text: str, mean: Sequence[float]) -> Self:
-        """The policy that timm's string names, filling with the mean colour; TrainError when it is none."""
+        """Parse timm's policy string; fill with the mean colour. Raises TrainError."""
         head, *sections = text.split("-")
         found = [re.fullmatch(r"([a-z]+)(\d+(?:\.\d+)?)", section) for section in sections]
         values = {"m": 10.0, "n": 2.0, "p": 0.5, "mstd": 0.0} | {match[1]: float(match[2]) for match in found if match}
@@ -48,7 +48,7 @@ class RandAugment:
         return cls(values["m"], int(values["n"]), values["p"], values["mstd"], fill)
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray:
-        """(H, W, C) uint8 of 1 or 3 channels to another of the same shape."""
+        """Augment (H, W, C) uint8 with 1 or 3 channels; returns the same shape."""
         grey = image.shape[-1] == 1
         picture = Image.fromarray(np.ascontiguousarray(image[..., 0] if grey else image))
         fill: Fill = self.fill[0] if grey else self.fill * (image.shape[-1] // len(self.fill))
@@ -60,7 +60,7 @@ class RandAugment:
         return changed[..., None] if grey else changed
 
     def draw(self, draws: Draws) -> tuple[str, bool, float, int]:
-        """An operation's name, whether it is applied, its magnitude in 0..10, its direction (1 or -1)."""
+        """Name of an operation, whether to apply it, magnitude in 0..10, direction (1 or -1)."""
         name = NAMES[draws.below(len(NAMES))]
         applied = draws.uniform(0, 1) < self.prob
         magnitude = min(max(0.0, self.magnitude + self.spread * draws.normal()), float(TOP))
@@ -68,12 +68,12 @@ class RandAugment:
 
 
 def _enhance(kind: Callable[[Image.Image], Any]) -> Operation:
-    """Away from the image as it is (factor 1) by up to 0.9."""
+    """A PIL enhancer with a factor between 1 - 0.9 and 1 + 0.9; 1 leaves the image unchanged."""
     return lambda image, level, sign, fill: kind(image).enhance(max(0.1, 1.0 + sign * (level * 0.9)))
 
 
 def _shift(matrix: Callable[[Image.Image, float], Sequence[float]], most: float) -> Operation:
-    """An affine map whose one parameter is at most `most`."""
+    """An affine transform whose parameter is at most `most`."""
 
     def apply(image: Image.Image, level: float, sign: int, fill: Fill) -> Image.Image:
         data = matrix(image, sign * (level * most))
@@ -88,7 +88,7 @@ def _rotate(image: Image.Image, level: float, sign: int, fill: Fill) -> Image.Im
 
 
 def _posterize(image: Image.Image, level: float, sign: int, fill: Fill) -> Image.Image:
-    """4 down to 0 bits are kept; 0 gives black, which newer Pillows refuse to make."""
+    """Keep 4 to 0 bits. 0 bits is black, which Pillow >= 13 refuses to compute."""
     bits = 4 - int(level * 4)
     return ImageOps.posterize(image, bits) if bits else Image.new(image.mode, image.size)
 
@@ -98,7 +98,7 @@ def _solarize(image: Image.Image, level: float, sign: int, fill: Fill) -> Image.
 
 
 def _solarize_add(image: Image.Image, level: float, sign: int, fill: Fill) -> Image.Image:
-    """Pixels below half become lighter by up to 110."""
+    """Add up to 110 to pixels below 128."""
     added = int(level * 110)
     table = [min(255, value + added) if value < 128 else value for value in range(256)]
     return image.point(table * len(image.getbands()))
@@ -121,6 +121,6 @@ OPERATIONS: dict[str, Operation] = {
     "TranslateX": _shift(lambda image, v: (1, 0, v * image.size[0], 0, 1, 0), 0.45),
     "TranslateY": _shift(lambda image, v: (1, 0, 0, 0, 1, v * image.size[1]), 0.45),
 }
-"""The fifteen; each takes an image, a level in 0..1, a direction and a fill colour."""
+"""The 15 operations; each takes an image, a level in 0..1, a direction and a fill colour."""
 
 NAMES = tuple(OPERATIONS)

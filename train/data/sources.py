@@ -1,24 +1,26 @@
-"""Where images come from: anything with a length and random access."""
+"""Open a data set: anything with a length and random access."""
 
+import glob
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
-from PIL import Image
 
-from train.command.config import DIGITS_PATH
-from train.data.arrays import Npz
-from train.data.folder import Folder
+from train.config.groups import DIGITS_PATH
+from train.data import advice, layout
+from train.data.digits import Digits
+from train.data.folder import Folder, NoImages
+from train.data.layout import SHARDS, Layout, Part
+from train.data.names import printable
+from train.data.npz import Npz
 from train.data.parquet import Parquet
+from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
 
 Split = Literal["train", "val", "all"]
-
-HELD_OUT_NAMES = {"val", "valid", "validation", "test"}
-"""Words in the name of a shard that keep it out of training."""
 
 Item = tuple[bytes | np.ndarray, int, str]
 """An encoded file or an image (H, W, C) uint8; its label; a key that names it to the user."""
@@ -39,101 +41,117 @@ class Source(Protocol):
     def fingerprint(self) -> str:
         """Changes whenever the items or their order do."""
 
+    @property
+    def reading(self) -> Reading:
+        """How the data was read, and what was left out."""
+
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> Item: ...
 
     def name(self, index: int) -> str:
-        """The key of an item, which is not read for it."""
+        """The key of an item, without reading the item."""
 
 
-READERS: dict[str, Callable[[list[Path]], Source]] = {".tar": Tars, ".parquet": Parquet}
-SHARDS = (*READERS, ".npz")
+READERS: dict[str, Callable[[Sequence[Path], ReadOptions, tuple[str, ...]], Source]] = {
+    ".tar": Tars,
+    ".parquet": Parquet,
+}
 
 
-class Digits:
-    """scikit-learn's 1,797 handwritten digits (8 x 8, 17 grey levels), enlarged to 32 x 32.
+def open_source(
+    data_path: str, split: Split = "train", flag: str = "--data_path", options: ReadOptions = DEFAULTS
+) -> Source:
+    """The images of a split. Raises TrainError, naming the flag that gave the path, if there are none to read.
 
-    Every fifth of each class is kept for validation: 355, which no training sees, labelled or not.
-    """
-
-    SIDE = 32
-    HELD_OUT = 5
-    classes = tuple("0123456789")
-
-    def __init__(self, split: Split = "all") -> None:
-        from sklearn.datasets import load_digits  # a second to import: only when asked for
-
-        digits = load_digits()
-        seen = np.cumsum(digits.target[:, None] == np.arange(10), 0)  # of each class, up to each image
-        held_out = seen[np.arange(len(seen)), digits.target] % self.HELD_OUT == 0
-        chosen = {"train": ~held_out, "val": held_out, "all": held_out | True}[split]
-        small = np.rint(digits.images[chosen] * (255 / 16)).astype(np.uint8)
-        self.images = np.stack([_enlarge(image, self.SIDE) for image in small])[..., None]
-        self.labels: list[int] = digits.target[chosen].tolist()
-        self.fingerprint = f"scikit-learn digits, {split}"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Item:
-        return self.images[index], self.labels[index], self.name(index)
-
-    def name(self, index: int) -> str:
-        """The number of a digit."""
-        return f"digit {index}"
-
-
-def _enlarge(image: np.ndarray, side: int) -> np.ndarray:
-    return np.asarray(Image.fromarray(image).resize((side, side), Image.Resampling.BICUBIC))
-
-
-def open_source(data_path: str, split: Split = "train", flag: str = "--data_path") -> Source:
-    """The images of a split; TrainError, naming the flag that gave the path, when there are none to read.
-
-    A split is a folder of its name, or the shards whose names contain it, or arrays in an npz
-    file. Data that is not divided is all "train"; "all" takes what is there as it stands.
+    data_path: a folder of images or shards, a shard, a pattern such as 'data/test-*.parquet', or
+    "digits". A split is a sub-folder, the shards whose names contain it, or arrays in an npz file.
+    Data that is not divided is all "train". "all" is data that is not divided.
     """
     if data_path == DIGITS_PATH:
         return Digits(split)
     try:
-        return _found(Path(data_path), split)
+        return _opened(data_path, split, options)
     except TrainError as error:
-        raise type(error)(f"{flag} {error}") from None
+        raise type(error)(printable(f"{flag} {error}")) from None
 
 
-def open_judged(data_path: str, flag: str) -> Source:
-    """The images to evaluate on: the validation part of a path, or all of it where it is not divided."""
+def open_eval(data_path: str, flag: str, options: ReadOptions = DEFAULTS) -> Source:
+    """The images to evaluate on: the validation part of a path, or all of it if it is not divided."""
     try:
-        return open_source(data_path, "val", flag)
+        return open_source(data_path, "val", flag, options)
     except NoSplit:
-        return open_source(data_path, "all", flag)
+        return open_source(data_path, "all", flag, options)
 
 
-def _found(path: Path, split: Split) -> Source:
-    if split != "all" and (path / split).is_dir():
-        path, split = path / split, "all"
-    files = [path] if path.is_file() else _shards(path)
-    kind = files[0].suffix if files else ""
-    if path.is_dir() and split != "all":
-        files = [file for file in files if _split_of(file) == split]
-    if kind == ".npz" and files:
-        return Npz(files[0], "all" if path.is_dir() else split)
-    if split == "val" and (not files or path.is_file()):
+def _opened(data_path: str, split: Split, options: ReadOptions) -> Source:
+    if re.match(r"\w+://", data_path):
+        raise TrainError(
+            f"{data_path}: not a path of this machine; copy the data here, or mount it, and give its folder"
+        )
+    path = Path(data_path).expanduser()
+    if path.is_dir():
+        return _of_layout(path, layout.find(path), split, options)
+    files = [path] if path.exists() else sorted(map(Path, glob.glob(str(path))))
+    if not files:
+        raise TrainError(f"{path}: {_absent(path)}")
+    _refuse_other_files(files)
+    if len(files) == 1 and files[0].suffix == ".npz":
+        return Npz(files[0], split, options)
+    return _of_layout(path, layout.of_files(files), split, options)
+
+
+def _absent(path: Path) -> str:
+    if re.search(r"\{.*\}", path.name):
+        return "no such file; braces are not expanded, give a pattern with * or ?"
+    return "no file matches this pattern" if glob.has_magic(str(path)) else "no such folder or file"
+
+
+def _of_layout(path: Path, found: Layout, split: Split, options: ReadOptions) -> Source:
+    part = _chosen(path, found, split)
+    unused = tuple(f"the {name} part" for name in found.parts if name not in ("train", "val", "all"))
+    left_out = (*found.left_out, *unused)
+    if part.folder is None:
+        return _of_shards(part.shards, options, left_out)
+    try:
+        return Folder(part.folder, options, left_out)
+    except NoImages as error:
+        remedy = next(advice.elsewhere(part.folder), None)
+        raise TrainError(f"{part.folder}: no image below it; {remedy}" if remedy else str(error)) from None
+
+
+def _chosen(path: Path, found: Layout, split: Split) -> Part:
+    """The part of a layout. Raises NoSplit for the validation part of data that is not divided."""
+    if not found.divided and split == "val":
         raise NoSplit(f"{path}: no val/ in it, nor files named so; give --eval_data_path, or --disable_eval True")
-    if kind and not files:
-        raise TrainError(f"{path}: none of its {kind} files is for training; name them train-...")
-    if kind and kind not in READERS:
-        raise TrainError(f"{path}: neither a folder nor one of {', '.join(SHARDS)}")
-    return READERS[kind](files) if kind else Folder(path)
+    part = found.parts.get(split if found.divided else "all")
+    if part is None:
+        others = " or ".join(f"{name} ({each.pattern})" for name, each in found.parts.items())
+        if split == "train":
+            raise TrainError(f"{path}: no part of it is for training, only {others}; give one of these paths to use it")
+        raise TrainError(
+            f"{path}: no part of it is for validation, only {others}; name one with --eval_data_path,"
+            " or as --data_path where nothing is trained"
+        )
+    return part
 
 
-def _shards(folder: Path) -> list[Path]:
-    """The shards in a folder or, as the hub lays data sets out, in its data/."""
-    places = ((place, suffix) for place in (folder, folder / "data") for suffix in SHARDS)
-    return next((files for place, suffix in places if (files := sorted(place.glob(f"*{suffix}")))), [])
+def _refuse_other_files(files: Sequence[Path]) -> None:
+    """TrainError for files that are no shards of one kind."""
+    for file in files:
+        remedy = advice.compressed(file)
+        if remedy:
+            raise TrainError(remedy)
+        if file.suffix not in SHARDS:
+            raise TrainError(f"{file}: neither a folder nor one of {', '.join(SHARDS)}")
+        if file.suffix != files[0].suffix:
+            raise TrainError(f"{file}: is beside {files[0].suffix} files; give one kind")
 
 
-def _split_of(file: Path) -> Split:
-    words = set(re.split(r"[^a-z]+", file.stem.lower()))
-    return "val" if words & HELD_OUT_NAMES else "train"
+def _of_shards(files: Sequence[Path], options: ReadOptions, left_out: tuple[str, ...]) -> Source:
+    kind = files[0].suffix
+    if kind != ".npz":
+        return READERS[kind](files, options, left_out)
+    if len(files) > 1:
+        raise TrainError(f"{files[0]}: one of {len(files)} npz files; give one, such as --data_path {files[0]}")
+    return Npz(files[0], "all", options, left_out)

@@ -1,29 +1,30 @@
-"""Batches with labels: for training a classifier, and for judging one."""
+"""Labelled batches: to train a classifier and to evaluate one."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from backends.protocol import Batch
-from train.data.decode import BrokenImage, Least
+from train.data.decode import BrokenImage, MinSize
+from train.data.drop_path import keep_paths
 from train.data.feed import Samples, read
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
-from train.data.paths import keep_paths
 from train.data.pixels import Erase, normalise
 from train.data.randaugment import RandAugment
 from train.data.sources import Source
 from train.data.transforms import CropAndFlip, Draws, resize
 
 PADDING = -1
-"""The label of a row that only fills up a batch."""
+"""The label of rows that pad the last batch, and of images that cannot be read."""
 
-WARPED = 384
-"""From this size on, evaluation takes the whole image, as the published script does."""
+RESIZE_ONLY = 384
+"""From this size on, evaluation resizes without cropping, as the published script does."""
 
 
 @dataclass(frozen=True)
 class CropAndAugment:
-    """The published order on bytes: random crop, flip, RandAugment."""
+    """Random crop, flip, RandAugment on uint8, in the published order."""
 
     crop: CropAndFlip
     policy: RandAugment | None
@@ -32,16 +33,16 @@ class CropAndAugment:
         image = self.crop(image, draws)
         return image if self.policy is None else self.policy(image, draws)
 
-    def least(self, draws: Draws) -> Least | None:
-        return self.crop.least(draws)
+    def min_size(self, draws: Draws) -> MinSize | None:
+        return self.crop.min_size(draws)
 
 
 @dataclass(frozen=True)
 class SupervisedFeed(Samples):
-    """Micro-batch `index` of a run that trains a classifier: images, soft targets, drop-path decisions.
+    """Micro-batch `index` of fine-tuning: images, soft targets, drop-path decisions.
 
-    rates: the probability with which each block is skipped. Images are bytes unless they are
-    erased or mixed, for which they are normalised here.
+    rates: drop-path rate per block. Images are uint8; if they are erased or mixed, they are
+    normalised first and are float32.
     """
 
     classes: int
@@ -53,7 +54,7 @@ class SupervisedFeed(Samples):
     mix: Mix | None
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
-        """The batch, and a line for each broken image that another one stands in for."""
+        """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
         batch, broken = self._plain(positions) if self.mix is None else self._mixed(self.mix, positions)
         if any(self.rates):
@@ -66,7 +67,7 @@ class SupervisedFeed(Samples):
         return {"images": self._pixels(images, positions), "targets": targets}, broken
 
     def _mixed(self, mix: Mix, positions: np.ndarray) -> tuple[Batch, list[str]]:
-        """A group that reaches past the batch is read past it: its images do not depend on the batch."""
+        """Reads the partners outside the batch too, so that samples do not depend on the batch size."""
         places, rows = np.unique(np.concatenate([positions, mix.partners(positions)]), return_inverse=True)
         own, partners = rows.reshape(2, -1)
         images, labels, broken = self.samples(places)
@@ -76,7 +77,7 @@ class SupervisedFeed(Samples):
         return {"images": mixed, "targets": blend_targets(targets[own], targets[partners], blends)}, broken
 
     def _pixels(self, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
-        """Bytes as they are, or normalised and erased."""
+        """uint8 unchanged, or float32 normalised and erased."""
         if self.erase is None and self.mix is None:
             return images
         pixels = normalise(images, self.mean, self.std)
@@ -87,10 +88,11 @@ class SupervisedFeed(Samples):
 
 
 @dataclass(frozen=True)
-class Views:
-    """Batch `index` of an evaluation: every image once, in order, the last batch filled up with label -1.
+class EvalBatches:
+    """Batch `index` of an evaluation: each image once, in order; the last batch is padded with label -1.
 
-    labels: the model's label for each of the source's; an image that cannot be read counts as padding.
+    labels: the model's class index for each class of the source. An image that cannot be read
+    has label -1 too, and a line in the second value.
     """
 
     source: Source
@@ -104,7 +106,7 @@ class Views:
         return -(-len(self.source) // self.batch_size)
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
-        """The batch, and a line for each image that cannot be read."""
+        """The batch, and one line per image that cannot be read."""
         start = index * self.batch_size
         images = np.zeros((self.batch_size, *self.size, self.channels), np.uint8)
         labels = np.full(self.batch_size, PADDING, np.int32)
@@ -115,13 +117,29 @@ class Views:
             except BrokenImage as error:
                 broken.append(str(error))
             else:
-                images[row], labels[row] = view(image, self.size, self.crop_pct), self.labels[label]
+                images[row], labels[row] = eval_crop(image, self.size, self.crop_pct), self.labels[label]
         return {"images": images, "labels": labels}, broken
 
 
-def view(image: np.ndarray, size: tuple[int, int], crop_pct: float) -> np.ndarray:
-    """The image as it is judged: resized to cover size / crop_pct, its centre cut out; from 384 px on, warped."""
-    if min(size) >= WARPED:
+class Coverage(NamedTuple):
+    """How many images a score is of. As text, what to print after it: nothing if all could be read."""
+
+    images: int
+    total: int
+
+    @property
+    def skipped(self) -> int:
+        return self.total - self.images
+
+    def __str__(self) -> str:
+        if not self.skipped:
+            return ""
+        return f", over {self.images:,} of {self.total:,} images ({self.skipped:,} could not be read)"
+
+
+def eval_crop(image: np.ndarray, size: tuple[int, int], crop_pct: float) -> np.ndarray:
+    """Centre crop for evaluation: resize to cover size / crop_pct, then crop; from 384 px on, resize only."""
+    if min(size) >= RESIZE_ONLY:
         return resize(image, size)
     height, width = image.shape[:2]
     least = int(size[0] / crop_pct), int(size[1] / crop_pct)

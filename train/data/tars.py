@@ -1,55 +1,78 @@
 """WebDataset shards: tar files of key.jpg and key.cls pairs, read at random by their offsets."""
 
 import hashlib
+import json
 import tarfile
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from train.data import cache
+from train.data import advice, cache, labels
 from train.data.decode import BrokenImage
-from train.data.folder import SUFFIXES
+from train.data.images import HEAD, is_image
+from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions
 from train.errors import TrainError
 
-LABEL = ".cls"
+LABEL = "cls"
 UNLABELLED = "."
-NUMBERS = 10**6
-"""Labels below are class numbers; greater ones are somebody's names for classes."""
 
 
 class Member(NamedTuple):
-    """An image in a shard: its key, where its bytes lie, and what its .cls file says (None without one)."""
+    """An image in a shard: where it lies, and the text of its label member (None without one).
 
+    key: the name up to the first dot of its last part; extension: what comes after that dot.
+    """
+
+    name: str
     key: str
+    extension: str
     offset: int
     size: int
     label: str | None
 
 
-class Tars:
-    """The images of some shards, in the order of the shards' names and of the members in each.
+class Shard(NamedTuple):
+    """The images of a shard, and the number of other members per extension."""
 
-    Labels are the numbers in the .cls files, or names, which are then numbered in sorted
-    order. Without any .cls file all images are of one class, which pre-training can use.
+    members: list[Member]
+    others: dict[str, int]
+
+
+class Tars:
+    """The images of some shards, sorted by shard name, in the order of each shard's members.
+
+    Labels are the numbers or names in the members with extension `label_key`. Names are sorted
+    and numbered. Without any label all images are in one class, which pre-training can use.
     """
 
-    def __init__(self, shards: Sequence[Path]) -> None:
+    def __init__(self, shards: Sequence[Path], options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.shards = sorted(shards)
-        members = [_members(shard) for shard in self.shards]
-        found = [member for each in members for member in each]
+        extension, _, field = (options.label_key or LABEL).lstrip(".").partition(":")
+        scanned = [_scanned(shard, extension) for shard in self.shards]
+        chosen = [
+            _chosen(shard, each.members, options.image_key) for shard, each in zip(self.shards, scanned, strict=True)
+        ]
+        found = [member for members in chosen for member in members]
+        others = sum((Counter(each.others) for each in scanned), Counter[str]())
         if not found:
-            raise TrainError(f"{self.shards[0]}: no image in it or the shards beside it ({', '.join(SUFFIXES)})")
-        self.homes = np.repeat(np.arange(len(members)), [len(each) for each in members])
-        self.keys = [member.key for member in found]
+            raise TrainError(f"{self.shards[0]}: no image in it or the shards beside it{_listed(others)}")
+        self.homes = np.repeat(np.arange(len(chosen)), [len(members) for members in chosen])
+        self.keys = [member.name for member in found]
         self.offsets = np.array([member.offset for member in found])
         self.sizes = np.array([member.size for member in found])
-        self.classes, self.labels = _numbered([member.label for member in found], self)
+        left_out = (*left_out, *_left_out(scanned, found, others))
+        self.reading = Reading(options, left_out, _unlabelled(others, found), uses=IN_TARS)
+        self.classes, self.labels = self._labelled([member.label for member in found], extension, field)
 
     @property
     def fingerprint(self) -> str:
         listed = "\n".join(f"{key} {size}" for key, size in zip(self.keys, self.sizes.tolist(), strict=True))
+        if self.reading.options.label_key is not None:
+            listed += f"\n{self.labels}"  # other labels of the same images are other data
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -68,61 +91,129 @@ class Tars:
         """Shard and key of an image."""
         return f"{self.shards[self.homes[index]]}: {self.keys[index]}"
 
+    def _labelled(self, texts: Sequence[str | None], extension: str, field: str) -> tuple[tuple[str, ...], list[int]]:
+        """The classes and the label of each image."""
+        missing = texts.index(None) if None in texts else None
+        if missing is None:
+            found = [_value(text or "", field, self.name(place)) for place, text in enumerate(texts)]
+            return labels.number(found)
+        if self.reading.options.label_key is None and set(texts) == {None}:
+            return (UNLABELLED,), [0] * len(texts)
+        other = f"; --label_key names it: {self.reading.unlabelled}"
+        if set(texts) != {None}:
+            other = ", other images have; write the missing ones, or leave these images out of the shard"
+        raise TrainError(f"{self.name(missing)}: has no .{extension} file{other}")
 
-def _members(shard: Path) -> list[Member]:
-    """The images of a shard; a shard unchanged since the last run is not read again."""
+
+def _scanned(path: Path, label: str) -> Shard:
+    """The images of a shard with their labels; a shard that is provably unchanged is not read again."""
     try:
-        state = shard.stat()
-        stamp = [state.st_size, state.st_mtime_ns]
-        members = _known(shard, stamp)
-        if members is None:
-            members = list(_scan(shard))
-            cache.store("tar", shard, {"stamp": stamp, "members": members})
+        stamp = cache.stamp(path.stat())
+        shard = _known(path, stamp, label) if stamp else None
+        if shard is None:
+            shard = _scan(path, label)
+            if stamp:
+                cache.store("tar", path, {"stamp": stamp, "label": label, "shard": shard})
     except OSError as error:
-        raise TrainError(f"{shard}: {error.strerror or error}") from None
-    except (tarfile.TarError, UnicodeDecodeError) as error:
-        raise TrainError(f"{shard}: not an uncompressed tar of images and labels, or damaged ({error})") from None
-    return members
+        raise TrainError(f"{path}: {error.strerror or error}") from None
+    except tarfile.TarError as error:
+        why = advice.misnamed(path) or f"{path}: not an uncompressed tar of images and labels, or damaged ({error})"
+        raise TrainError(why) from None
+    return shard
 
 
-def _known(shard: Path, stamp: list[int]) -> list[Member] | None:
+def _known(path: Path, stamp: list[int], label: str) -> Shard | None:
     try:
-        stored = cache.load("tar", shard)
-        return [Member(*member) for member in stored["members"]] if stored["stamp"] == stamp else None
-    except (TypeError, KeyError):
+        stored = cache.load("tar", path)
+        if (stored["stamp"], stored["label"]) != (stamp, label):
+            return None
+        members, others = stored["shard"]
+        return Shard([Member(*member) for member in members], dict(others))
+    except (TypeError, KeyError, ValueError):
         return None
 
 
-def _scan(shard: Path) -> Iterator[Member]:
-    """The members of a tar that are images, each with the label of its key."""
-    images: list[tuple[str, str, int, int]] = []
-    labels: dict[str, str] = {}
-    with tarfile.open(shard, "r:") as archive:
+def _scan(path: Path, label: str) -> Shard:
+    images: list[tuple[str, str, str, int, int]] = []
+    texts: dict[str, str] = {}
+    others: Counter[str] = Counter()
+    with tarfile.open(path, "r:") as archive:
         for member in archive:
-            path = PurePosixPath(member.name)
-            if not member.isfile() or path.name.startswith("."):
+            file = PurePosixPath(member.name)
+            if not member.isfile() or file.name.startswith("."):
                 continue
-            key = str(path.with_name(path.name.split(".")[0]))
-            if path.suffix == LABEL:
-                content = archive.extractfile(member)
-                labels[key] = content.read().decode().strip() if content else ""
-            elif path.suffix.lower() in SUFFIXES:
-                images.append((key, member.name, member.offset_data, member.size))
-    for key, name, offset, size in images:
-        yield Member(name, offset, size, labels.get(key))
+            stem, _, extension = file.name.partition(".")
+            key = str(file.with_name(stem))
+            if extension == label:
+                texts[key] = _content(archive, member).decode(errors="surrogateescape").strip()
+            elif is_image(file.name, partial(_content, archive, member, HEAD)):
+                images.append((member.name, key, extension, member.offset_data, member.size))
+            else:
+                others[extension] += 1
+    return Shard([Member(*image, texts.get(image[1])) for image in images], dict(others))
 
 
-def _numbered(texts: Sequence[str | None], source: Tars) -> tuple[tuple[str, ...], list[int]]:
-    """The classes and every image's label."""
-    names = set(texts)
-    if names == {None}:
-        return (UNLABELLED,), [0] * len(texts)
-    if None in names:
-        raise TrainError(f"{source.name(texts.index(None))}: has no {LABEL} file, other images have")
-    known = {name for name in names if name is not None}
-    if all(name.isdecimal() and int(name) < NUMBERS for name in known):
-        classes = tuple(str(number) for number in range(max(map(int, known)) + 1))
-        return classes, [int(text or 0) for text in texts]
-    classes = tuple(sorted(known))
-    ids: dict[str | None, int] = {name: label for label, name in enumerate(classes)}
-    return classes, [ids[text] for text in texts]
+def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int = -1) -> bytes:
+    content = archive.extractfile(member)
+    return content.read(size) if content else b""
+
+
+def _chosen(path: Path, members: list[Member], image_key: str | None) -> list[Member]:
+    """The images of a shard, one per key; TrainError if a key has several."""
+    if image_key is not None:
+        members = [member for member in members if member.extension == image_key.lstrip(".")]
+    first: dict[str, Member] = {}
+    for member in members:
+        other = first.setdefault(member.key, member)
+        if other is not member:
+            raise TrainError(f"{path}: {_two_images(other, member)}")
+    return members
+
+
+def _two_images(one: Member, other: Member) -> str:
+    if one.extension == other.extension:
+        return f"two members are called {one.name}; write the shard again with different keys"
+    return (
+        f"the key {one.key} has two images, .{one.extension} and .{other.extension};"
+        f" give --image_key {one.extension} or --image_key {other.extension}"
+    )
+
+
+def _value(text: str, field: str, name: str) -> str:
+    """A label: the text itself, or a field of the JSON in it."""
+    if not field:
+        return text
+    try:
+        value: Any = json.loads(text)
+    except ValueError:
+        raise TrainError(f"{name}: its label is not JSON; give --label_key without :{field}") from None
+    for part in field.split("."):
+        if not isinstance(value, dict) or part not in value:
+            known = f"it has {', '.join(value)}" if isinstance(value, dict) else "it is no object"
+            raise TrainError(f"{name}: its JSON has no field {part}; {known}")
+        value = value[part]
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        raise TrainError(f"{name}: the field {field} is {json.dumps(value)}, neither a number nor a name")
+    return str(value)
+
+
+def _left_out(scanned: Sequence[Shard], found: Sequence[Member], others: Counter[str]) -> Iterator[str]:
+    images = sum(len(shard.members) for shard in scanned)
+    if images > len(found):
+        yield f"{images - len(found):,} images of other keys"
+    if others:
+        yield f"{others.total():,} members that are no images{_listed(others)}"
+
+
+def _listed(others: Counter[str]) -> str:
+    return f" ({', '.join(f'.{name}' for name, _ in others.most_common(5))})" if others else ""
+
+
+def _unlabelled(others: Counter[str], found: Sequence[Member]) -> str:
+    """What to do about missing labels."""
+    keys = [f"{name}:FIELD" if name.endswith("json") else name for name in others if name.endswith(("json", "txt"))]
+    if keys:
+        return f"there is no .{LABEL} file beside them; give --label_key {' or --label_key '.join(sorted(keys))}"
+    if any("/" in member.name for member in found):
+        return f"there is no .{LABEL} file beside them; if folders are the classes, unpack them: tar -xf FILE -C FOLDER"
+    return f"write a label beside each image, such as 000.{LABEL} beside 000.jpg"

@@ -1,4 +1,4 @@
-"""Augmentation on the host, on uint8 images; every random number comes from a stream."""
+"""Random and centre crops of uint8 images on the host, and the random numbers of a sample."""
 
 import math
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ import numpy as np
 from PIL import Image
 
 from backends.rng import Stream, uniform, words
-from train.data.decode import Least
+from train.data.decode import MinSize
 
 TRIES = 10
 RATIOS = (3 / 4, 4 / 3)
 
 
 class Draws:
-    """The random numbers of one sample, in the order in which they are asked for."""
+    """The random numbers of one sample, drawn in call order."""
 
     def __init__(self, seed: int, stream: Stream, position: int, count: int = 64) -> None:
         self._numbers = iter(uniform(words(seed, stream, position, count)).tolist())
@@ -23,21 +23,21 @@ class Draws:
         return low + (high - low) * next(self._numbers)
 
     def below(self, count: int) -> int:
-        """A whole number from 0 to count - 1."""
+        """An integer from 0 to count - 1."""
         return math.floor(count * next(self._numbers))
 
     def normal(self) -> float:
-        """A standard normal number, by Box and Muller."""
+        """A standard normal number (Box-Muller)."""
         radius, angle = next(self._numbers), next(self._numbers)
         return math.sqrt(-2.0 * math.log1p(-radius)) * math.cos(2.0 * math.pi * angle)
 
 
 @dataclass(frozen=True)
 class CropAndFlip:
-    """RandomResizedCrop, bicubic, then a left-right flip: the published pre-training augmentation.
+    """Bicubic RandomResizedCrop and horizontal flip: the published pre-training augmentation.
 
-    size: (height, width). scale: the share of the area that is kept. scaled: large JPEGs may
-    be decoded at a half, a quarter ... of their size, as long as the crop keeps as many pixels as `size`.
+    size: (height, width). scale: range of the crop's area, as a fraction of the image. scaled:
+    decode large JPEGs at 1/2, 1/4, ... of their size while the crop has at least `size` pixels.
     """
 
     size: tuple[int, int]
@@ -50,19 +50,19 @@ class CropAndFlip:
         crop = image[top : top + height, left : left + width]
         return resize(crop, self.size, mirrored=draws.uniform(0, 1) < self.hflip)
 
-    def least(self, draws: Draws) -> Least | None:
-        """The box is drawn as a share of the image, so the same draws find it again in a smaller one."""
+    def min_size(self, draws: Draws) -> MinSize | None:
+        """The box is a fraction of the image, so the same draws give the same box at a smaller size."""
 
-        def least(height: int, width: int) -> tuple[int, int]:
+        def smallest(height: int, width: int) -> tuple[int, int]:
             _, _, h, w = crop_box(height, width, self.scale, draws)
             factor = max(1.0, min(h / self.size[0], w / self.size[1]))
             return math.ceil(height / factor), math.ceil(width / factor)
 
-        return least if self.scaled else None
+        return smallest if self.scaled else None
 
 
 def crop_box(height: int, width: int, scale: tuple[float, float], draws: Draws) -> tuple[int, int, int, int]:
-    """(top, left, height, width): ten tries at an area and a shape, then the largest central crop."""
+    """(top, left, height, width) of a random crop; the largest centre crop if TRIES draws do not fit."""
     for _ in range(TRIES):
         area = height * width * draws.uniform(*scale)
         ratio = math.exp(draws.uniform(math.log(RATIOS[0]), math.log(RATIOS[1])))
@@ -75,7 +75,7 @@ def crop_box(height: int, width: int, scale: tuple[float, float], draws: Draws) 
 
 
 def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The largest central part of the shape of `size`, bicubically resized to it."""
+    """The largest centre crop with the aspect ratio of `size`, resized to it (bicubic)."""
     height, width = image.shape[:2]
     factor = min(height / size[0], width / size[1])
     h, w = max(1, round(factor * size[0])), max(1, round(factor * size[1]))
@@ -84,7 +84,7 @@ def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
-    """(H, W, C) to (*size, C), bicubic with antialiasing, on uint8 as Pillow does it; then flipped left to right."""
+    """Resize (H, W, C) uint8 to (*size, C) with Pillow's antialiased bicubic filter; mirrored: flip left-right."""
     if image.shape[:2] == size:
         return image[:, ::-1] if mirrored else image
     planes = [image] if image.shape[-1] == 3 else [image[..., channel] for channel in range(image.shape[-1])]
@@ -93,6 +93,6 @@ def resize(image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> 
 
 
 def _resized(plane: np.ndarray, size: tuple[int, int], mirrored: bool) -> np.ndarray:
-    """Pillow mirrors ten times as fast as numpy copies triples backwards."""
+    """Resize one plane or RGB image. Pillow flips ten times as fast as numpy."""
     picture = Image.fromarray(plane).resize((size[1], size[0]), Image.Resampling.BICUBIC)
     return np.asarray(picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirrored else picture)

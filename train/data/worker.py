@@ -1,4 +1,4 @@
-"""A process that makes batches, and another in its place when it dies."""
+"""A worker process that makes batches, restarted when it dies."""
 
 import ctypes
 import os
@@ -10,32 +10,32 @@ from multiprocessing import get_context
 from multiprocessing.connection import Connection
 from typing import Generic, TypeVar
 
-from train.data.shared import receive, send
+from train.data.shared_memory import receive, send
 from train.errors import TrainError
 
 T = TypeVar("T")
 TRIES = 3
-"""Workers that may die over one batch."""
+"""Workers that may die while making the same batch."""
 
-DEAF = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
+IGNORED_SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1", "SIGUSR2")
 TAKEN = b"+"
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 class Worker(Generic[T]):
-    """make(n) for each n of `numbers`, in order, in a process of its own.
+    """Compute make(n) for each n in `numbers`, in order, in a separate process.
 
-    A batch is a pure function of its number, so what a dead worker had made is made again, bit
-    for bit. TrainError when a batch has cost the last of a few workers its life.
+    A batch is a pure function of its index, so a new worker makes the batch of a dead one again,
+    bit for bit. Raises TrainError when TRIES workers have died at one batch.
     """
 
-    def __init__(self, make: Callable[[int], T], numbers: range, say: Callable[[str], None]) -> None:
-        self.make, self.numbers, self.say = make, numbers, say
+    def __init__(self, make: Callable[[int], T], numbers: range, log: Callable[[str], None]) -> None:
+        self.make, self.numbers, self.log = make, numbers, log
         self.deaths = 0
         self._start()
 
     def ready(self, seconds: float) -> bool:
-        """Whether take() need not wait, known after so many seconds at most."""
+        """Wait up to `seconds` for the next batch; True if take() will not block."""
         if not self.reader.poll(seconds):
             return False
         try:
@@ -46,17 +46,17 @@ class Worker(Generic[T]):
         return True
 
     def take(self) -> T:
-        """The next batch, once it is ready; raises what making it raised."""
+        """The next batch, after ready(). Re-raises the worker's exception."""
         made, error = self.received
         if error is not None:
             raise error
-        with suppress(OSError):  # it may have ended since
+        with suppress(OSError):  # the worker may have exited
             self.reader.send_bytes(TAKEN)
         self.numbers, self.deaths = self.numbers[1:], 0
         return made
 
     def end(self) -> None:
-        """Kill the process, whatever it is doing; one that hangs in a dead disk is not waited for."""
+        """Kill the process; does not wait for one that hangs on a dead disk."""
         self.process.kill()
         self.process.join(1.0)
         self.reader.close()
@@ -76,13 +76,13 @@ class Worker(Generic[T]):
         died += f" batch {self.numbers[0]}"
         if self.deaths == TRIES:
             raise TrainError(f"{died}, as did {TRIES - 1} others; the machine may be short of memory")
-        self.say(f"{died}; another one makes it")
+        self.log(f"{died}; another one makes it")
         self._start()
 
 
 def _serve(make: Callable[[int], T], numbers: range, writer: Connection, parent: int) -> None:
-    """In a worker: deaf to the signals that schedulers send to every process; ends with its parent."""
-    for name in DEAF:
+    """Worker body. Ignores the signals that schedulers send to all processes; ends with its parent."""
+    for name in IGNORED_SIGNALS:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     _die_with(parent)
@@ -90,9 +90,9 @@ def _serve(make: Callable[[int], T], numbers: range, writer: Connection, parent:
         made, error = _attempt(make, number)
         try:
             if number != numbers.start:
-                writer.recv_bytes()  # the one before is taken
+                writer.recv_bytes()  # wait until the previous batch was taken
             send(writer, (made, error))
-        except (EOFError, ConnectionError):  # the trainer is gone
+        except (EOFError, ConnectionError):  # the trainer has exited
             return
         if error is not None:
             return
@@ -106,8 +106,8 @@ def _attempt(make: Callable[[int], T], number: int) -> tuple[T | None, Exception
 
 
 def _die_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent dies, where it can; else a closed pipe ends it."""
+    """On Linux, let the kernel kill this process when its parent dies; elsewhere a closed pipe ends it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != parent:  # it died before
+        if os.getppid() != parent:  # the parent died already
             os._exit(1)

@@ -1,5 +1,5 @@
-"""One self-contained page a run, and its curves as files, made from what stands in the run directory."""
+"""The report of a run: one self-contained HTML page and its plots as SVG files, made from the run directory."""
 
-from train.report.page import told, write
+from train.report.page import try_write, write
 
-__all__ = ["told", "write"]
+__all__ = ["try_write", "write"]

@@ -1,24 +1,24 @@
-"""`python -m train.report RUN_DIR ...`: write the reports of runs anew."""
+"""`python -m train.report RUN_DIR ...`: rewrite the reports of runs."""
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from spec.console import Parser, escape_unprintable, fail
 from train.errors import TrainError
 from train.report import write
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Write them; returns the exit status, 2 after one line about a mistake."""
-    parser = argparse.ArgumentParser(prog="python -m train.report", description=__doc__, allow_abbrev=False)
-    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="a folder that a run wrote")
+    """Write them; return the exit status, 2 after an error."""
+    escape_unprintable()
+    parser = Parser("python -m train.report", description=__doc__)
+    parser.add_argument("run_dirs", nargs="+", metavar="RUN_DIR", type=Path, help="the output_dir of a run")
     try:
         for run_dir in parser.parse_args(argv).run_dirs:
             print(write(run_dir))
     except TrainError as error:
-        print(f"train.report: {error}", file=sys.stderr)
-        return 2
+        return fail("train.report", error)
     return 0
 
 

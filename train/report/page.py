@@ -1,4 +1,4 @@
-"""The page: plots, figures, pictures and configuration of a run in one HTML file."""
+"""The HTML page: plots, key figures, pictures and configuration of a run."""
 
 import base64
 import io
@@ -10,8 +10,8 @@ from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from train.errors import TrainError
-from train.record import plots
-from train.report.record import Record, load, spread
+from train.report import plots
+from train.report.run_data import RunData, evenly_spaced, load
 
 PLOTS = {
     "loss": ("loss", "val_loss", "val_loss_ema"),
@@ -20,11 +20,11 @@ PLOTS = {
     "grad_norm": ("grad_norm",),
     "images_per_s": ("images_per_s",),
 }
-"""File in plots/ -> the figures of metrics.jsonl on it; those of the average are dashed."""
+"""File in plots/ -> the metrics on it; those of the EMA are dashed."""
 
 TITLES = {
     "loss": "Loss",
-    "accuracy": "Accuracy, per cent",
+    "accuracy": "Accuracy (%)",
     "lr": "Learning rate",
     "grad_norm": "Norm of the gradient",
     "images_per_s": "Images per second",
@@ -32,18 +32,18 @@ TITLES = {
 NAMES = {
     "loss": "training",
     "val_loss": "validation",
-    "val_loss_ema": "validation, average",
+    "val_loss_ema": "validation, EMA",
     "acc1": "top-1",
     "acc5": "top-5",
-    "acc1_ema": "top-1, average",
-    "acc5_ema": "top-5, average",
+    "acc1_ema": "top-1, EMA",
+    "acc5_ema": "top-5, EMA",
 }
 PICTURES = 6
-"""Most reconstruction pictures on a page."""
+"""Largest number of reconstruction pictures on a page."""
 
 
 class Figure(NamedTuple):
-    """A number to be seen at once."""
+    """A key figure at the top of the page."""
 
     name: str
     value: str
@@ -51,46 +51,46 @@ class Figure(NamedTuple):
 
 
 def write(run_dir: Path) -> Path:
-    """Write report.html and plots/ into a run directory, from its files alone; returns the page.
+    """Write report.html and plots/ into a run directory, from its files alone; return the page.
 
-    TrainError when the folder is of no run or cannot be written.
+    TrainError if the folder is not a run directory or cannot be written.
     """
-    record = load(run_dir)
-    drawn = {file: svg for file in PLOTS if (svg := _plot(record, file))}
+    run = load(run_dir)
+    drawn = {file: svg for file in PLOTS if (svg := _plot(run, file))}
     page = run_dir / "report.html"
     try:
         (run_dir / "plots").mkdir(exist_ok=True)
         for file, svg in drawn.items():
-            (run_dir / "plots" / f"{file}.svg").write_text(plots.framed(svg), encoding="utf-8")
-        page.write_text(_page(record, [plots.inline(svg) for svg in drawn.values()]), encoding="utf-8")
+            (run_dir / "plots" / f"{file}.svg").write_text(plots.standalone(svg), encoding="utf-8")
+        page.write_text(_page(run, [plots.inline(svg) for svg in drawn.values()]), encoding="utf-8")
     except OSError as error:
         raise TrainError(f"{run_dir}: the report cannot be written: {error.strerror}") from None
     return page
 
 
-def _plot(record: Record, file: str) -> str | None:
-    """The SVG of a plot, or None where the run wrote none of its figures down."""
-    kinds = list(dict.fromkeys(name.removesuffix("_ema") for name in PLOTS[file]))
+def _plot(run: RunData, file: str) -> str | None:
+    """The SVG of a plot; None if the run logged none of its metrics."""
+    names = list(dict.fromkeys(name.removesuffix("_ema") for name in PLOTS[file]))
     curves = []
     for name in PLOTS[file]:
-        epochs, values = record.series(name)
-        colour, averaged = kinds.index(name.removesuffix("_ema")), name.endswith("_ema")
+        epochs, values = run.series(name)
+        colour, is_ema = names.index(name.removesuffix("_ema")), name.endswith("_ema")
         if epochs:
-            curves.append(plots.curve(NAMES.get(name, name), epochs, values, colour, averaged))
+            curves.append(plots.curve(NAMES.get(name, name), epochs, values, colour, is_ema))
     return plots.draw(TITLES[file], "epoch", curves) if curves else None
 
 
-def _page(record: Record, drawn: list[str]) -> str:
+def _page(run: RunData, drawn: list[str]) -> str:
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    values = record.values()
+    values = run.values()
     return jinja.from_string(template).render(
-        run=record,
-        model=_model(record),
-        state=_state(record),
-        figures=_figures(record),
+        run=run,
+        model=_model(run),
+        state=_state(run),
+        figures=_figures(run),
         plots=drawn,
-        pictures=[(_told(record, file), _embedded(file)) for file in spread(record.pictures, PICTURES)],
+        pictures=[(_caption(run, file), _data_url(file)) for file in evenly_spaced(run.pictures, PICTURES)],
         changed=[value for value in values if value.value != value.default],
         values=values,
         light=plots.LIGHT,
@@ -98,49 +98,48 @@ def _page(record: Record, drawn: list[str]) -> str:
     )
 
 
-def _model(record: Record) -> str:
-    config = record.config
-    if config.model:
-        return config.model
-    return " and ".join(f"{name} {' '.join(map(str, getattr(config, name) or ()))}" for name in ("depths", "dims"))
+def _model(run: RunData) -> str:
+    model = run.config.model
+    sizes = {"depths": model.depths, "dims": model.dims}
+    return model.model or " and ".join(f"{name} {' '.join(map(str, size or ()))}" for name, size in sizes.items())
 
 
-def _state(record: Record) -> str:
-    """Finished, or how far it came."""
-    config = record.config
-    goal, unit = (config.epochs, "epoch") if config.max_steps is None else (config.max_steps, "step")
-    reached = record.last(unit) or 0
+def _state(run: RunData) -> str:
+    """Finished, or where it stopped."""
+    epochs, steps = run.config.optimizer.epochs, run.config.checkpoints.max_steps
+    goal, unit = (epochs, "epoch") if steps is None else (steps, "step")
+    reached = run.last(unit) or 0
     return "finished" if reached >= goal else f"stopped at {unit} {reached:,.4g} of {goal:,}"
 
 
-def _figures(record: Record) -> list[Figure]:
-    """The last loss, the best accuracies, how long it trained and how fast."""
+def _figures(run: RunData) -> list[Figure]:
+    """The last losses, the best accuracies, the number of epochs, and the speed."""
     found = []
     for name in ("loss", "val_loss"):
-        if (value := record.last(name)) is not None:
+        if (value := run.last(name)) is not None:
             found.append(Figure(f"{NAMES[name]} loss", f"{value:.4g}", "last"))
     for name in ("acc1", "acc1_ema"):
-        epochs, values = record.series(name)
+        epochs, values = run.series(name)
         if values:
             best = max(values)
             found.append(Figure(NAMES[name], f"{best:.2f} %", f"best, epoch {epochs[values.index(best)]:.4g}"))
-    found.append(Figure("epochs", f"{record.last('epoch') or 0:,.4g}", f"{record.last('step') or 0:,} updates"))
-    if speeds := record.series("images_per_s")[1]:
-        found.append(Figure("images a second", f"{median(speeds):,.0f}", "median"))
-    if skipped := sum(record.series("skipped")[1]):
+    found.append(Figure("epochs", f"{run.last('epoch') or 0:,.4g}", f"{run.last('step') or 0:,} updates"))
+    if speeds := run.series("images_per_s")[1]:
+        found.append(Figure("images per second", f"{median(speeds):,.0f}", "median"))
+    if skipped := sum(run.series("skipped")[1]):
         found.append(Figure("broken images", f"{skipped:,}", "skipped"))
     return found
 
 
-def _told(record: Record, file: Path) -> str:
-    """When a picture was taken."""
+def _caption(run: RunData, file: Path) -> str:
+    """The epoch of a picture."""
     step = int(file.stem.removeprefix("step-"))
-    epoch = next((line["epoch"] for line in record.lines if line["step"] == step), None)
+    epoch = next((line["epoch"] for line in run.lines if line["step"] == step), None)
     return f"step {step:,}" if epoch is None else f"epoch {epoch:.4g}"
 
 
-def _embedded(file: Path) -> str:
-    """The picture as a URL that holds it: PNG, or WebP where that is smaller."""
+def _data_url(file: Path) -> str:
+    """The picture as a data URL: PNG, or WebP if that is smaller."""
     png, webp = file.read_bytes(), io.BytesIO()
     with Image.open(file) as image:
         image.save(webp, "WEBP", quality=90, method=4)
@@ -148,9 +147,9 @@ def _embedded(file: Path) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
 
 
-def told(run_dir: Path) -> str:
-    """Write the report at the end of a run; returns where it is, or why there is none."""
+def try_write(run_dir: Path) -> str:
+    """Write the report at the end of a run; return a line with its path, or with the error."""
     try:
         return f"report: {write(run_dir)}"
-    except Exception as error:  # whatever is wrong with a page, the run itself is done and saved
+    except Exception as error:  # the run itself is done and saved
         return f"no report: {' '.join(str(error).split()) or type(error).__name__}"

@@ -1,4 +1,5 @@
-"""What --task names: models that are trained (`task.py` says what the loop asks of them), and uses of a checkpoint.
+"""The tasks of --task.
 
-`pretrain.py` and `finetune.py` are trained; to evaluate, probe, reconstruct and analyse needs no loop.
+`pretrain.py` and `finetune.py` are trained; `task.py` is the protocol between them and the loop.
+`evaluate.py`, `probe.py`, `reconstruct.py` and `analyse.py` use a checkpoint and need no loop.
 """

@@ -1,8 +1,8 @@
 """`--task analyse`: the paper's feature-collapse analysis, from any checkpoint, an encoder alone included.
 
-A block expands its C channels to 4C, and in ConvNeXt V1 most of these end up dead or alike. How
-alike they are is told a block by the mean cosine distance between them, on whole images:
-before GRN ("act", the output of GELU) and after it ("grn", what the block goes on with).
+A block expands its C channels to 4C, and in ConvNeXt V1 most of these end up dead or alike. The mean
+cosine distance between them measures this per block, on whole images: before GRN ("act", the output
+of GELU) and after it ("grn").
 """
 
 import csv
@@ -15,29 +15,29 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
-from train.command.config import Config
+from train.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
-from train.data.supervised import view
-from train.errors import TrainError
-from train.record import plots
-from train.tasks import look, weights
-from train.tasks.evaluate import check_images
-from train.tasks.judge import CROP_PCT
+from train.data.supervised import eval_crop
+from train.report import plots
+from train.tasks import weights
+from train.tasks.accuracy import crop_pct
+from train.tasks.images import open_images, read_images
+from train.tasks.output import make_output_dir
 
-TAPS = {"act": "before GRN", "grn": "after GRN"}
-"""Step of a block whose output is looked at -> its name on the plot."""
+OUTPUTS = {"act": "before GRN", "grn": "after GRN"}
+"""Step of a block whose output is analysed -> its name on the plot."""
 
 ROUNDING = float(np.finfo(np.float32).eps)
-"""Beside the largest channel, one of this norm holds nothing but rounding errors."""
+"""A channel whose norm is below this fraction of the largest holds only rounding errors."""
 
 
 class Row(NamedTuple):
-    """Mean and standard deviation over the images of the distance at one point of one model."""
+    """Mean and standard deviation over the images of the distance at one output of one model."""
 
     checkpoint: str
     layer: str
-    tap: str
+    output: str
     mean: float
     std: float
 
@@ -45,9 +45,9 @@ class Row(NamedTuple):
 def cosine_distance(features: np.ndarray) -> float:
     """Mean over all pairs of channels of (1 - cos(X_i, X_j)) / 2, where X_i are the H W values of channel i.
 
-    features (H, W, C). Equal channels give 0, orthogonal ones (1 - 1 / C) / 2. Dead channels,
-    which have no direction, count as equal to each other and orthogonal to the rest. The sum
-    over pairs is the squared length of the sum of the unit vectors.
+    features (H, W, C). Equal channels give 0, orthogonal ones (1 - 1 / C) / 2. Dead channels
+    have no direction; they count as equal to each other and orthogonal to the rest. The sum over
+    pairs is the squared length of the sum of the unit vectors.
     """
     vectors = features.reshape(-1, features.shape[-1]).astype(np.float64)
     norms = np.linalg.norm(vectors, axis=0)
@@ -58,56 +58,53 @@ def cosine_distance(features: np.ndarray) -> float:
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
-    """Write cosine_distance.csv and cosine_distance.svg, a curve a checkpoint, to the output folder."""
-    first = config.finetune or config.resume
-    if not first:
-        raise TrainError("--task analyse: name the checkpoint with --finetune or --resume, more of them with --against")
-    paths = [first, *(config.against or ())]
-    models, source = [_model(config, path) for path in paths], look.source(config)  # all mistakes before the work
-    backend, folder = load(config.backend), look.make_folder(config)
+    """Write cosine_distance.csv and cosine_distance.svg, one curve per checkpoint, to the output folder."""
+    paths = [weights.path_of(config), *(config.inspect.against or ())]
+    models, source = [_model(config, path) for path in paths], open_images(config)  # report all mistakes first
+    backend, folder = load(config.run.backend), make_output_dir(config)
     found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
     rows = [row for each in found for row in each]
     with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
         csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
-    (folder / "cosine_distance.svg").write_text(plots.framed(_plot(paths, rows)), encoding="utf-8")
+    (folder / "cosine_distance.svg").write_text(plots.standalone(_plot(paths, rows)), encoding="utf-8")
     print(f"written: {folder}/cosine_distance.csv and .svg")
 
 
 def _model(config: Config, path: str) -> spec.Classifier:
-    """The checkpoint's encoder under a head that nobody looks at."""
-    encoder = weights.load(path).model.encoder
-    check_images(config, path, encoder)
-    return spec.Classifier(encoder, num_classes=1)
+    """The checkpoint's encoder under an unused head."""
+    model = weights.load(path).model
+    weights.check_flags(config, path, model)
+    return spec.Classifier(model.encoder, num_classes=1)
 
 
 def _rows(config: Config, source: Source, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
-    """The rows of one checkpoint, tap by tap."""
-    module = backend.build(model, dtype=config.precision, device=config.device)
-    backend.set_arrays(module, weights.first_arrays(model, config.seed, 1.0, path))
+    """The rows of one checkpoint, output by output."""
+    module = backend.build(model, dtype=config.run.precision, device=config.run.device)
+    backend.set_arrays(module, weights.first_arrays(model, config.run.seed, 1.0, path))
     blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
-    found: dict[tuple[str, str], list[float]] = {(block, tap): [] for tap in TAPS for block in blocks}
-    crop = CROP_PCT if config.crop_pct is None else config.crop_pct
-    for image in look.images(config, source):  # one by one: all steps' outputs of base at 224 px take 300 MB an image
-        pixels = normalise(view(image, config.image_size, crop)[None], config.mean, config.std)
+    found: dict[tuple[str, str], list[float]] = {(block, output): [] for output in OUTPUTS for block in blocks}
+    for image in read_images(config, source):  # one at a time: base has 300 MB of intermediates at 224 px
+        cropped = eval_crop(image, config.data.image_size, crop_pct(config))
+        pixels = normalise(cropped[None], config.data.mean, config.data.std)
         intermediates = backend.forward(module, pixels, intermediates=True)
-        for (block, tap), distances in found.items():
-            distances.append(cosine_distance(intermediates[f"{block}.{tap}"][0]))
-    for (block, tap), distances in found.items():
-        yield Row(path, block, tap, float(np.mean(distances)), float(np.std(distances)))
+        for (block, output), distances in found.items():
+            distances.append(cosine_distance(intermediates[f"{block}.{output}"][0]))
+    for (block, output), distances in found.items():
+        yield Row(path, block, output, float(np.mean(distances)), float(np.std(distances)))
     print(f"{path}: {len(blocks)} blocks on {len(distances):,} images")
 
 
 def _plot(paths: list[str], rows: list[Row]) -> str:
-    """Distance over depth, a colour a checkpoint, dashed before GRN."""
+    """Distance over depth: one colour per checkpoint, dashed before GRN."""
     names = [Path(path).name for path in paths]
     if len(set(names)) < len(names):
         names = paths
     curves = []
     for index, path in enumerate(paths):
-        for tap, told in TAPS.items():
-            own = [row for row in rows if (row.checkpoint, row.tap) == (path, tap)]
+        for output, label in OUTPUTS.items():
+            own = [row for row in rows if (row.checkpoint, row.output) == (path, output)]
             depth = np.linspace(0, 1, len(own)) if len(own) > 1 else np.array([0.0])
             mean, std = (np.array([getattr(row, name) for row in own]) for name in ("mean", "std"))
-            name = f"{names[index]}, {told}" if len(paths) > 1 else told
-            curves.append(plots.Curve(name, depth, mean, mean - std, mean + std, index, dashed=tap == "act"))
+            name = f"{names[index]}, {label}" if len(paths) > 1 else label
+            curves.append(plots.Curve(name, depth, mean, mean - std, mean + std, index, dashed=output == "act"))
     return plots.draw("Cosine distance between channels", "depth, first block to last", curves)

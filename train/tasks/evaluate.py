@@ -1,80 +1,81 @@
-"""`--task eval`: the accuracy of a checkpoint, of whatever format and framework."""
+"""`--task eval`: the accuracy of a checkpoint of any format and framework."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
-from spec import checks
-from train.command.config import Config
-from train.data.classes import describe, listed
-from train.data.sources import Source, open_judged
+from train.config import Config
+from train.data.classes import Match, describe, match_checkpoint
+from train.data.reading import read_options, refuse_unused
+from train.data.sources import Source, open_eval
 from train.errors import TrainError
-from train.record.logs import told
+from train.logs.run_log import format_scores
 from train.tasks import weights
-from train.tasks.judge import judge, views
+from train.tasks.accuracy import eval_batches, evaluate
+from train.tasks.output import write_json
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
-    """Print top-1 and top-5 of the classifier in a checkpoint, which says itself what model it is."""
-    path = config.finetune or config.resume
-    if not path:
-        raise TrainError("--task eval: name the checkpoint to evaluate with --finetune or --resume")
-    model, arrays, ema, meta = weights.classifier(path)
+    """Print top-1 and top-5 of the classifier in a checkpoint. The architecture is the checkpoint's."""
+    path = weights.path_of(config)
+    model, arrays, ema, meta = weights.classifier(path, config.finetune.model_ema_eval)
     _check(config, path, model, ema)
-    flag = "eval_data_path" if config.eval_data_path else "data_path"
-    source = open_judged(getattr(config, flag), f"--{flag}")
-    batches = views(config, source, _classes(path, model, meta, source))
-    backend = load(config.backend)
-    cluster = backend.init_cluster(config.device)
+    source = _open(config)
+    matched = _match(path, model, meta, source)
+    batches = eval_batches(config, source, matched.index)
+    backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
+    cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
+        if matched.note:
+            print(f"note: {matched.note}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
-    averaged = (False, True) if config.model_ema_eval else (False,)
-    scores, broken = judge(trainer, cluster, batches, config.num_workers, averaged)
-    for line in broken:
+    found = evaluate(trainer, cluster, batches, config.data.num_workers, config.finetune.model_ema_eval)
+    for line in found.broken:
         print(f"skipped: {line}")
     if cluster.rank == 0:
-        print(told(scores))
+        print(f"{format_scores(found.scores)}{found.coverage}")
+        if config.run.output_dir:
+            write_json(config, "eval.json", {"checkpoint": path, **found.scores, "config": config.as_dict()})
     cluster.shutdown()
 
 
+def _open(config: Config) -> Source:
+    """The images to evaluate on."""
+    path, flag = config.data.data_path, "--data_path"
+    if config.finetune.eval_data_path:
+        path, flag = config.finetune.eval_data_path, "--eval_data_path"
+    source = open_eval(path, flag, read_options(config.data))
+    refuse_unused(config.data, source.reading)
+    return source
+
+
 def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> None:
-    """TrainError or SpecError where the flags do not fit the checkpoint."""
-    if config.model_ema_eval and not ema:
-        raise TrainError(f"--model_ema_eval True: {path} holds no average")
-    check_images(config, path, model.encoder)
-
-
-def check_images(config: Config, path: str, encoder: spec.Encoder) -> None:
-    """TrainError or SpecError unless the encoder in a checkpoint takes the images that the flags describe."""
-    checks.image_size(config.image_size, encoder.patch_size)
-    found = encoder.in_chans
-    if found != config.in_chans:
-        raise TrainError(f"--in_chans {config.in_chans}: the model in {path} takes {found}; give --in_chans {found}")
+    """TrainError or SpecError if the flags do not fit the checkpoint."""
+    if config.finetune.model_ema_eval and not ema:
+        raise TrainError(f"--model_ema_eval True: {path} holds no EMA")
+    asked, found = config.finetune.nb_classes, model.num_classes
+    if asked not in (None, found):
+        raise TrainError(f"--nb_classes {asked}: the head in {path} has {found:,} classes; leave it out")
+    weights.check_flags(config, path, model)
 
 
 def untrained(
     config: Config, backend: Backend, cluster: Cluster, model: spec.Classifier, arrays: Arrays, ema: Arrays
 ) -> Trainer:
-    """A trainer of given parameters and, where --model_ema_eval asks for it, their average, before any update."""
-    optimizer = Optimizer(ema_decay=1.0 if config.model_ema_eval else None)
+    """A trainer with the given parameters and, with --model_ema_eval, their EMA, before any update."""
+    optimizer = Optimizer(ema_decay=1.0 if config.finetune.model_ema_eval else None)
     trainer = backend.Trainer(model, optimizer, config.trainer_options(), cluster=cluster)
     trainer.restore(State.initial(arrays, ema))
     return trainer
 
 
-def _classes(path: str, model: spec.Classifier, meta: dict[str, Any], source: Source) -> Sequence[str]:
-    """The names of the model's classes: its run's, plain numbers, or the data's where there are as many."""
-    own, numbers = meta.get("classes"), [str(number) for number in range(model.num_classes)]
-    if isinstance(own, list) and len(own) == model.num_classes:
-        return own
-    if set(source.classes) <= set(numbers):
-        return numbers
-    if len(source.classes) != model.num_classes:
-        raise TrainError(
-            f"--finetune {path}: its head has {model.num_classes:,} classes, the data {len(source.classes):,}"
-            f" ({listed(source.classes)}): which is which is unknown"
-        )
-    return source.classes
+def _match(path: str, model: spec.Classifier, meta: Mapping[str, Any], source: Source) -> Match:
+    """The model's class for each class of the images; TrainError if that is unknown."""
+    try:
+        return match_checkpoint(meta, model.num_classes, source.classes)
+    except TrainError as error:
+        raise TrainError(f"--finetune {path}: {error}") from None

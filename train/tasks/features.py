@@ -1,4 +1,4 @@
-"""What a frozen encoder makes of images, computed once: all that a probe works on."""
+"""Features of images from a frozen encoder, computed once, for the probes."""
 
 from collections.abc import Sequence
 from contextlib import closing
@@ -9,54 +9,56 @@ import numpy as np
 
 import spec
 from backends.protocol import Arrays, Cluster, Trainer
-from train.command.config import Config
+from train.config import Config
+from train.data.classes import match
 from train.data.pipeline import prefetch
 from train.data.sources import Source
+from train.data.supervised import Coverage
 from train.tasks import weights
-from train.tasks.evaluate import check_images
+from train.tasks.accuracy import coverage, eval_batches
 from train.tasks.finetune import model_of
-from train.tasks.judge import views
 
-MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift where nothing trained it)"
+MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift if they are untrained)"
 
 
 class Features(NamedTuple):
-    """values (N, C), what MEANING says; labels (N,), the class of each."""
+    """values (N, C), as MEANING says; labels (N,), the class of each."""
 
     values: np.ndarray
     labels: np.ndarray
 
 
 def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
-    """The encoder in a checkpoint, which says itself what it is, or a fresh one of the flags' model; under a head.
+    """The encoder in a checkpoint, or an untrained one of the flags' model, under a head; and its parameters.
 
-    A checkpoint of pre-training has no last norm: its scale is 1 and its shift 0 then. GRN's sum
-    is the flags', so that features do not depend on the batch unless that is asked for.
+    A checkpoint of pre-training has no last norm: its scale is then 1 and its shift 0. --grn_scope
+    decides over what GRN sums, so that features do not depend on the batch by default.
     """
-    path = config.finetune
-    if not path:
-        model = model_of(config, classes)
+    if not (config.finetune.finetune or config.checkpoints.resume):
+        model, path = model_of(config, classes), ""
     else:
-        found = weights.load(path).model.encoder
-        check_images(config, path, found)
-        model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.grn_scope), classes)
-    return model, weights.first_arrays(model, config.seed, 1.0, path)
+        path = weights.path_of(config)
+        found = weights.load(path).model
+        weights.check_flags(config, path, found)
+        model = spec.Classifier(replace(found.encoder, drop_path=0.0, grn_scope=config.model.grn_scope), classes)
+    return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 
 def extract(
     config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
-) -> tuple[Features, list[str]]:
-    """The features of every image, in order, and a line for each that cannot be read, which has none.
+) -> tuple[Features, list[str], Coverage]:
+    """The features of every image in order, a line for each that cannot be read, which is left out, and how many are.
 
-    classes: those of the training images, by whose places the labels count.
+    classes: those of the training images; a label is an index into them. TrainError if no image can be read.
     """
     values, labels, broken = [], [], []
-    images = views(config, source, classes)
+    images = eval_batches(config, source, match(classes, source.classes).index)
     images = replace(images, batch_size=images.batch_size * cluster.devices)
-    with closing(prefetch(images, 0, len(images), config.num_workers)) as batches:
+    with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
         for batch, lines in batches:
             real = batch["labels"] >= 0
             values.append(trainer.evaluate({"images": batch["images"]})["features"][real])
             labels.append(batch["labels"][real])
             broken += lines
-    return Features(np.concatenate(values), np.concatenate(labels)), broken
+    found = Features(np.concatenate(values), np.concatenate(labels))
+    return found, broken, coverage(len(found.labels), len(source), broken)

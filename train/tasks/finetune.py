@@ -1,51 +1,54 @@
-"""Fine-tuning: a classifier, from a pre-trained encoder or from scratch, as published."""
+"""Fine-tuning of a classifier, from a pre-trained encoder or from scratch, as published."""
 
 from typing import Any
 
 import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
-from train.command.config import Config
-from train.data.classes import describe, listed
+from train.config import Config
+from train.data.classes import describe, listed, match, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
-from train.data.sources import Source, open_judged, open_source
+from train.data.reading import read_options, refuse_unused
+from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
-from train.data.supervised import CropAndAugment, SupervisedFeed, Views
+from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.tasks.judge import judge, views
-from train.tasks.task import Review
+from train.tasks.accuracy import eval_batches, evaluate
+from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays
 
 BETAS = (0.9, 0.999)
 
 
 class Finetuning:
-    """What the loop asks of a task, for a classifier; SpecError and TrainError for what cannot be."""
+    """The task of training a classifier; SpecError or TrainError if the flags do not allow it."""
 
     name = "finetune"
 
     def __init__(self, config: Config) -> None:
         self.config = config
-        self.source = labelled(open_source(config.data_path), config.train_labels, config.seed)
+        self.source = open_labelled(config)
         self.model = model_of(config, classes_of(config, self.source))
         self.policy = _policy(config)
-        self.views = _views(config, self.source)
+        self.eval_batches = _eval_batches(config, self.source)
+        evaluated = [self.eval_batches.source.reading] if self.eval_batches else []
+        refuse_unused(config.data, self.source.reading, *evaluated)
         self.optimizer = Optimizer(
-            weight_decay=config.weight_decay,
+            weight_decay=config.optimizer.weight_decay,
             betas=BETAS,
-            clip_grad=config.clip_grad,
-            layer_decay=config.layer_decay,
-            layer_decay_type=config.layer_decay_type,
-            ema_decay=config.model_ema_decay if config.model_ema else None,
+            clip_grad=config.optimizer.clip_grad,
+            layer_decay=config.finetune.layer_decay,
+            layer_decay_type=config.finetune.layer_decay_type,
+            ema_decay=config.finetune.model_ema_decay if config.finetune.model_ema else None,
         )
 
     @property
-    def review_freq(self) -> int:
-        """Epochs between two evaluations; 0 for none."""
-        return self.config.eval_freq if self.views else 0
+    def eval_freq(self) -> int:
+        """Evaluate every N epochs (0: never)."""
+        return self.config.finetune.eval_freq if self.eval_batches else 0
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -53,96 +56,109 @@ class Finetuning:
         return {"classes": list(self.source.classes)}
 
     def summary(self) -> list[str]:
-        """What is trained on, what it is judged by, and where it starts."""
+        """The images to train and evaluate on, and the initial parameters."""
         lines = [f"training: {describe(self.source)}"]
-        lines += [f"evaluation: {describe(self.views.source)}"] if self.views else []
-        start = f"from {self.config.finetune}" if self.config.finetune else "from scratch"
+        lines += [f"evaluation: {describe(self.eval_batches.source)}"] if self.eval_batches else []
+        start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
         return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
 
     def feed(self, rows: int, epoch_size: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
-        config, seed = self.config, self.config.seed
-        crop = CropAndFlip(config.image_size, config.crop_range, config.hflip, config.decode == "scaled")
-        beta = (config.mixup, config.cutmix)
+        config, seed = self.config, self.config.run.seed
+        crop = CropAndFlip(
+            config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
+        )
+        beta = (config.augment.mixup, config.augment.cutmix)
         return SupervisedFeed(
             source=self.source,
             seed=seed,
-            channels=config.in_chans,
+            channels=config.model.in_chans,
             batch_size=rows,
             epoch_size=epoch_size,
             augment=CropAndAugment(crop, self.policy),
             classes=self.model.num_classes,
-            smoothing=config.smoothing,
+            smoothing=config.augment.smoothing,
             rates=self.model.encoder.drop_path_rates(),
-            mean=config.mean,
-            std=config.std,
-            erase=Erase(seed, config.reprob, config.remode, config.recount) if config.reprob else None,
-            mix=Mix(seed, config.mix_group, *beta, config.mixup_prob, config.mixup_switch_prob) if any(beta) else None,
+            mean=config.data.mean,
+            std=config.data.std,
+            erase=Erase(seed, config.augment.reprob, config.augment.remode, config.augment.recount)
+            if config.augment.reprob
+            else None,
+            mix=Mix(seed, config.augment.mix_group, *beta, config.augment.mixup_prob, config.augment.mixup_switch_prob)
+            if any(beta)
+            else None,
         )
 
     def first_arrays(self) -> Arrays:
         """The parameters before the first update."""
-        return first_arrays(self.model, self.config.seed, self.config.head_init_scale, self.config.finetune)
+        return first_arrays(
+            self.model, self.config.run.seed, self.config.finetune.head_init_scale, self.config.finetune.finetune
+        )
 
-    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
-        """Accuracies on the images to judge by."""
-        assert self.views is not None, "review_freq is 0 without an evaluation"
-        averaged = (False, True) if self.config.model_ema_eval else (False,)
-        return Review(*judge(trainer, cluster, self.views, self.config.num_workers, averaged), picture=None)
+    def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
+        """Accuracies on the validation images."""
+        assert self.eval_batches is not None, "eval_freq is 0 without an evaluation"
+        with_ema = self.config.finetune.model_ema_eval
+        return evaluate(trainer, cluster, self.eval_batches, self.config.data.num_workers, with_ema)
 
 
 def classes_of(config: Config, source: Source) -> int:
-    """The number of classes; TrainError when --nb_classes says another than the data has."""
+    """The number of classes of the data; TrainError if --nb_classes is another."""
     found = len(source.classes)
-    if config.nb_classes not in (None, found):
+    if config.finetune.nb_classes not in (None, found):
         raise TrainError(
-            f"--nb_classes {config.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
+            f"--nb_classes {config.finetune.nb_classes}: the data has {found:,} classes ({listed(source.classes)});"
             f" give --nb_classes {found} or leave it out"
         )
-    if found == 1:
-        raise TrainError(
-            f"--data_path {config.data_path}: all images are of one class; give each class a folder of its own"
-        )
-    return found
+    return require_several(source, f"--data_path {config.data.data_path}")
 
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
-    """The classifier that the flags name; SpecError when it cannot be."""
-    sizes = {"depths": config.depths, "dims": config.dims}
+    """The classifier that the flags describe; SpecError if it is not possible."""
+    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     model = spec.classifier(
-        config.model,
+        config.model.model,
         num_classes=classes,
-        drop_path=config.drop_path,
-        in_chans=config.in_chans,
-        patch_size=config.patch_size,
-        grn_scope=config.grn_scope,
+        drop_path=config.finetune.drop_path,
+        in_chans=config.model.in_chans,
+        patch_size=config.model.patch_size,
+        grn_scope=config.model.grn_scope,
         **{name: value for name, value in sizes.items() if value is not None},
     )
-    checks.image_size(config.image_size, model.encoder.patch_size)
+    checks.image_size(config.data.image_size, model.encoder.patch_size)
     return model
 
 
 def _policy(config: Config) -> RandAugment | None:
-    if config.aa == "none":
+    if config.augment.aa == "none":
         return None
-    if config.in_chans not in (1, 3):
+    channels = config.model.in_chans
+    if channels not in (1, 3):
         raise TrainError(
-            f"--aa {config.aa}: is for grey or RGB images, not for {config.in_chans} channels; give --aa none"
+            f"--aa {config.augment.aa}: is for grey or RGB images, not for {channels} channels; give --aa none"
         )
-    return RandAugment.parse(config.aa, config.mean)
+    return RandAugment.parse(config.augment.aa, config.data.mean)
 
 
-def _views(config: Config, source: Source) -> Views | None:
-    """The evaluation, unless it is disabled."""
-    if config.model_ema_eval and not config.model_ema:
-        raise TrainError("--model_ema_eval True: there is no average to evaluate; give --model_ema True")
-    if config.disable_eval:
+def _eval_batches(config: Config, source: Source) -> EvalBatches | None:
+    """The batches to evaluate on; None with --disable_eval."""
+    if config.finetune.model_ema_eval and not config.finetune.model_ema:
+        raise TrainError("--model_ema_eval True: there is no EMA to evaluate; give --model_ema True")
+    if config.finetune.disable_eval:
         return None
-    return views(config, open_judging(config), source.classes)
+    found = open_eval_source(config)
+    return eval_batches(config, found, match(source.classes, found.classes).index)
 
 
-def open_judging(config: Config) -> Source:
-    """The images to evaluate on; TrainError where there are none."""
-    if config.eval_data_path:
-        return open_judged(config.eval_data_path, "--eval_data_path")
-    return open_source(config.data_path, "val")
+def open_labelled(config: Config) -> Source:
+    """The images to train on: all, or the number that --train_labels gives."""
+    source = open_source(config.data.data_path, options=read_options(config.data))
+    return labelled(source, config.finetune.train_labels, config.run.seed)
+
+
+def open_eval_source(config: Config) -> Source:
+    """The images to evaluate on; TrainError if there are none."""
+    options = read_options(config.data)
+    if config.finetune.eval_data_path:
+        return open_eval(config.finetune.eval_data_path, "--eval_data_path", options)
+    return open_source(config.data.data_path, "val", options=options)

@@ -1,4 +1,4 @@
-"""Pre-training: an FCMAE, its masked batches, and the picture of what it makes of them."""
+"""Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,23 +9,26 @@ from PIL import Image
 
 import spec
 from backends.protocol import Batch, Cluster, Optimizer, Trainer
-from train.command.config import Config
+from train.config import Config
+from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
 from train.data.masks import random_masks
+from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
+from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
-from train.record.pictures import reconstruct, triptych
-from train.tasks.task import Review
+from train.report.pictures import reconstruct, triptych
+from train.tasks.task import Evaluation
 
 BETAS = (0.9, 0.95)
 PICTURED = 8
-PICTURE_POSITION = 2**62  # masks of pictures come from positions that no run reaches
+PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
 
 
 @dataclass(frozen=True)
 class Masks:
-    """The batch column that pre-training adds: one mask a position."""
+    """The batch column that pre-training adds: one mask per position."""
 
     seed: int
     grid: tuple[int, int]
@@ -36,92 +39,99 @@ class Masks:
 
 
 class Pretraining:
-    """What the loop asks of a task, for FCMAE; SpecError and TrainError for what cannot be."""
+    """The task of training an FCMAE; SpecError or TrainError if the flags do not allow it."""
 
     name = "pretrain"
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
-        self.source: Source = open_source(config.data_path)
-        self.optimizer = Optimizer(weight_decay=config.weight_decay, betas=BETAS, clip_grad=config.clip_grad)
-        self._masks = Masks(config.seed, self.model.grid, spec.visible_patches(self.model))
+        self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
+        refuse_unused(config.data, self.source.reading)
+        self.optimizer = Optimizer(
+            weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
+        )
+        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
 
     def feed(self, rows: int, epoch_size: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
             source=self.source,
-            seed=config.seed,
-            channels=config.in_chans,
+            seed=config.run.seed,
+            channels=config.model.in_chans,
             batch_size=rows,
             epoch_size=epoch_size,
-            augment=CropAndFlip(config.image_size, config.crop_range, config.hflip, config.decode == "scaled"),
+            augment=CropAndFlip(
+                config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
+            ),
             extra=self._masks,
         )
 
     @property
-    def review_freq(self) -> int:
-        """Epochs between two pictures; 0 for none."""
-        return self.config.picture_freq
+    def eval_freq(self) -> int:
+        """Draw reconstructions every N epochs (0: never)."""
+        return self.config.run.picture_freq
 
     @property
     def meta(self) -> dict[str, Any]:
-        """Nothing that its identity does not say."""
+        """None beyond the identity of the run."""
         return {}
 
     def summary(self) -> list[str]:
-        """What is trained on, and how much of it is seen."""
+        """The images, the model, and how many patches are visible."""
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
         return [
-            f"{len(self.source):,} images, {len(self.source.classes):,} classes; {spec.count(model):,} parameters,"
+            f"{describe(self.source)}; {spec.count(model):,} parameters,"
             f" {spec.visible_patches(model)} of {patches} patches visible"
         ]
 
     def first_arrays(self) -> None:
-        """Those that the trainer draws."""
+        """None: use the trainer's initialisation."""
 
-    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
+    def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
-        return Review({}, [], self.picture(trainer))
+        return Evaluation({}, [], Coverage(0, 0), self.picture(trainer))
 
     def picture(self, trainer: Trainer) -> Image.Image:
-        """Originals, what the model sees of them, and what it makes of that."""
-        batch = self._pictured
+        """Originals, their visible patches, and the reconstructions."""
+        batch = self._picture_batch
         predicted = trainer.evaluate(batch)["prediction"]
         images, mask = batch["images"], batch["mask"]
-        rebuilt = reconstruct(images, mask, predicted, self.model, self.config.mean, self.config.std)
-        return triptych(images, mask, rebuilt, self.model.encoder.patch_size)
+        reconstructed = reconstruct(images, mask, predicted, self.model, self.config.data.mean, self.config.data.std)
+        return triptych(images, mask, reconstructed, self.model.encoder.patch_size)
 
     @cached_property
-    def _pictured(self) -> Batch:
-        """A few images spread over the source, whole, each with the same mask all through the run."""
+    def _picture_batch(self) -> Batch:
+        """A few images spread over the source, centre-cropped, with masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
-        images = np.stack([centre_crop(self._readable(start), self.config.image_size) for start in starts.tolist()])
+        images = np.stack(
+            [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
+        )
         return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), starts)}
 
     def _readable(self, start: int) -> np.ndarray:
-        """The first image from `start` on that is not broken (the first batch has shown that there are some)."""
+        """The first readable image from `start` on. There is one: the first batch has been read."""
         index = start
         while True:
             try:
-                return read(self.source, index % len(self.source), self.config.in_chans)[0]
+                return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
 
 
 def _model(config: Config) -> spec.FCMAE:
-    sizes = {"depths": config.depths, "dims": config.dims}
+    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     return spec.fcmae(
-        config.model,
-        image_size=config.image_size,
-        mask_ratio=config.mask_ratio,
-        decoder_depth=config.decoder_depth,
-        decoder_dim=config.decoder_embed_dim,
-        norm_target=config.norm_pix_loss,
-        in_chans=config.in_chans,
-        patch_size=config.patch_size,
-        grn_scope=config.grn_scope,
+        config.model.model,
+        image_size=config.data.image_size,
+        mask_ratio=config.model.mask_ratio,
+        decoder_depth=config.model.decoder_depth,
+        decoder_dim=config.model.decoder_embed_dim,
+        norm_target=config.model.norm_pix_loss,
+        in_chans=config.model.in_chans,
+        patch_size=config.model.patch_size,
+        grn_scope=config.model.grn_scope,
         **{name: value for name, value in sizes.items() if value is not None},
     )

@@ -1,4 +1,4 @@
-"""`--task reconstruct`: what a masked autoencoder makes of images, as pictures, from a checkpoint of any format."""
+"""`--task reconstruct`: pictures of reconstructions by a masked autoencoder, from a checkpoint of any format."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -10,65 +10,66 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend
 from spec import checks
-from train.command.config import Config
+from train.config import Config
 from train.data.masks import random_masks
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
-from train.record.pictures import reconstruct, triptych
-from train.tasks import look, weights
-from train.tasks.evaluate import check_images
+from train.report.pictures import reconstruct, triptych
+from train.tasks import weights
+from train.tasks.images import open_images, read_images
+from train.tasks.output import make_output_dir
 from train.tasks.pretrain import PICTURE_POSITION, PICTURED
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
-    """Write reconstruction-00.png and so on to the output folder, eight images on each.
+    """Write reconstruction-00.png, -01.png, ... to the output folder, with eight images each.
 
-    The masks depend on --seed and on an image's place alone, so that two checkpoints can be compared.
+    The masks depend only on --seed and the index of the image, so checkpoints can be compared.
     """
-    path = config.finetune or config.resume
-    if not path:
-        raise TrainError("--task reconstruct: name the checkpoint with --finetune or --resume")
+    path = weights.path_of(config)
     model, arrays = _model(config, path)
-    source = look.source(config)  # all mistakes come before the work
-    backend, folder = load(config.backend), look.make_folder(config)
-    module = backend.build(model, dtype=config.precision, device=config.device)
+    source = open_images(config)  # report all mistakes first
+    backend, folder = load(config.run.backend), make_output_dir(config)
+    module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
-    crops = (centre_crop(image, config.image_size) for image in look.images(config, source))
+    crops = (centre_crop(image, config.data.image_size) for image in read_images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
-        places = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
-        mask = random_masks(config.seed, places, model.grid, visible)
-        out = backend.forward(module, normalise(pixels, config.mean, config.std), mask, engine=config.engine)
-        rebuilt = reconstruct(pixels, mask, out["prediction"], model, config.mean, config.std)
+        positions = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
+        mask = random_masks(config.run.seed, positions, model.grid, visible)
+        out = backend.forward(
+            module, normalise(pixels, config.data.mean, config.data.std), mask, engine=config.run.engine
+        )
+        reconstructed = reconstruct(pixels, mask, out["prediction"], model, config.data.mean, config.data.std)
         file = folder / f"reconstruction-{number:02d}.png"
-        triptych(pixels, mask, rebuilt, model.encoder.patch_size).save(file)
+        triptych(pixels, mask, reconstructed, model.encoder.patch_size).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
 
 
 def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
-    """The autoencoder in a checkpoint, on images of the size and with the mask ratio that are asked for.
+    """The autoencoder in a checkpoint, for --input_size and --mask_ratio, and its parameters.
 
-    A file may not tell how its model was trained: --norm_pix_loss False and --grn_scope batch do.
+    A file may not say how its model was trained; --norm_pix_loss False and --grn_scope batch do.
     """
     checkpoint = weights.load(path)
     theirs = checkpoint.model
     if not isinstance(theirs, spec.FCMAE) or checkpoint.absent:
         raise TrainError(
-            f"--finetune {path}: has no decoder, so it reconstructs nothing; pre-train one, or give a pre-training"
+            f"--finetune {path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
             " checkpoint (released ones are often encoders only)"
         )
-    check_images(config, path, theirs.encoder)
+    weights.check_flags(config, path, theirs)
     patch = theirs.encoder.patch_size
-    height, width = config.image_size
-    scope = config.grn_scope if config.grn_scope == "batch" else theirs.encoder.grn_scope
+    height, width = config.data.image_size
+    scope = config.model.grn_scope if config.model.grn_scope == "batch" else theirs.encoder.grn_scope
     model = replace(
         theirs,
         encoder=replace(theirs.encoder, grn_scope=scope),
         image_size=(height, width),
-        mask_ratio=checks.mask_ratio(config.mask_ratio, (height // patch, width // patch)),
-        norm_target=theirs.norm_target and config.norm_pix_loss,
+        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        norm_target=theirs.norm_target and config.model.norm_pix_loss,
     )
     return model, {name: weights.read(path, checkpoint, name) for name in spec.parameters(model)}

@@ -1,4 +1,4 @@
-"""What the loop asks of a task: a model, its batches, and a look at it on the way."""
+"""The protocol between the training loop and a task: a model, its batches, and its evaluation."""
 
 from typing import Any, NamedTuple, Protocol
 
@@ -8,31 +8,33 @@ from PIL import Image
 import spec
 from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.data.sources import Source
+from train.data.supervised import Coverage
 
 
-class Review(NamedTuple):
-    """A look at a model in training: its scores, the images that could not be judged, a picture."""
+class Evaluation(NamedTuple):
+    """Scores of a model, a line for each image that this process could not read, how many were read, a picture."""
 
     scores: dict[str, float]
-    skipped: list[str]
-    picture: Image.Image | None
+    broken: list[str]
+    coverage: Coverage
+    picture: Image.Image | None = None
 
 
 class Feed(Protocol):
-    """Micro-batches by number."""
+    """Micro-batches by index."""
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
-        """The batch, and a line for each broken image that another one stands in for."""
+        """The batch, and a line for each broken image that was replaced by another."""
 
     def positions(self, index: int) -> np.ndarray:
-        """(N,) the places in the run of its samples."""
+        """(N,) the positions of its samples in the run."""
 
     def key(self, position: int) -> str:
-        """What names the item at a place to the user."""
+        """The name of the item at a position."""
 
 
 class Task(Protocol):
-    """Pre-training or fine-tuning; made from a Config, with SpecError and TrainError for what cannot be."""
+    """Pre-training or fine-tuning. Made from a Config; raises SpecError or TrainError if that is not possible."""
 
     @property
     def name(self) -> str:
@@ -48,21 +50,21 @@ class Task(Protocol):
     def optimizer(self) -> Optimizer: ...
 
     @property
-    def review_freq(self) -> int:
-        """Epochs between two reviews; 0 for none."""
+    def eval_freq(self) -> int:
+        """Evaluate every N epochs (0: never)."""
 
     @property
     def meta(self) -> dict[str, Any]:
-        """What its checkpoints should say of themselves, as JSON knows it."""
+        """Metadata for its checkpoints, as JSON types."""
 
     def summary(self) -> list[str]:
-        """Lines for the user before the first update."""
+        """Lines to print before the first update."""
 
     def feed(self, rows: int, epoch_size: int) -> Feed:
-        """Micro-batches of so many rows each; images an epoch."""
+        """The micro-batches. rows: images per micro-batch; epoch_size: images per epoch."""
 
     def first_arrays(self) -> Arrays | None:
-        """The parameters before the first update; None for those that the trainer draws."""
+        """The parameters before the first update; None: the trainer's own initialisation."""
 
-    def review(self, trainer: Trainer, cluster: Cluster) -> Review:
-        """A look at the model as it is now."""
+    def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
+        """Evaluate the model as it is now."""

@@ -18,7 +18,7 @@ from jax.experimental import pallas as pl
 from backends.jax.kernels.plan import LANES, Plan
 
 if TYPE_CHECKING:
-    from backends.jax.depthwise import Neighbours
+    from backends.jax.space.patches import Neighbours
 
 Corner = Callable[[Array], Array]
 """The row of the canvas where the windows of an image's patch, one of its K, begin."""

@@ -1,8 +1,25 @@
-"""What is written by hand for a device, each beside the plain form that judges it and stands in for it."""
+"""Kernels written for CUDA in Triton, each beside a plain form that computes the same."""
 
-import os
+import importlib.util
+
+import torch
+
+from backends.protocol import BackendError
+
+KERNELS = ("auto", "plain", "triton")
 
 
-def asked_for() -> bool:
-    """Whether TWINNEXT_TRITON=1 asks for the kernels: no GPU has run them yet, so the plain forms serve CUDA too."""
-    return os.environ.get("TWINNEXT_TRITON") == "1"
+@torch.compiler.assume_constant_result
+def use_triton(kernels: str, device: str) -> bool:
+    """Whether the Triton kernels serve a type of device; BackendError where they are asked for and cannot.
+
+    "auto": on CUDA, where Triton is installed.
+    """
+    if kernels not in KERNELS:
+        raise BackendError(f"kernels: {kernels!r} is unknown; choose one of {', '.join(map(repr, KERNELS))}")
+    installed = importlib.util.find_spec("triton") is not None
+    runs = device == "cuda" and installed
+    if kernels == "triton" and not runs:
+        why = "Triton is not installed" if device == "cuda" else f"they do not run on {device}"
+        raise BackendError(f"kernels: 'triton': {why}; give 'plain' or leave it at 'auto'")
+    return runs and kernels != "plain"

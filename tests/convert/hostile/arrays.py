@@ -1,4 +1,4 @@
-"""Sound files of unsound arrays, in a container and a format each."""
+"""Intact files of invalid arrays, each in one container and one format."""
 
 import json
 import re

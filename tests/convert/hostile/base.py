@@ -1,4 +1,4 @@
-"""What hostile files are made of: sound arrays under a format's names."""
+"""What hostile files are made from: valid arrays under a format's names."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Files cut short, with a flipped bit, with more in them than belongs there; and what is no checkpoint at all."""
+"""Files that are truncated, have a flipped bit or trailing bytes; and files that are not checkpoints."""
 
 from functools import partial
 from pathlib import Path

@@ -38,7 +38,7 @@ def cases() -> Cases:
     yield "an offset below 0", lambda f, b: raw(f, one(offsets="[-8,0]"))
     yield "a shape that lies", lambda f, b: raw(f, one(shape="[3]"), bytes(8))
     yield "a shape that overflows", lambda f, b: raw(f, one(shape="[4294967296,4294967296,2]"), bytes(8))
-    yield "a dtype that nobody knows", lambda f, b: raw(f, one(dtype="F33"), bytes(8))
+    yield "an unknown dtype", lambda f, b: raw(f, one(dtype="F33"), bytes(8))
     yield "a dtype of 8 bits", lambda f, b: raw(f, one(dtype="F8_E4M3", offsets="[0,2]"), bytes(2))
     yield "bytes behind the tensors", lambda f, b: raw(f, one(), bytes(9))
     encoder = {

@@ -1,0 +1,107 @@
+"""Where the visible patches lie on their grid, and what a convolution reads around them."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+WHOLE = 3
+"""On CPU, use whole images once halos hold this many times more sites: measured."""
+
+
+class Halo(NamedTuple):
+    """What a convolution reads, and what it keeps of its results.
+
+    T tiles: visible patches or whole images, each with a border.
+
+    rows (T, R, Q): the sites under a tile, as rows of x.view(-1, C); the row past the end stands for zeros.
+    kept (N * K * P * P): the visible sites among the results of all tiles; None: all of them, in order.
+    """
+
+    rows: Tensor
+    kept: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """Which patches of a (G_h, G_w) grid are visible."""
+
+    index: Tensor  # N K: the visible patches in row-major order
+    slot: Tensor  # N G_h G_w: the position of a patch among its image's K, or K where it is removed
+
+    @classmethod
+    def of(cls, mask: Tensor, visible: int) -> "Layout":
+        """The layout of a mask (N, G_h, G_w), 1 = removed, that keeps `visible` patches per image."""
+        removed = mask.flatten(1) != 0
+        index = removed.to(torch.uint8).argsort(dim=1, stable=True)[:, :visible]
+        slot = torch.where(removed, visible, (~removed).cumsum(1) - 1)
+        return cls(index, slot.view(mask.shape))
+
+    @property
+    def visible(self) -> int:
+        """K, the number of visible patches per image."""
+        return self.index.shape[1]
+
+    @property
+    def rows(self) -> int:
+        """G_h, the rows of patches."""
+        return self.slot.shape[1]
+
+    @property
+    def columns(self) -> int:
+        """G_w, the columns of patches."""
+        return self.slot.shape[2]
+
+    def gather(self, grid: Tensor) -> Tensor:
+        """(N, G_h * P, G_w * P, C) -> (N, K, P, P, C)."""
+        images, height, _, channels = grid.shape
+        side = height // self.rows
+        patches = grid.view(images, self.rows, side, self.columns, side, channels).transpose(2, 3).flatten(1, 2)
+        return patches[torch.arange(images, device=grid.device)[:, None], self.index]
+
+    def scatter(self, x: Tensor, empty: Tensor) -> Tensor:
+        """(N, K, P, P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
+        images, _, side, _, channels = x.shape
+        padded = torch.cat([x, empty.expand(images, 1, side, side, channels)], 1)
+        patches = padded[torch.arange(images, device=x.device)[:, None], self.slot.flatten(1)]
+        grid = patches.view(images, self.rows, self.columns, side, side, channels).transpose(2, 3)
+        return grid.reshape(images, self.rows * side, self.columns * side, channels)
+
+    def halo(self, side: int, border: int) -> Halo:
+        """What a convolution of size 2 border + 1 reads on patches of side x side sites: patches or whole images.
+
+        Halos of neighbouring patches overlap: where patches are small, whole images are the cheaper tiles.
+        """
+        halos = self.visible * (side + 2 * border) ** 2
+        images = (self.rows * side + 2 * border) * (self.columns * side + 2 * border)
+        if self.index.device.type == "cpu" and halos > WHOLE * images:
+            return self._image_halo(side, border)
+        return self._patch_halo(side, border)
+
+    def _patch_halo(self, side: int, border: int) -> Halo:
+        """One tile per visible patch: (N * K, side + 2 border, side + 2 border)."""
+        images, device = self.slot.shape[0], self.slot.device
+        reach = torch.arange(side + 2 * border, device=device)
+        y = (self.index // self.columns)[:, :, None] * side + reach  # N K Q
+        x = (self.index % self.columns)[:, :, None] * side + reach
+        image = torch.arange(images, device=device)[:, None, None, None]
+        return Halo(self._row(side, border)[image, y[:, :, :, None], x[:, :, None, :]].flatten(0, 1))
+
+    def _image_halo(self, side: int, border: int) -> Halo:
+        """One tile per image: (N, G_h * side + 2 border, G_w * side + 2 border)."""
+        index = self._row(side, border)
+        sites = self.slot.numel() * side**2
+        place = torch.arange(sites, device=index.device).view(len(index), self.rows * side, self.columns * side, 1)
+        return Halo(index, self.gather(place).flatten())
+
+    def _row(self, side: int, border: int) -> Tensor:
+        """The row of x.view(N * K * P * P, C) at each site of the images and of a border around them."""
+        images, device = self.slot.shape[0], self.slot.device
+        inside = torch.arange(side * side, device=device).view(side, side)
+        first = torch.arange(images, device=device).view(-1, 1, 1) * self.visible + self.slot
+        row = first[:, :, None, :, None] * side**2 + inside[:, None, :]  # N G_h P G_w P
+        nothing = images * self.visible * side**2
+        row = row.masked_fill((self.slot == self.visible)[:, :, None, :, None], nothing)
+        row = row.view(images, self.rows * side, self.columns * side)
+        return torch.nn.functional.pad(row, (border,) * 4, value=nothing)

@@ -1,0 +1,45 @@
+"""The best checkpoints of a run, by accuracy, beside the newest ones."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from backends.protocol import State
+from train.checkpoints import store
+
+SCORES = ("acc1", "acc1_ema")
+
+
+class BestCheckpoints:
+    """Folders best_acc1/ and, for the EMA, best_acc1_ema/, each with the one checkpoint of the highest score."""
+
+    def __init__(self, run_dir: Path) -> None:
+        """Read the scores so far from metrics.jsonl, which must already be truncated to where the run resumes."""
+        self.run_dir = run_dir
+        self.scores = _highest(run_dir / "metrics.jsonl")
+
+    def improved(self, scores: Mapping[str, float]) -> list[str]:
+        """The names of the scores that are higher than all before."""
+        return [name for name in SCORES if name in scores and scores[name] > self.scores.get(name, -1.0)]
+
+    def save(self, step: int, scores: Mapping[str, float], state: State, meta: Mapping[str, Any]) -> None:
+        """Save the state for each score that has improved. A score counts only once its checkpoint is saved."""
+        for name in self.improved(scores):
+            self._replace(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
+            self.scores[name] = scores[name]
+
+    def _replace(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
+        """Save the new checkpoint, then remove all others, even one of a later step from an earlier run."""
+        kept = store.save(root, step, state, meta, keep=1)
+        for other in root.glob("step-*"):
+            if other != kept:
+                shutil.rmtree(other)
+
+
+def _highest(metrics: Path) -> dict[str, float]:
+    """The highest of each score."""
+    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    found = {name: [line[name] for line in lines if name in line] for name in SCORES}
+    return {name: max(values) for name, values in found.items() if values}

@@ -1,4 +1,0 @@
-"""From words to a checked configuration, or to a job of SLURM: flags, recipes, and what the published flags become.
-
-`config.py` first. Every other room reads a configuration; none of them is known here.
-"""

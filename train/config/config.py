@@ -1,0 +1,157 @@
+"""The resolved configuration of a run, and the table of its flags."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, NamedTuple, Self, get_type_hints
+
+from backends.protocol import TrainerOptions
+from train.config.groups import (
+    AugmentConfig,
+    CheckpointConfig,
+    ClusterConfig,
+    DataConfig,
+    FinetuneConfig,
+    Group,
+    InspectConfig,
+    ModelConfig,
+    OptimizerConfig,
+    ProbeConfig,
+    RunConfig,
+    SlurmConfig,
+)
+from train.errors import TrainError
+
+
+@dataclass(frozen=True)
+class Config:
+    """Every flag with its value, in groups: `config.data.mean`. TrainError for values that contradict each other."""
+
+    run: RunConfig = field(default_factory=RunConfig)
+    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
+    cluster: ClusterConfig = field(default_factory=ClusterConfig)
+    slurm: SlurmConfig = field(default_factory=SlurmConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    inspect: InspectConfig = field(default_factory=InspectConfig)
+    probe: ProbeConfig = field(default_factory=ProbeConfig)
+
+    devices: int = 1
+    """Number of devices that share an update: found at the start, not a flag."""
+
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """The flags that the user gave, on the command line or in a file."""
+
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines to print at the start: which values are those of a checkpoint's run."""
+
+    def __post_init__(self) -> None:
+        for name, values in (("mean", self.data.mean), ("std", self.data.std)):
+            if len(values) not in (1, channels := self.model.in_chans):
+                raise TrainError(f"--{name}: {len(values)} values for {channels} channels; give one each, or one")
+
+    @classmethod
+    def from_flags(cls, **values: Any) -> Self:
+        """The configuration in which some flags have the given values, all others their defaults."""
+        assert values.keys() <= FLAGS.keys(), values.keys() - FLAGS.keys()
+        groups: dict[str, Any] = {name: group(**_own(group, values)) for name, group in GROUPS.items()}
+        return cls(**groups)
+
+    def flags(self) -> dict[str, Any]:
+        """Flag -> value, in the order of FLAGS."""
+        return {name: getattr(getattr(self, flag.group), name) for name, flag in FLAGS.items()}
+
+    def used_flags(self) -> dict[str, Any]:
+        """Flag -> value of those that the task uses."""
+        return {name: value for name, value in self.flags().items() if self.run.task in FLAGS[name].tasks}
+
+    @property
+    def effective_batch(self) -> int:
+        """Images per update, over all devices."""
+        return self.optimizer.batch_size * self.optimizer.update_freq * self.devices
+
+    @property
+    def peak_lr(self) -> float:
+        """The learning rate after warm-up: --lr, or --blr * effective_batch / 256."""
+        return self.optimizer.blr * self.effective_batch / 256 if self.optimizer.lr is None else self.optimizer.lr
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory: --output_dir, or a folder in runs/ named after data, task and backend."""
+        words = [Path(self.data.data_path).resolve().name, self.run.task, self.run.backend]
+        return Path(self.run.output_dir or "runs/" + "-".join(word for word in words if word != "pretrain"))
+
+    def trainer_options(self) -> TrainerOptions:
+        """How the backend's trainer computes."""
+        return TrainerOptions(
+            seed=self.run.seed,
+            dtype=self.run.precision,
+            engine=self.run.engine,
+            mean=self.data.mean,
+            std=self.data.std,
+            device=self.run.device,
+            shard=self.cluster.shard,
+            remat=self.run.grad_checkpointing,
+            compile=self.run.compile,
+            kernels=self.run.kernels,
+        )
+
+    def to_toml(self) -> str:
+        """The text of config.toml, which --config reads back: flat, with group titles as comments."""
+        values, lines = self.used_flags(), []
+        for title, every in titled():
+            flags = [flag for flag in every if flag.name in values]
+            lines += ["", f"# {title}"] if flags else []
+            lines += [
+                f"{flag.name} = {json.dumps(values[flag.name])}" for flag in flags if values[flag.name] is not None
+            ]
+            lines += [f'{f.name} = "none"' for f in flags if values[f.name] is None and f.default is not None]
+        return "\n".join(lines[1:]) + "\n"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Flag -> value, and devices, as JSON types."""
+        return dict(json.loads(json.dumps({**self.flags(), "devices": self.devices})))
+
+
+class Flag(NamedTuple):
+    """A flag of the command line: a field of a group of Config. tasks: those that use it."""
+
+    name: str
+    group: str
+    default: Any
+    hint: Any
+    help: str
+    tasks: tuple[str, ...]
+
+
+GROUPS: dict[str, type[Group]] = {
+    name: hint for name, hint in get_type_hints(Config).items() if isinstance(hint, type) and issubclass(hint, Group)
+}
+"""Name of a field of Config -> its class."""
+
+
+def _flags() -> Iterator[Flag]:
+    for name, group in GROUPS.items():
+        hints = get_type_hints(group)
+        for member in fields(group):  # type: ignore[arg-type]  # every group is a dataclass
+            tasks = member.metadata["tasks"] or group.tasks
+            yield Flag(member.name, name, member.default, hints[member.name], member.metadata["help"], tasks)
+
+
+FLAGS: dict[str, Flag] = {flag.name: flag for flag in _flags()}
+"""Every flag by name, in the order of `--help`."""
+
+
+def titled() -> Iterator[tuple[str, list[Flag]]]:
+    """(title, flags) of each group, in the order of `--help`."""
+    for name, group in GROUPS.items():
+        yield group.title, [flag for flag in FLAGS.values() if flag.group == name]
+
+
+def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the flags of one group."""
+    return {member.name: values[member.name] for member in fields(group) if member.name in values}  # type: ignore[arg-type]

@@ -1,0 +1,86 @@
+"""npz files of uint8 images and their labels."""
+
+import hashlib
+import zipfile
+import zlib
+from pathlib import Path
+
+import numpy as np
+
+from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.errors import NoSplit, TrainError
+
+USED = ("", "train_", "val_")
+"""Prefixes of the arrays that a training run uses."""
+
+
+class Npz:
+    """Images of an npz file: `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,).
+
+    A file of several splits holds `train_images`, `train_labels`, `val_images` and so on.
+    Labels are class numbers. Without labels, all images are in one class.
+    """
+
+    def __init__(self, file: Path, split: str, options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
+        self.file = file
+        names = _names(file)
+        prefix = self._prefix(names, split)
+        unused = [name for name in names if name.removesuffix("images").removesuffix("labels") not in USED]
+        left_out = (*left_out, *(f"the array {name}" for name in unused))
+        unlabelled = f"write an array {prefix}labels (N,) of class numbers beside the images"
+        self.reading = Reading(options, left_out, unlabelled, uses=())
+        images = _read(file, f"{prefix}images")
+        labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
+        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+            shape = f"{images.dtype}{images.shape}"
+            raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
+        if labels.size != len(images) or labels.dtype.kind not in "iu" or labels.min() < 0:
+            shape = f"{labels.dtype}{labels.shape}"
+            raise TrainError(
+                f"{file}: {prefix}labels is {shape}, not a class number for each of {len(images):,} images"
+            )
+        self.images = images if images.ndim == 4 else images[..., None]
+        self.labels: list[int] = labels.reshape(-1).tolist()
+        self.classes = tuple(str(number) for number in range(max(self.labels) + 1))
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256(self.images.tobytes() + repr(self.labels).encode()).hexdigest()[:16]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
+        return self.images[index], self.labels[index], self.name(index)
+
+    def name(self, index: int) -> str:
+        """File and number of an image."""
+        return f"{self.file}: image {index}"
+
+    def _prefix(self, names: list[str], split: str) -> str:
+        """The prefix of the array names: the split, if the file holds several, or nothing."""
+        if f"{split}_images" in names:
+            return f"{split}_"
+        if split == "val":
+            raise NoSplit(f"{self.file}: no array val_images in it")
+        if "images" not in names:
+            raise TrainError(f"{self.file}: no array images or {split}_images; it has {', '.join(names)}")
+        return ""
+
+
+def _names(file: Path) -> list[str]:
+    """The names of the arrays in a file."""
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return [name.removesuffix(".npy") for name in archive.namelist()]
+    except (OSError, zipfile.BadZipFile) as error:
+        raise TrainError(f"{file}: not a readable npz file ({error})") from None
+
+
+def _read(file: Path, name: str) -> np.ndarray:
+    """An array of the file. Pickled objects are refused."""
+    try:
+        with np.load(file, allow_pickle=False) as arrays:
+            return np.asarray(arrays[name])
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        raise TrainError(f"{file}: {name} cannot be read ({error})") from None

@@ -1,0 +1,32 @@
+"""A description of this machine for the header of config.toml."""
+
+import os
+import platform
+import re
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+CPUS = Path("/proc/cpuinfo")
+NVIDIA = Path("/proc/driver/nvidia/gpus")
+
+
+def describe(devices: int = 1) -> str:
+    """One line: processor, cores, system, NVIDIA GPUs, e.g. "AMD EPYC 9B14, 16 cores, Linux x86_64, 8 x NVIDIA H100".
+
+    devices: number of devices that share an update, over all machines.
+    """
+    cores = f"{os.cpu_count()} cores"
+    gpus = Counter(re.findall(r"^Model:\s*(.+)$", _text(NVIDIA.glob("*/information")), re.MULTILINE))
+    parts = [_processor(), cores, f"{platform.system()} {platform.machine()}"]
+    parts += [f"{count} x {name}" for name, count in sorted(gpus.items())]
+    return ", ".join(parts) + (f"; {devices} devices share an update" if devices > 1 else "")
+
+
+def _processor() -> str:
+    named = re.search(r"^model name\s*: (.+)$", _text([CPUS]), re.MULTILINE)
+    return named[1].strip() if named else platform.processor() or platform.machine()
+
+
+def _text(files: Iterable[Path]) -> str:
+    return "\n".join(file.read_text(errors="replace") for file in files if file.is_file())
