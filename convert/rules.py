@@ -61,10 +61,9 @@ class Format:
 
     def signed(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this name and shape is this format's sign."""
-        if not re.fullmatch(self.sign, name):
-            return False
-        wanted = self.sign_shape
-        return wanted is None or list(wanted) == [w and s for w, s in zip(wanted, shape, strict=False)]
+        wanted = shape if self.sign_shape is None else self.sign_shape
+        fitting = len(wanted) == len(shape) and all(w in (None, s) for w, s in zip(wanted, shape, strict=True))
+        return fitting and re.fullmatch(self.sign, name) is not None
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""

@@ -53,7 +53,7 @@ def test_training_state_round_trips(model: spec.Model, format: str, name: str, t
 
 
 @pytest.mark.parametrize(
-    ("format", "name"), [("flax", "x.safetensors"), ("timm", "x.pth"), ("hf", "x"), ("flax", "x.orbax")]
+    ("format", "name"), [("timm", "x.safetensors"), ("timm", "x.pth"), ("hf", "x"), ("mmpretrain", "x.orbax")]
 )
 def test_what_cannot_be_kept_is_reported(format: str, name: str, tmp_path: Path) -> None:
     first, second = convert.save(trained(CLASSIFIER), tmp_path / name, format=format)
