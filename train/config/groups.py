@@ -97,7 +97,7 @@ class CheckpointConfig(Group):
     title = "Checkpoints"
     tasks = TRAIN
     auto_resume: bool = flag(True, "resume from the newest intact checkpoint in output_dir")
-    resume: str = flag("", "resume from this checkpoint (a folder step-XXXXXXXX) instead", TASKS)
+    resume: str = flag("", "resume from this checkpoint, run, or .pth of the released scripts", TASKS)
     start_epoch: int = flag(0, "first epoch when nothing is resumed", at_least=0)
     save_ckpt: bool = flag(True, "save checkpoints")
     save_ckpt_freq: int = flag(1, "save a checkpoint every N epochs", at_least=1)
