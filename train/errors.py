@@ -7,3 +7,24 @@ class TrainError(ValueError):
 
 class NoSplit(TrainError):
     """The data has no such split: it is not divided, or in a way that is not recognised."""
+
+
+EXTRAS = {
+    "torch": ("torch",),
+    "jax": ("jax", "flax", "optax"),
+    "train": ("jinja2", "matplotlib", "PIL", "sklearn", "simplejpeg", "tensorboard", "tqdm"),
+    "convert": ("msgpack", "orbax", "tensorstore"),
+    "parquet": ("pyarrow",),
+    "slurm": ("submitit",),
+    "wandb": ("wandb",),
+}
+"""Extra of our package -> the modules that it installs."""
+
+
+def missing_package(error: ModuleNotFoundError) -> str:
+    """One line that names the extra to install; raises the error again if the module is of no extra."""
+    module = (error.name or "").partition(".")[0]
+    for extra, modules in EXTRAS.items():
+        if module in modules:
+            return f"{module} is not installed; pip install 'twinnext[{extra}]'"
+    raise error

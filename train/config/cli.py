@@ -108,7 +108,7 @@ def _task(argv: Sequence[str]) -> str:
 def _words(path: str) -> list[str]:
     """A TOML file as words of a command line, so that both are checked by the same rules."""
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainError(f"--config {path}: {error}") from None
     words: list[str] = []

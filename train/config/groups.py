@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+import backends
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
@@ -73,7 +74,9 @@ class RunConfig(Group):
     recipe: str | None = flag(
         None, "a published recipe, such as finetune_base (docs/recipes.md)", (*TRAIN, "eval", "probe")
     )
-    backend: Literal["torch", "jax"] = flag("torch", "framework")
+    backend: Literal["torch", "jax"] = flag(
+        next(iter(backends.installed()), "torch"), "framework (default: the installed one, torch if both are)"
+    )
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ... (none: the best one that the framework finds)")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
     engine: str | None = flag(

@@ -6,10 +6,7 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
-
-from train.errors import TrainError
+from train.errors import TrainError, missing_package
 from train.report import plots
 from train.report.run_data import RunData, evenly_spaced, load
 
@@ -62,7 +59,8 @@ def write(run_dir: Path) -> Path:
         (run_dir / "plots").mkdir(exist_ok=True)
         for file, svg in drawn.items():
             (run_dir / "plots" / f"{file}.svg").write_text(plots.standalone(svg), encoding="utf-8")
-        page.write_text(_page(run, [plots.inline(svg) for svg in drawn.values()]), encoding="utf-8")
+        html = _page(run, [plots.inline(svg) for svg in drawn.values()])
+        page.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise TrainError(f"{run_dir}: the report cannot be written: {error.strerror}") from None
     return page
@@ -81,6 +79,8 @@ def _plot(run: RunData, file: str) -> str | None:
 
 
 def _page(run: RunData, drawn: list[str]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     values = run.values()
@@ -140,6 +140,8 @@ def _caption(run: RunData, file: Path) -> str:
 
 def _data_url(file: Path) -> str:
     """The picture as a data URL: PNG, or WebP if that is smaller."""
+    from PIL import Image
+
     png, webp = file.read_bytes(), io.BytesIO()
     with Image.open(file) as image:
         image.save(webp, "WEBP", quality=90, method=4)
@@ -151,5 +153,7 @@ def try_write(run_dir: Path) -> str:
     """Write the report at the end of a run; return a line with its path, or with the error."""
     try:
         return f"report: {write(run_dir)}"
+    except ModuleNotFoundError as error:
+        return f"no report: {missing_package(error)}"
     except Exception as error:  # the run itself is done and saved
         return f"no report: {' '.join(str(error).split()) or type(error).__name__}"

@@ -62,7 +62,7 @@ def load(folder: Path) -> RunData:
         raise TrainError(f"{folder}: not a run directory, it has no config.toml")
     config = cli.read_run(file)
     titles = {f"# {title}" for title, _ in titled()}
-    lines = file.read_text(encoding="utf-8").splitlines()
+    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
     about = takewhile(lambda line: line.startswith("# ") and line not in titles, lines)
     return RunData(
         folder,
