@@ -153,8 +153,8 @@ def _adopt(found: RunCheckpoint, own: Mapping[str, Any], config: Config, say: Ca
     theirs = _with_own(found.meta["identity"].get("model"), own["model"])
     _refuse_another_model(found, theirs, own["model"])
     say(f"note: {found.path} does not say what data, order and seed it began with; it continues with those of this run")
-    counts = [before.get(name) for name in ("batch_size", "update_freq", "world_size")]
-    if all(isinstance(count, int) for count in counts) and math.prod(counts) != config.effective_batch:
+    counts = [before.get(name, 0) for name in ("batch_size", "update_freq", "world_size")]
+    if all(isinstance(count, int) for count in counts) and math.prod(counts) not in (0, config.effective_batch):
         say(f"note: {config.effective_batch:,} images per update, it had {math.prod(counts):,}")
     if config.optimizer.lr is None and math.isclose(before.get("lr") or 0, config.peak_lr):
         del before["lr"]  # the released scripts compute it

@@ -44,7 +44,7 @@ class RunData:
     def values(self) -> list[Value]:
         """Every flag of the task in the order of --help; the source is a recipe, a default, or "given"."""
         values = self.config.used_flags()
-        named = {name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values}
+        named: dict[str, Any] = {name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values}
         expected, origins = resolve([Layer("given", named)], strict=False)
         task = TASKS[values["task"]].values
         standard = expected.flags()
