@@ -20,11 +20,12 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
     "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
+compiled before it has arrays."""
 
 MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
 """Base classes that one framework needs and the other replaces by a decorator or by state of its own."""
@@ -80,7 +81,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
-    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):
+    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays", "use_compilation_cache"):
         promised = parameters(backends.protocol.Backend, name)[1:]  # without self
         assert parameters(torch, name) == parameters(jax, name) == promised, name
 

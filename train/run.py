@@ -38,7 +38,10 @@ def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Sto
     """
     task = TASKS[config.run.task](config)
     backend = load(config.run.backend)
+    cached = backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
+    if cached and cluster.rank == 0:
+        print(cached)
     with Signals() as signals:  # after init_cluster: jax.distributed installs handlers of its own
         config = replace(config, devices=cluster.processes * cluster.devices)
         stopped = _run(config, task, backend, cluster, signals)

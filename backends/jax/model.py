@@ -22,6 +22,7 @@ class Model(Chain):
         """dtype: what to compute in, by name; None: the type of the parameters."""
         super().__init__(model.steps)
         self.model, self.explicit_dtype = model, dtype
+        self.deterministic = False  # as in nnx's own modules, .train() and .eval() set it
 
     @property
     def dtype(self) -> str:
@@ -32,12 +33,13 @@ class Model(Chain):
         self,
         images: Array,
         mask: Array | None,
+        call: Call,
         engine: str | None,
         visible: int | None,
         kernels: str,
-        platform: str | None,
     ) -> tuple[Array, Space]:
         """Images as x in the space of an engine; see `Classifier`. BackendError for shapes that do not fit."""
+        api.check_keep_paths(self.model, images, call.keep_paths, training=not self.deterministic)
         chosen = api.choose(self.model, engines.ENGINES, engine, images, mask, _values(mask), visible)
         return engines.enter(
             chosen["engine"],
@@ -46,7 +48,7 @@ class Model(Chain):
             patch=self.model.encoder.patch_size,
             kept=chosen["visible"],
             kernel_size=KERNEL,
-            kernels=choose_kernels(kernels, platform or jax.default_backend()),
+            kernels=choose_kernels(kernels, call.platform or jax.default_backend()),
         )
 
 
@@ -72,11 +74,12 @@ class Classifier(Model):
         of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
         where the values of the mask are unknown (while tracing). kernels: "auto", "plain" or "pallas".
         record(path, x, space) sees every step. keep_paths (N, blocks) holds drop-path decisions,
-        1 = keep. remat recomputes the activations inside a block in the backward pass. platform: what
-        the pass is compiled for; None: the one that jax prefers.
+        1 = keep: nothing is drawn here, and a model with drop_path in training mode raises BackendError
+        without them. remat recomputes the activations inside a block in the backward pass. platform:
+        what the pass is compiled for; None: the one that jax prefers.
         """
         call = Call(record, keep_paths, remat, platform)
-        x, space = self._enter(images, mask, engine, visible, kernels, platform)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         features, space = self.run(self.names[:-1], x, space, call)
         logits, _ = self.run(self.names[-1:], features, space, call)
         return {"features": features, "logits": logits}
@@ -126,7 +129,7 @@ class FCMAE(Model):
     ) -> tuple[Array, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
         call = call or Call()
-        x, space = self._enter(images, mask, engine, visible, kernels, call.platform)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         return self.run(self.encoder_names, x, space, call)
 
 

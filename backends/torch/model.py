@@ -29,9 +29,10 @@ class Model(Chain):
         return self.explicit_dtype or stem
 
     def _enter(
-        self, images: Tensor, mask: Tensor | None, engine: str | None, visible: int | None, kernels: str
+        self, images: Tensor, mask: Tensor | None, call: Call, engine: str | None, visible: int | None, kernels: str
     ) -> tuple[Tensor, Space]:
-        """Images as x in the space of an engine; see `forward`. BackendError for shapes that do not fit."""
+        """Images as x in the space of an engine; see `Classifier.forward`. BackendError for shapes that do not fit."""
+        api.check_keep_paths(self.model, images, call.keep_paths, training=self.training)
         chosen = api.choose(self.model, engines.ENGINES, engine, images, mask, _values(mask, visible), visible)
         return engines.enter(
             chosen["engine"],
@@ -65,10 +66,11 @@ class Classifier(Model):
         of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
         where the values of the mask are unknown (while compiling, under vmap). kernels: "auto", "plain"
         or "triton". record(path, x, space) sees every step. keep_paths (N, blocks) holds drop-path
-        decisions, 1 = keep. remat recomputes the activations inside a block in the backward pass.
+        decisions, 1 = keep: nothing is drawn here, and a model with drop_path in training mode raises
+        BackendError without them. remat recomputes the activations inside a block in the backward pass.
         """
         call = Call(record, keep_paths, remat)
-        x, space = self._enter(images, mask, engine, visible, kernels)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         features, space = self.run(self.names[:-1], x, space, call)
         logits, _ = self.run(self.names[-1:], features, space, call)
         return {"features": features, "logits": logits}
@@ -82,6 +84,7 @@ class FCMAE(Model):
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
         self.encoder_names = tuple(name for name in self.names if name.startswith("encoder."))
+        self.masked_loss = masked_loss  # which may be compiled
 
     def forward(
         self,
@@ -102,7 +105,7 @@ class FCMAE(Model):
         call = Call(record, keep_paths, remat)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
         prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
-        loss = masked_loss(prediction, images, mask, self.model)
+        loss = self.masked_loss(prediction, images, mask, self.model)
         return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -116,8 +119,9 @@ class FCMAE(Model):
         kernels: str = "auto",
     ) -> tuple[Tensor, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
-        x, space = self._enter(images, mask, engine, visible, kernels)
-        return self.run(self.encoder_names, x, space, call or Call())
+        call = call or Call()
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        return self.run(self.encoder_names, x, space, call)
 
 
 def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:

@@ -79,6 +79,10 @@ class Backend:
     Trainer = Trainer
 
     @staticmethod
+    def use_compilation_cache(where: str = "") -> str:
+        return ""
+
+    @staticmethod
     def init_cluster(device: str | None = None) -> SingleProcess:
         return SingleProcess()
 

@@ -68,9 +68,9 @@ def test_fine_tuning(images: Path, pretrained: Path, tmp_path: Path, backend: st
     found = run(recipe, backend, data=images, out=out, start=pretrained)
     assert found.step == found.state.t == 2
     assert found.state.ema.keys() == found.state.params.keys()
-    train, judged = metrics(out)
+    train, evaluated = metrics(out)
     assert math.isfinite(train["loss"])
-    assert judged["step"] == 2
-    assert {"acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema"} <= judged.keys()
+    assert evaluated["step"] == 2
+    assert {"acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema"} <= evaluated.keys()
     assert all(len(list((out / f"best_{name}").iterdir())) == 1 for name in ("acc1", "acc1_ema"))
     assert (found.meta["config"]["precision"], found.meta["classes"]) == ("bfloat16", ["c0", "c1"])

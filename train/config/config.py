@@ -97,6 +97,7 @@ class Config:
             shard=self.cluster.shard,
             remat=self.run.grad_checkpointing,
             compile=self.run.compile,
+            kernels=self.run.kernels,
         )
 
     def to_toml(self) -> str:

@@ -44,7 +44,9 @@ class RunData:
     def values(self) -> list[Value]:
         """Every flag of the task in the order of --help; the source is a recipe, a default, or "given"."""
         values = self.config.used_flags()
-        named: dict[str, Any] = {name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values}
+        named: dict[str, Any] = {
+            name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values
+        }
         expected, origins = resolve([Layer("given", named)], strict=False)
         task = TASKS[values["task"]].values
         standard = expected.flags()
@@ -62,7 +64,7 @@ def load(folder: Path) -> RunData:
         raise TrainError(f"{folder}: not a run directory, it has no config.toml")
     config = cli.read_run(file)
     titles = {f"# {title}" for title, _ in titled()}
-    lines = file.read_text(encoding="utf-8", errors="surrogateescape").splitlines()
+    lines = file.read_text(encoding="utf-8").splitlines()
     about = takewhile(lambda line: line.startswith("# ") and line not in titles, lines)
     return RunData(
         folder,

@@ -26,6 +26,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     matched = _match(path, model, meta, source)
     batches = eval_batches(config, source, matched.index)
     backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")

@@ -51,6 +51,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"evaluation: {describe(eval_source)}")
     print(f"encoder: {_checkpoint(config) or 'untrained'}")
     backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")

@@ -1,5 +1,6 @@
 """The initial parameters of a classifier: drawn, or read from a checkpoint of any format."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -78,7 +79,7 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     """SpecError or TrainError unless the flags that were given fit the encoder in a checkpoint."""
     encoder, asked = model.encoder, config.model
     check_channels(path, model, asked.in_chans)
-    sizes: dict[str, Any] = dict(spec.PRESETS.get(asked.model or "", {})) if "model" in config.given else {}
+    sizes: Mapping[str, Any] = spec.PRESETS.get(asked.model or "", {}) if "model" in config.given else {}
     own = {"depths": asked.depths, "dims": asked.dims, "patch_size": asked.patch_size}
     expected = {**sizes, **{name: value for name, value in own.items() if name in config.given and value}}
     known = asked.model is None or asked.model in spec.PRESETS
