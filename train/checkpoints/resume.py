@@ -20,13 +20,13 @@ from train.checkpoints import store
 from train.config import Config
 from train.config.config import FLAGS
 from train.data.sources import Source
-from train.errors import TrainError
+from train.errors import TrainError, of_convert
 
 COMPARED = ("data", "optimizer", "finetune", "augment")
 """Groups of flags of which a change is reported."""
 
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
-"""Flags whose change is not reported: they change no result, or the identity has what matters of them."""
+"""Flags whose change is not reported: they do not change results, or the identity covers them."""
 
 
 UNDETERMINED = ("image_size", "mask_ratio", "norm_target", "drop_path", "grn_scope")
@@ -77,7 +77,7 @@ def _asked_for(config: Config, newest: RunCheckpoint | None, say: Callable[[str]
     try:
         found = _read(path)
     except ConvertError as error:
-        raise TrainError(f"--resume {error}") from None
+        raise TrainError(f"--resume {of_convert(path, error)}") from None
     if newest and newest.step > found.step and not path.resolve().is_relative_to(config.run_dir.resolve()):
         say(f"note: {config.run_dir} is at step {newest.step:,}, past that of --resume, and continues from there")
         return newest

@@ -5,6 +5,7 @@ released scripts.
 """
 
 import argparse
+import os
 import re
 import sys
 import tomllib
@@ -187,7 +188,7 @@ def _convert(word: str, kind: type, choices: tuple[str, ...], optional: bool) ->
     if choices and word not in choices:
         raise argparse.ArgumentTypeError(f"{word!r} is unknown; choose {' or '.join(choices)}")
     try:
-        return SWITCHES[word.lower()] if kind is bool else kind(word)
+        return SWITCHES[word.lower()] if kind is bool else os.path.expanduser(word) if kind is str else kind(word)
     except (ValueError, KeyError):
         raise argparse.ArgumentTypeError(f"{word!r} is not {EXPECTED[kind]}") from None
 

@@ -65,7 +65,7 @@ def _check_bounds(name: str, number: Any, low: float | None, high: float | None)
 
 @dataclass(frozen=True)
 class RunConfig(Group):
-    """What the run does, with what, and where it writes."""
+    """Task, backend and output of the run."""
 
     title = "Run"
     task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse", "probe"] = flag(
@@ -268,7 +268,7 @@ class ClusterConfig(Group):
 
 @dataclass(frozen=True)
 class SlurmConfig(Group):
-    """What to ask of SLURM."""
+    """Options of a SLURM job."""
 
     title = "SLURM"
     nodes: int = flag(2, "number of machines", at_least=1)

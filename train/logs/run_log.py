@@ -41,7 +41,7 @@ class SilentLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """No-op: rank 0 logs."""
 
     def say(self, line: str) -> None:
         """Print a line, with the rank."""
@@ -49,13 +49,13 @@ class SilentLog:
             print(f"[{self.rank}] {one_line(line)}", flush=True)
 
     def advance(self) -> None:
-        """Rank 0 shows the progress."""
+        """No-op: rank 0 logs."""
 
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Rank 0 writes them."""
+        """No-op: rank 0 logs."""
 
     def scores(self, step: int, epoch: float, scores: Mapping[str, float], coverage: Coverage) -> None:
-        """Rank 0 writes them."""
+        """No-op: rank 0 logs."""
 
 
 class RunLog:
