@@ -2,6 +2,8 @@
 
 import base64
 import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -26,6 +28,9 @@ TITLES = {
     "grad_norm": "Norm of the gradient",
     "images_per_s": "Images per second",
 }
+TOPS = {"accuracy": 100.0}
+"""File in plots/ -> the end of its y axis."""
+
 NAMES = {
     "loss": "training",
     "val_loss": "validation",
@@ -75,7 +80,7 @@ def _plot(run: RunData, file: str) -> str | None:
         colour, is_ema = names.index(name.removesuffix("_ema")), name.endswith("_ema")
         if epochs:
             curves.append(plots.curve(NAMES.get(name, name), epochs, values, colour, is_ema))
-    return plots.draw(TITLES[file], "epoch", curves) if curves else None
+    return plots.draw(TITLES[file], "epoch", curves, TOPS.get(file)) if curves else None
 
 
 def _page(run: RunData, drawn: list[str]) -> str:
@@ -91,6 +96,7 @@ def _page(run: RunData, drawn: list[str]) -> str:
         figures=_figures(run),
         plots=drawn,
         pictures=[(_caption(run, file), _data_url(file)) for file in evenly_spaced(run.pictures, PICTURES)],
+        command=run.command(),
         changed=[value for value in values if value.value != value.default],
         values=values,
         light=plots.LIGHT,
@@ -124,11 +130,20 @@ def _figures(run: RunData) -> list[Figure]:
             best = max(values)
             found.append(Figure(NAMES[name], f"{best:.2f} %", f"best, epoch {epochs[values.index(best)]:.4g}"))
     found.append(Figure("epochs", f"{run.last('epoch') or 0:,.4g}", f"{run.last('step') or 0:,} updates"))
+    found += [Figure(name, value, note) for name, value, note in _times(run)]
     if speeds := run.series("images_per_s")[1]:
         found.append(Figure("images per second", f"{median(speeds):,.0f}", "median"))
-    if skipped := sum(run.series("skipped")[1]):
-        found.append(Figure("broken images", f"{skipped:,}", "skipped"))
+    found.append(Figure("skipped images", f"{sum(run.series('skipped')[1]):,.0f}", "broken, replaced by others"))
     return found
+
+
+def _times(run: RunData) -> Iterator[tuple[str, str, str]]:
+    """The date of the first log line, and the time from there to the last."""
+    times = run.series("time")[1]
+    if times:
+        first, last = (datetime.fromtimestamp(times[index], UTC) for index in (0, -1))
+        yield "date", f"{first:%Y-%m-%d}", f"{first:%H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+        yield "duration", str(timedelta(seconds=round(times[-1] - times[0]))), "first to last log line, pauses included"
 
 
 def _caption(run: RunData, file: Path) -> str:
