@@ -133,7 +133,9 @@ def _figures(run: RunData) -> list[Figure]:
     found += [Figure(name, value, note) for name, value, note in _times(run)]
     if speeds := run.series("images_per_s")[1]:
         found.append(Figure("images per second", f"{median(speeds):,.0f}", "median"))
-    found.append(Figure("skipped images", f"{sum(run.series('skipped')[1]):,.0f}", "broken, replaced by others"))
+    left_out = run.last("eval_skipped") or 0
+    note = "broken, replaced by others" + (f"; {left_out:,.0f} left out of the evaluation" if left_out else "")
+    found.append(Figure("skipped images", f"{sum(run.series('skipped')[1]):,.0f}", note))
     return found
 
 
