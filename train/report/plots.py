@@ -137,7 +137,7 @@ def _add(axes: "Axes", curve: Curve) -> None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
     marker = "o" if len(curve.x) == 1 or (len(curve.x) <= MARKED and not curve.dashed) else ""
     style = (0, (4, 2)) if curve.dashed else "-"
-    options = {"marker": marker, "linestyle": style, "clip_on": False}
+    options: dict[str, Any] = {"marker": marker, "linestyle": style, "clip_on": False}
     if curve.dashed and marker:  # a point has no dashes: an empty one stands for them
         options["markerfacecolor"] = "none"
     axes.plot(curve.x, curve.y, color=colour, label=curve.name, **options)
