@@ -62,16 +62,12 @@ tables: $(READY)
 bench: $(READY)
 	$(RUN) -m benchmarks engines --part encoder
 
-# All that waits for a GPU: the tests on it, then whole training steps, eager and compiled, without and with
-# the Triton kernels. A table's rows hold their memory side by side: of base, 128 images fill an 80 GB device.
-# GPU changes that and the peaks, which are an H200's, e.g. make gpu GPU='--batch_size 256 --gbps 3350'.
-STEPS  := $(RUN) -m benchmarks engines --what step --engines masked visible --device cuda --dtype bfloat16 \
-          --model convnextv2_base --batch_size 128 --tflops 790 --gbps 4300
+# All that waits for a GPU: a table of whole steps, whose rows hold their memory side by side in 140 GB, and the tests.
+# GPU changes it, e.g. for a device of 80 GB: make gpu GPU='--batch_size 128'.
 gpu: $(READY)
-	$(RUN) -m pytest -m gpu
 	mkdir -p runs
-	$(STEPS) $(GPU) --backends torch --compiled --json runs/gpu-torch.json
-	XLA_PYTHON_CLIENT_PREALLOCATE=false $(STEPS) $(GPU) --backends jax --json runs/gpu-jax.json
+	$(RUN) -m benchmarks gpu --json runs/gpu.json --markdown runs/gpu.md $(GPU)
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(RUN) -m pytest -m gpu -n 4
 
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)

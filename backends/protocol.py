@@ -114,6 +114,10 @@ class Trainer(Protocol):
         cluster: Cluster | None = None,
     ) -> None: ...
 
+    @property
+    def choice(self) -> object:
+        """What its options leave open, decided: as text, with the flags of a run that decide otherwise."""
+
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.
 

@@ -32,6 +32,21 @@ def _engines(args: argparse.Namespace) -> int:
     return 0
 
 
+def _gpu(args: argparse.Namespace) -> int:
+    """Returns 1 if a row or a profile is missing."""
+    from benchmarks import gpu
+
+    peak = peaks.find(args.peak, args.dtype, args.device, args.tflops, args.gbps)
+    shared = {name: getattr(args, name) for name in ("model", "batch_size", "image_size", "dtype", "device")}
+    found = gpu.measure(gpu.LINES, shared, args.rounds, args.seconds)
+    text = gpu.markdown(found, gpu.LINES, gpu.device_name(args.device), peak)
+    print(text, flush=True)
+    _write(args.json, gpu.document(found, peak))
+    if args.markdown:
+        Path(args.markdown).write_text(text, encoding="utf-8")
+    return 1 if found.missing else 0
+
+
 def _sweep(args: argparse.Namespace) -> int:
     """Returns 1 if the visible engine does not get faster with every step of the mask ratio."""
     peak, found = peaks.find(args.peak, args.dtype, args.device, args.tflops, args.gbps), []
@@ -132,6 +147,17 @@ def _parser() -> Parser:
     sweep = add("sweep", _sweep, "the same over mask ratios, batch sizes or image sizes", timed)
     sweep.add_argument("--over", choices=tuple(curves.AXES), default="mask_ratio")
     sweep.add_argument("--values", type=float, nargs="+", help="values to measure at")
+    whole = add("gpu", _gpu, "whole steps of both frameworks and of timm on one GPU, and where their time goes")
+    whole.add_argument("--model", default="convnextv2_base")
+    whole.add_argument("--batch_size", type=int, default=256, help="some rows take a half or a quarter")
+    whole.add_argument("--image_size", type=int, default=224)
+    whole.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
+    whole.add_argument("--device", default="cuda")
+    whole.add_argument("--rounds", type=int, default=15, help="timed steps per row, taken in turn")
+    whole.add_argument("--seconds", type=float, default=900, help="leave out rows that are not ready by then")
+    whole.add_argument("--json", help="write the rows and kernels to this file")
+    whole.add_argument("--markdown", help="write the table to this file too")
+    _peak(whole)
     plot = add("plot", _plot, "plot the JSON files of sweeps")
     plot.add_argument("files", nargs="+")
     plot.add_argument("--out", required=True, help=".svg or .png")
@@ -184,10 +210,14 @@ def _job(what: str, part: str) -> Parser:
     job.add_argument("--dtype", choices=("float32", "bfloat16", "float64"), default="float32")
     job.add_argument("--what", choices=("forward", "gradient", "step"), default=what)
     job.add_argument("--part", choices=("encoder", "fcmae"), default=part)
-    job.add_argument("--peak", choices=peaks.NAMES, default=peaks.MEASURED, help="the device's peak performance")
-    job.add_argument("--tflops", type=float, help="or its peak in TFLOP/s")
-    job.add_argument("--gbps", type=float, help="and its memory bandwidth in GB/s")
+    _peak(job)
     return job
+
+
+def _peak(parser: Parser) -> None:
+    parser.add_argument("--peak", choices=peaks.NAMES, default=peaks.MEASURED, help="the device's peak performance")
+    parser.add_argument("--tflops", type=float, help="or its peak in TFLOP/s")
+    parser.add_argument("--gbps", type=float, help="and its memory bandwidth in GB/s")
 
 
 def _absent_device() -> Parser:

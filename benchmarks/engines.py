@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import os
+import select
 import statistics
 import subprocess
 import sys
@@ -94,37 +96,66 @@ def _outside(args: argparse.Namespace, same: dict[str, Any]) -> list[bool]:
 
 def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
     """One row per job, each from its own process; within a round every row takes one step."""
-    workers = [_Worker(job) for job in wanted]
+    workers = list[Worker]()
     try:
+        for job in wanted:
+            workers.append(Worker(job))
+            workers[-1].wait()
         for _ in range(rounds):
             for worker in workers:
                 worker.step()
     finally:
         for worker in workers:
             worker.stop()
-    return [Row(worker.job, worker.seconds, worker.peak_bytes, worker.first_step_s) for worker in workers]
+    return [worker.row for worker in workers]
 
 
-class _Worker:
-    def __init__(self, job: dict[str, Any]) -> None:
-        self.job, self.seconds = job, list[float]()
-        command = [sys.executable, "-m", "benchmarks.worker"]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        ready = json.loads(self._ask(json.dumps(job)))
+class Worker:
+    """A process that prepares a job at once, and takes steps when it is asked to."""
+
+    def __init__(self, job: dict[str, Any], **environment: str) -> None:
+        self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
+        command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | environment)
+        self._send(json.dumps(job))
+
+    @property
+    def row(self) -> Row:
+        """The measurements so far."""
+        return Row(self.job, self.seconds, self.peak_bytes, self.first_step_s)
+
+    def wait(self, seconds: float | None = None) -> bool:
+        """Whether its first steps are done within some seconds; BenchmarkError if it died."""
+        assert self.process.stdout
+        if not select.select([self.process.stdout], [], [], seconds)[0]:
+            return False
+        ready = json.loads(self._receive())
         self.peak_bytes, self.first_step_s = ready["peak_bytes"], ready["first_step_s"]
+        return True
 
     def step(self) -> None:
         self.seconds.append(float(self._ask("step")))
+
+    def profile(self) -> dict[str, tuple[float, int]]:
+        """Name of a kernel -> its milliseconds and launches in one step."""
+        found: dict[str, tuple[float, int]] = json.loads(self._ask("profile"))
+        return found
 
     def stop(self) -> None:
         with self.process:  # which closes its pipes
             self.process.kill()
 
     def _ask(self, line: str) -> str:
+        self._send(line)
+        return self._receive()
+
+    def _send(self, line: str) -> None:
         assert self.process.stdin
-        assert self.process.stdout
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
+
+    def _receive(self) -> str:
+        assert self.process.stdout
         answer = self.process.stdout.readline()
         if not answer:
             raise BenchmarkError(f"{self.job['backend']} {self.job['engine']}: the worker died; its message is above")

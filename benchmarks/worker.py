@@ -17,6 +17,7 @@ import numpy as np
 
 import spec
 from backends.protocol import Batch, Optimizer, Trainer, TrainerOptions
+from benchmarks import profiles
 
 
 def main() -> None:
@@ -24,17 +25,29 @@ def main() -> None:
     os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is timed
     job = json.loads(sys.stdin.readline())
     prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
-    run, memory = prepare(job, *inputs(job))
+    run, memory = prepare(job, *_given(job))
     started = time.perf_counter()
     run()
     ready = {"first_step_s": time.perf_counter() - started}
     run()
     with_peak = memory(run)
     print(json.dumps(ready | {"peak_bytes": with_peak}), flush=True)
-    for _ in sys.stdin:
+    for line in sys.stdin:
+        if line.strip() == "profile":
+            print(json.dumps(profiles.of(job["backend"], run)), flush=True)
+            continue
         started = time.perf_counter()
         run()
         print(time.perf_counter() - started, flush=True)
+
+
+def _given(job: dict[str, Any]) -> tuple[Any, Batch]:
+    """The model of a job and a batch for it."""
+    model, batch = inputs(job)
+    if job["part"] != "classifier":
+        return model, batch
+    targets = np.eye(CLASSES, dtype=np.float32)[np.arange(job["batch_size"]) % CLASSES]
+    return spec.classifier(job["model"], num_classes=CLASSES), {"images": batch["images"], "targets": targets}
 
 
 def inputs(job: dict[str, Any], model: spec.FCMAE | None = None) -> tuple[spec.FCMAE, Batch]:
@@ -52,6 +65,8 @@ def inputs(job: dict[str, Any], model: spec.FCMAE | None = None) -> tuple[spec.F
     mask = (ranks >= kept).reshape(n, *model.grid).astype(np.uint8)
     return model, {"images": images, "mask": mask}
 
+
+CLASSES = 1000
 
 Run = Callable[[], object]
 Prepared = tuple[Run, Callable[[Run], int]]
@@ -81,10 +96,37 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     from benchmarks import outside
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
+    if job["what"] == "step":
+        return _timm_step(job, batch, device), _torch_memory(device)
     where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
     net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
     images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
     return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
+
+
+def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
+    """Training steps of timm's classifier from uint8 images on the host: autocast, and AdamW fused."""
+    import torch
+
+    from benchmarks import outside
+
+    net = outside.timm().create_model(job["model"], num_classes=CLASSES)
+    net = net.to(device, memory_format=torch.channels_last)
+    call = torch.compile(net) if job["compiled"] else net
+    adamw = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
+    host = [torch.from_numpy(array) for array in (_uint8(batch["images"]), batch["targets"])]
+    host = [tensor.pin_memory() for tensor in host] if device != "cpu" else host
+
+    def work() -> float:
+        images, targets = (tensor.to(device, non_blocking=True) for tensor in host)
+        with torch.autocast(torch.device(device).type, getattr(torch, job["dtype"])):
+            loss = torch.nn.functional.cross_entropy(call(images.permute(0, 3, 1, 2) / 255), targets)
+        loss.backward()
+        adamw.step()
+        adamw.zero_grad()
+        return loss.item()
+
+    return work
 
 
 def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[Any, ...]) -> Run:
@@ -111,7 +153,6 @@ def _torch_memory(device: str) -> Callable[[Run], int]:
         return _peak_resident()
 
     def peak(run: Run) -> int:
-        torch.cuda.reset_peak_memory_stats()
         run()
         return torch.cuda.max_memory_allocated()
 
@@ -127,7 +168,8 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     dtype = job["dtype"]
     if job["what"] == "step":
-        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"])
+        kernels = job.get("kernels", "auto")
+        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"], kernels=kernels)
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _jax_memory()
     with api.precision(dtype):
@@ -176,9 +218,12 @@ def _jax_memory() -> Callable[[Run], int]:
 
 def _steps(trainer: Trainer, batch: Batch) -> Run:
     """Training steps from uint8 images on the host, as in training."""
-    images = np.clip(128 + 64 * batch["images"], 0, 255).astype(np.uint8)
-    shipped: Batch = {"images": images, "mask": batch["mask"]}
+    shipped: Batch = {**batch, "images": _uint8(batch["images"])}
     return lambda: float(trainer.step([shipped], 1e-4)["loss"])
+
+
+def _uint8(images: np.ndarray) -> np.ndarray:
+    return np.clip(128 + 64 * images, 0, 255).astype(np.uint8)
 
 
 def _visible(batch: Batch) -> int:

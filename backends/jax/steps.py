@@ -25,11 +25,8 @@ from backends.jax.space.protocol import Space
 SCANNED = 2
 """Run this many blocks of one shape, or more, as a scan: XLA compiles its body once."""
 
-CONVOLVED = "output of a depthwise convolution"
-PRODUCTS = jax.checkpoint_policies.save_from_both_policies(
-    jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
-    jax.checkpoint_policies.save_only_these_names(CONVOLVED),
-)
+CONVOLVED, PRODUCT = "output of a depthwise convolution", "output of a linear layer"
+PRODUCTS = jax.checkpoint_policies.save_only_these_names(CONVOLVED, PRODUCT)
 """What a scan keeps of its blocks for the backward pass; XLA would keep everything, some of it in float32."""
 
 
@@ -84,7 +81,8 @@ class Dense(Step):
     bias: nnx.Param
 
     def __call__(self, x: Array) -> Array:
-        return x @ self.weight[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        y = x @ self.weight[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        return checkpoint_name(y, PRODUCT)
 
 
 class Gelu(Step):

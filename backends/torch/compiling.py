@@ -13,6 +13,9 @@ KINDS = 64
 """Variants that dynamo keeps of what is compiled here: stages, decoder and head, with and without drop path and
 gradients. Its own limit is 8."""
 
+OPTIONS = {"realize_opcount_threshold": 200}
+"""Of inductor. At its own 30 it writes what is between GRN's gradient and GELU's to memory, and reads it back."""
+
 
 def compile_steps(net: Model) -> None:
     """Compile the blocks, norms, dense layers and the loss of a model, each where it is called.
@@ -24,7 +27,7 @@ def compile_steps(net: Model) -> None:
     modules = dict(net.named_modules())
     for step in [modules[name] for name in net.names if name in modules]:
         if isinstance(step, Residual | LayerNorm | Dense):
-            step.compile(fullgraph=True, dynamic=False)
+            step.compile(fullgraph=True, dynamic=False, options=OPTIONS)
     if isinstance(net, FCMAE):
         net.masked_loss = torch.compile(net.masked_loss, fullgraph=True, dynamic=False)
 

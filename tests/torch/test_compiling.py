@@ -56,7 +56,7 @@ def test_blocks_of_one_kind_are_compiled_once(
     torch.compiler.reset()
     graphs: list[Any] = []
 
-    def backend(graph: Any, inputs: Any) -> Any:
+    def backend(graph: Any, inputs: Any, **options: Any) -> Any:
         graphs.append({node.target for node in graph.graph.nodes})
         return graph
 

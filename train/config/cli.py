@@ -43,11 +43,9 @@ PROJECT = "convnext"
 """The published default of --project, used by --enable_wandb True."""
 
 DESCRIPTION = "Pre-train (FCMAE), fine-tune, evaluate and inspect ConvNeXt V2."
-EPILOG = """These are the flags of --task {task}; --task NAME --help lists those of another task, and a flag that
-a task does not use is refused.
+EPILOG = """Flags of --task {task}; --task NAME --help lists those of another. A task refuses flags it does not use.
 Defaults are the published ones; for the embedded digits they are those of train/config/recipes.py.
---show_recipe prints the values of a run and their sources.
-The same command with the same --output_dir resumes the run."""
+--show_recipe prints a run's values and their sources. The same command with the same --output_dir resumes the run."""
 
 
 class _Parser(Parser):
@@ -143,7 +141,7 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
         description=DESCRIPTION,
         epilog=EPILOG.format(task=task),
-        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120),
+        formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=40, width=120),
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")

@@ -50,6 +50,8 @@ class Config:
     """Lines to print at the start: which values are those of a checkpoint's run."""
 
     def __post_init__(self) -> None:
+        if self.run.cuda_graphs and self.run.backend == "jax":
+            raise TrainError("--cuda_graphs True: is for torch; leave it out, or give --backend torch")
         for name, values in (("mean", self.data.mean), ("std", self.data.std)):
             if len(values) not in (1, channels := self.model.in_chans):
                 raise TrainError(f"--{name}: {len(values)} values for {channels} channels; give one each, or one")
@@ -97,6 +99,7 @@ class Config:
             shard=self.cluster.shard,
             remat=self.run.grad_checkpointing,
             compile=self.run.compile,
+            graphs=self.run.cuda_graphs,
             kernels=self.run.kernels,
         )
 

@@ -82,13 +82,10 @@ class RunConfig(Group):
     engine: str | None = flag(
         None, "how the encoder skips removed patches (none: the best one)", (*TRAIN, "eval", "reconstruct", "probe")
     )
-    compile: bool = flag(False, "torch.compile the model (JAX always compiles)", TRAIN)
-    kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
-        "auto", "depthwise convolutions by triton (torch) or pallas (jax) kernels (auto: where the device has them)"
-    )
-    compilation_cache: str = flag(
-        "", "folder that keeps compiled programs for later runs, or off (default: one in the user's cache folder)"
-    )
+    compile: bool | None = flag(None, "torch.compile the steps (none: on CUDA; JAX always compiles)", TRAIN)
+    cuda_graphs: bool | None = flag(None, "torch: replay gradients as CUDA graphs (none: on one GPU)", TRAIN)
+    kernels: Literal["auto", "plain", "triton", "pallas"] = flag("auto", "depthwise convolutions by these kernels")
+    compilation_cache: str = flag("", "folder of compiled programs, or off (default: in the user's cache)")
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
     seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))
