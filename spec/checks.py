@@ -83,19 +83,20 @@ def stem_stride(stride: Any, patch_size: Any, stages: int) -> int:
     return derived
 
 
-def image_size(size: Any, patch: int) -> tuple[int, int]:
-    """(height, width) from a pair or from one side; multiples of the patch."""
+def image_size(size: Any, patch: int, smallest: int = 1) -> tuple[int, int]:
+    """(height, width) from a pair or from one side; multiples of the patch. smallest: patches per side to suggest."""
     pair = tuple(size) if isinstance(size, Iterable) and not isinstance(size, str) else (size, size)
     if len(pair) != 2:
         raise SpecError(f"image_size: {size!r} is neither a side nor (height, width)")
-    return _side("height", pair[0], patch), _side("width", pair[1], patch)
+    return _side("height", pair[0], patch, smallest), _side("width", pair[1], patch, smallest)
 
 
-def _side(name: str, value: Any, patch: int) -> int:
+def _side(name: str, value: Any, patch: int, smallest: int) -> int:
     side = whole(f"image_size {name}", value, at_least=1)
     below = side // patch * patch
     if side != below:
-        near = f"{below} or {below + patch}" if below else f"{patch}"
+        least = smallest * patch
+        near = f"{below} or {below + patch}" if below >= least else f"{max(below + patch, least)}"
         raise SpecError(f"image_size: the {name} {side} is no multiple of the patch, {patch} pixels; try {near}")
     return side
 

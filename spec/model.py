@@ -181,7 +181,7 @@ def fcmae(
     own = ("image_size", "mask_ratio", "decoder_depth", "decoder_dim", "norm_target")
     checks.known_fields(fields, (*FIELDS, *own))
     encoder = _encoder(preset, fields)
-    height, width = checks.image_size(image_size, encoder.patch_size)
+    height, width = checks.image_size(image_size, encoder.patch_size, smallest=2)
     return FCMAE(
         encoder,
         (height, width),

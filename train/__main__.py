@@ -3,19 +3,18 @@
 import os
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 
 from backends import launch
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
 from spec.console import escape_unprintable, fail
-from train import run
 from train.config import Config, cli, slurm
-from train.errors import TrainError
-from train.tasks import analyse, evaluate, probe, reconstruct
+from train.errors import TrainError, missing_package
 
-COMMANDS = {"eval": evaluate.run, "reconstruct": reconstruct.run, "analyse": analyse.run, "probe": probe.run}
-"""Task that trains nothing -> its function."""
+COMMANDS = {"eval": "evaluate", "reconstruct": "reconstruct", "analyse": "analyse", "probe": "probe"}
+"""Task that trains nothing -> its module in train.tasks."""
 
 EX_TEMPFAIL = 75
 """Exit status of a run that was stopped and can be continued (the number is that of sysexits.h)."""
@@ -30,18 +29,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_notes(config)
         if config.cluster.slurm:
             print(slurm.submit(config, words))
-        elif config.run.task in COMMANDS:
-            COMMANDS[config.run.task](config)
-        elif stopped := run.train(config):
-            requeued = slurm.requeue(os.environ) if stopped.saved else None
-            print(f"train: {stopped}{f'; {requeued}' if requeued else ''}", file=sys.stderr)
-            return EX_TEMPFAIL
+            return 0
+        return _run(config)
     except (TrainError, SpecError, BackendError, ConvertError) as error:
         return fail("train", error)
+    except ModuleNotFoundError as error:
+        return fail("train", missing_package(error))
     except KeyboardInterrupt:
         print("train: interrupted; the same command continues from the newest checkpoint", file=sys.stderr)
         return 130
-    return 0
+
+
+def _run(config: Config) -> int:
+    """Run a task, importing only what it needs; return the exit status."""
+    if config.run.task in COMMANDS:
+        import_module(f"train.tasks.{COMMANDS[config.run.task]}").run(config)
+        return 0
+    from train import run
+
+    stopped = run.train(config)
+    if stopped is None:
+        return 0
+    requeued = slurm.requeue(os.environ) if stopped.saved else None
+    print(f"train: {stopped}{f'; {requeued}' if requeued else ''}", file=sys.stderr)
+    return EX_TEMPFAIL
 
 
 def _print_notes(config: Config) -> None:

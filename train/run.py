@@ -117,7 +117,8 @@ def _open_run_dir(config: Config) -> Iterator[None]:
 def _write_config(config: Config) -> None:
     comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
     try:
-        files.write_text(config.run_dir / "config.toml", comments + config.to_toml())
+        with files.atomic(config.run_dir / "config.toml") as aside:
+            aside.write_text(comments + config.to_toml(), encoding="utf-8", errors="surrogateescape")
     except OSError as error:
         raise _not_written(config, error) from None
 

@@ -18,7 +18,7 @@ class Signals:
     """Context that notes the first signal, so that the run can stop; a second SIGTERM ends the process at once.
 
     SIGTERM after SIGUSR1 or SIGUSR2 is not a second one: a time limit is announced by the one and
-    enforced by the other, while the state may still be being written. Handlers are installed only in
+    enforced by the other, while the state may still be in the process of being saved. Handlers are installed only in
     the main thread, where Python runs them, and the previous ones are restored at the end.
     """
 

@@ -138,7 +138,7 @@ def test_resume_takes_a_checkpoint_from_elsewhere(images: Path, tmp_path: Path, 
     elsewhere = tmp_path / "first" / "checkpoints" / "step-00000007"
     fake.train(images, tmp_path / "second", "--resume", str(elsewhere))
     assert_same_run(tmp_path / "second", whole)
-    with pytest.raises(TrainError, match="absent: no readable manifest"):
+    with pytest.raises(TrainError, match=r"--resume .*absent: no such file or folder"):
         fake.train(images, tmp_path / "third", "--resume", str(tmp_path / "absent"))
 
 

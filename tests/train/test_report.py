@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shlex
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -151,7 +152,7 @@ def test_accuracies_are_shown_with_their_best(tmp_path: Path) -> None:
     text = Page(tmp_path / "report.html").text
     assert "top-1 60.50 % best, epoch 2" in text
     assert "top-1, EMA 10.00 %" in text
-    assert "broken images 3 skipped" in text
+    assert "skipped images 3 broken, replaced by others" in text
     assert "stopped at step 3 of 9" in text
     assert "stroke-dasharray" in (tmp_path / "plots" / "accuracy.svg").read_text()
 
@@ -220,3 +221,50 @@ def test_of_many_pictures_a_few_are_shown() -> None:
     files = [Path(str(number)) for number in range(80)]
     assert [int(file.name) for file in run_data.evenly_spaced(files, 6)] == [79, 63, 47, 32, 16, 0]
     assert run_data.evenly_spaced(files[:3], 6) == files[2::-1]
+
+
+def test_the_command_of_the_page_starts_the_same_run(run_dir: Path, tmp_path: Path) -> None:
+    flags = "--recipe finetune_tiny --data_path 'a b' --drop_path 0.3 --lr none --input_size 64 96 --output_dir 'it''s'"
+    (tmp_path / "config.toml").write_text(cli.parse(shlex.split(flags)).to_toml())
+    for folder in (tmp_path, run_dir):
+        page = Page(report.write(folder))
+        command = shlex.split(page.text.partition("Command ")[2].partition(" What differs")[0])
+        assert command[:3] == ["python", "-m", "train"]
+        assert cli.parse(command[3:]) == run_data.load(folder).config
+
+
+def test_date_and_duration_are_shown(tmp_path: Path) -> None:
+    lines = [{"step": n, "epoch": n, "loss": 1, "time": 1.7e9 + 4000 * n} for n in (1, 2)]
+    report.write(made_up(tmp_path, *lines))
+    assert (
+        "date 2023-11-14 23:20 to 2023-11-15 00:26 UTC duration 1:06:40 first to last"
+        in Page(tmp_path / "report.html").text
+    )
+
+
+def test_nothing_is_wider_than_a_narrow_screen(run_dir: Path) -> None:
+    """Tables are stacked, pictures shrink, words break: nothing has a smallest width or is cut off."""
+    style = (run_dir / "report.html").read_text(encoding="utf-8").partition("</style>")[0]
+    assert not re.search(r"min-width: (?!0)(?!40rem)|overflow-x|nowrap", style.replace("max-width: 40rem", ""))
+    narrow = style.partition("@media (max-width: 40rem)")[2]
+    assert "thead { display: none; }" in narrow
+    assert "overflow-wrap: anywhere" in narrow
+
+
+def ticks(svg: str) -> list[str]:
+    return re.findall(r"<text [^>]*>([\d.]+)</text>", svg)
+
+
+def test_accuracies_end_at_100() -> None:
+    for values in ([99, 100], [40, 60]):
+        drawn = plots.draw("Accuracy (%)", "epoch", [plots.curve("top-1", [1, 2], values, 0)], top=100)
+        numbers = [float(tick) for tick in ticks(drawn)]
+        assert max(numbers) == 100
+
+
+@pytest.mark.parametrize("dashed", [False, True])
+def test_one_point_is_drawn_as_one_point(dashed: bool) -> None:
+    drawn = plots.draw("Loss", "epoch", [plots.curve("loss", [3], [0.5], 0, dashed)])
+    assert len(re.findall(rf"<use [^>]*{plots.KEYS['curve-0']}", drawn)) == 1
+    assert "3" in ticks(drawn)
+    assert not {"2.9", "3.1", "2.95", "3.05"} & set(ticks(drawn))

@@ -5,6 +5,7 @@ released scripts.
 """
 
 import argparse
+import os
 import re
 import sys
 import tomllib
@@ -106,7 +107,7 @@ def _task(argv: Sequence[str]) -> str:
 def _words(path: str) -> list[str]:
     """A TOML file as words of a command line, so that both are checked by the same rules."""
     try:
-        table = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        table = tomllib.loads(Path(path).read_text(encoding="utf-8", errors="surrogateescape"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise TrainError(f"--config {path}: {error}") from None
     words: list[str] = []
@@ -185,7 +186,7 @@ def _convert(word: str, kind: type, choices: tuple[str, ...], optional: bool) ->
     if choices and word not in choices:
         raise argparse.ArgumentTypeError(f"{word!r} is unknown; choose {' or '.join(choices)}")
     try:
-        return SWITCHES[word.lower()] if kind is bool else kind(word)
+        return SWITCHES[word.lower()] if kind is bool else os.path.expanduser(word) if kind is str else kind(word)
     except (ValueError, KeyError):
         raise argparse.ArgumentTypeError(f"{word!r} is not {EXPECTED[kind]}") from None
 

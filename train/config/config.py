@@ -109,9 +109,7 @@ class Config:
         for title, every in titled():
             flags = [flag for flag in every if flag.name in values]
             lines += ["", f"# {title}"] if flags else []
-            lines += [
-                f"{flag.name} = {json.dumps(values[flag.name])}" for flag in flags if values[flag.name] is not None
-            ]
+            lines += [f"{flag.name} = {_toml(values[flag.name])}" for flag in flags if values[flag.name] is not None]
             lines += [f'{f.name} = "none"' for f in flags if values[f.name] is None and f.default is not None]
         return "\n".join(lines[1:]) + "\n"
 
@@ -158,3 +156,8 @@ def titled() -> Iterator[tuple[str, list[Flag]]]:
 def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the flags of one group."""
     return {member.name: values[member.name] for member in fields(group) if member.name in values}  # type: ignore[arg-type]
+
+
+def _toml(value: Any) -> str:
+    """A value in TOML, which has JSON's syntax for these types but no pairs of surrogates and no bare DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

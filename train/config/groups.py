@@ -8,6 +8,7 @@ import os
 from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
+import backends
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
@@ -64,7 +65,7 @@ def _check_bounds(name: str, number: Any, low: float | None, high: float | None)
 
 @dataclass(frozen=True)
 class RunConfig(Group):
-    """What the run does, with what, and where it writes."""
+    """Task, backend and output of the run."""
 
     title = "Run"
     task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse", "probe"] = flag(
@@ -73,7 +74,9 @@ class RunConfig(Group):
     recipe: str | None = flag(
         None, "a published recipe, such as finetune_base (docs/recipes.md)", (*TRAIN, "eval", "probe")
     )
-    backend: Literal["torch", "jax"] = flag("torch", "framework")
+    backend: Literal["torch", "jax"] = flag(
+        next(iter(backends.installed()), "torch"), "framework (default: the installed one, torch if both are)"
+    )
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ... (none: the best one that the framework finds)")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
     engine: str | None = flag(
@@ -100,7 +103,7 @@ class CheckpointConfig(Group):
     title = "Checkpoints"
     tasks = TRAIN
     auto_resume: bool = flag(True, "resume from the newest intact checkpoint in output_dir")
-    resume: str = flag("", "resume from this checkpoint (a folder step-XXXXXXXX) instead", TASKS)
+    resume: str = flag("", "resume from this checkpoint, run, or .pth of the released scripts", TASKS)
     start_epoch: int = flag(0, "first epoch when nothing is resumed", at_least=0)
     save_ckpt: bool = flag(True, "save checkpoints")
     save_ckpt_freq: int = flag(1, "save a checkpoint every N epochs", at_least=1)
@@ -262,7 +265,7 @@ class ClusterConfig(Group):
 
 @dataclass(frozen=True)
 class SlurmConfig(Group):
-    """What to ask of SLURM."""
+    """Options of a SLURM job."""
 
     title = "SLURM"
     nodes: int = flag(2, "number of machines", at_least=1)

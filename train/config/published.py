@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import takewhile
 from typing import NamedTuple
 
+from convert.naming import WRAPPERS
 from train.errors import TrainError
 
 
@@ -28,8 +29,16 @@ PUBLISHED: dict[str, Published] = {
     "cutmix_minmax": Published(("none",), "the boxes of cutmix follow a beta distribution; give its alpha as --cutmix"),
     "mixup_mode": Published(("batch",), "one draw mixes all images of a group; --mix_group is their number"),
     "model_ema_force_cpu": Published(None, "the EMA is stored beside the parameters; its values are the same"),
-    "model_key": Published(None, "the parameters in a checkpoint are found by their names and shapes"),
-    "model_prefix": Published(None, "a prefix of the names in a checkpoint is found and dropped"),
+    "model_key": Published(
+        ("model|module", "model", "state_dict"),
+        "parameters are found under model or state_dict, or at the top; make a file with others readable with"
+        " twinnext convert translate FILE --key KEY --to ours -o NEW",
+    ),
+    "model_prefix": Published(
+        (*WRAPPERS, ""),
+        f"the prefixes {', '.join(WRAPPERS)} are found and dropped; make a file with another readable with"
+        " twinnext convert translate FILE --prefix PREFIX --to ours -o NEW",
+    ),
     "data_set": Published(
         ("imnet", "image_folder"), "--data_path may be folders, tars, parquet or npz, which are recognised"
     ),

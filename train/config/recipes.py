@@ -142,7 +142,7 @@ DIGITS_IMAGES: dict[str, Any] = {
     "hflip": 0.0,  # a mirrored digit is not a digit
     "mean": (0.5,),
     "std": (0.25,),
-    "crop_pct": 1.0,  # they fill their frame
+    "crop_pct": 1.0,  # a digit fills its image
 }
 
 DIGITS_MODEL: dict[str, Any] = {"model": None, "depths": (1, 1, 1), "dims": (24, 48, 96), "decoder_embed_dim": 96}

@@ -20,6 +20,7 @@ from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.record_writer import RecordWriter
 from tqdm import tqdm
 
+from spec.console import one_line
 from train.data.supervised import Coverage
 from train.errors import TrainError
 from train.logs.append_file import AppendFile
@@ -40,21 +41,21 @@ class SilentLog:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing to close."""
+        """No-op: rank 0 logs."""
 
     def say(self, line: str) -> None:
         """Print a line, with the rank."""
         with suppress(OSError):
-            print(f"[{self.rank}] {line}", flush=True)
+            print(f"[{self.rank}] {one_line(line)}", flush=True)
 
     def advance(self) -> None:
-        """Rank 0 shows the progress."""
+        """No-op: rank 0 logs."""
 
     def metrics(self, step: int, epoch: float, values: Mapping[str, float]) -> None:
-        """Rank 0 writes them."""
+        """No-op: rank 0 logs."""
 
     def scores(self, step: int, epoch: float, scores: Mapping[str, float], coverage: Coverage) -> None:
-        """Rank 0 writes them."""
+        """No-op: rank 0 logs."""
 
 
 class RunLog:
@@ -91,7 +92,7 @@ class RunLog:
     def say(self, line: str) -> None:
         """Print a line above the progress bar. A closed terminal is ignored."""
         with suppress(OSError):
-            tqdm.write(line)
+            tqdm.write(one_line(line))
             sys.stdout.flush()
 
     def advance(self) -> None:

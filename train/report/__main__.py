@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from spec.console import Parser, escape_unprintable, fail
-from train.errors import TrainError
+from train.errors import TrainError, missing_package
 from train.report import write
 
 
@@ -17,6 +17,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for run_dir in parser.parse_args(argv).run_dirs:
             print(write(run_dir))
+    except ModuleNotFoundError as error:
+        return fail("train.report", missing_package(error))
     except TrainError as error:
         return fail("train.report", error)
     return 0

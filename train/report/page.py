@@ -2,14 +2,13 @@
 
 import base64
 import io
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
-from jinja2 import Environment, StrictUndefined
-from PIL import Image
-
-from train.errors import TrainError
+from train.errors import TrainError, missing_package
 from train.report import plots
 from train.report.run_data import RunData, evenly_spaced, load
 
@@ -29,6 +28,9 @@ TITLES = {
     "grad_norm": "Norm of the gradient",
     "images_per_s": "Images per second",
 }
+TOPS = {"accuracy": 100.0}
+"""File in plots/ -> the end of its y axis."""
+
 NAMES = {
     "loss": "training",
     "val_loss": "validation",
@@ -62,7 +64,8 @@ def write(run_dir: Path) -> Path:
         (run_dir / "plots").mkdir(exist_ok=True)
         for file, svg in drawn.items():
             (run_dir / "plots" / f"{file}.svg").write_text(plots.standalone(svg), encoding="utf-8")
-        page.write_text(_page(run, [plots.inline(svg) for svg in drawn.values()]), encoding="utf-8")
+        html = _page(run, [plots.inline(svg) for svg in drawn.values()])
+        page.write_text(html, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise TrainError(f"{run_dir}: the report cannot be written: {error.strerror}") from None
     return page
@@ -77,10 +80,12 @@ def _plot(run: RunData, file: str) -> str | None:
         colour, is_ema = names.index(name.removesuffix("_ema")), name.endswith("_ema")
         if epochs:
             curves.append(plots.curve(NAMES.get(name, name), epochs, values, colour, is_ema))
-    return plots.draw(TITLES[file], "epoch", curves) if curves else None
+    return plots.draw(TITLES[file], "epoch", curves, TOPS.get(file)) if curves else None
 
 
 def _page(run: RunData, drawn: list[str]) -> str:
+    from jinja2 import Environment, StrictUndefined
+
     template = Path(__file__).with_name("page.html").read_text(encoding="utf-8")
     jinja = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     values = run.values()
@@ -91,6 +96,7 @@ def _page(run: RunData, drawn: list[str]) -> str:
         figures=_figures(run),
         plots=drawn,
         pictures=[(_caption(run, file), _data_url(file)) for file in evenly_spaced(run.pictures, PICTURES)],
+        command=run.command(),
         changed=[value for value in values if value.value != value.default],
         values=values,
         light=plots.LIGHT,
@@ -124,11 +130,22 @@ def _figures(run: RunData) -> list[Figure]:
             best = max(values)
             found.append(Figure(NAMES[name], f"{best:.2f} %", f"best, epoch {epochs[values.index(best)]:.4g}"))
     found.append(Figure("epochs", f"{run.last('epoch') or 0:,.4g}", f"{run.last('step') or 0:,} updates"))
+    found += [Figure(name, value, note) for name, value, note in _times(run)]
     if speeds := run.series("images_per_s")[1]:
         found.append(Figure("images per second", f"{median(speeds):,.0f}", "median"))
-    if skipped := sum(run.series("skipped")[1]):
-        found.append(Figure("broken images", f"{skipped:,}", "skipped"))
+    left_out = run.last("eval_skipped") or 0
+    note = "broken, replaced by others" + (f"; {left_out:,.0f} left out of the evaluation" if left_out else "")
+    found.append(Figure("skipped images", f"{sum(run.series('skipped')[1]):,.0f}", note))
     return found
+
+
+def _times(run: RunData) -> Iterator[tuple[str, str, str]]:
+    """The date of the first log line, and the time from there to the last."""
+    times = run.series("time")[1]
+    if times:
+        first, last = (datetime.fromtimestamp(times[index], UTC) for index in (0, -1))
+        yield "date", f"{first:%Y-%m-%d}", f"{first:%H:%M} to {last:%Y-%m-%d %H:%M} UTC"
+        yield "duration", str(timedelta(seconds=round(times[-1] - times[0]))), "first to last log line, pauses included"
 
 
 def _caption(run: RunData, file: Path) -> str:
@@ -140,6 +157,8 @@ def _caption(run: RunData, file: Path) -> str:
 
 def _data_url(file: Path) -> str:
     """The picture as a data URL: PNG, or WebP if that is smaller."""
+    from PIL import Image
+
     png, webp = file.read_bytes(), io.BytesIO()
     with Image.open(file) as image:
         image.save(webp, "WEBP", quality=90, method=4)
@@ -151,5 +170,7 @@ def try_write(run_dir: Path) -> str:
     """Write the report at the end of a run; return a line with its path, or with the error."""
     try:
         return f"report: {write(run_dir)}"
+    except ModuleNotFoundError as error:
+        return f"no report: {missing_package(error)}"
     except Exception as error:  # the run itself is done and saved
         return f"no report: {' '.join(str(error).split()) or type(error).__name__}"

@@ -97,8 +97,8 @@ def curve(name: str, x: Sequence[float], y: Sequence[float], colour: int, dashed
     return Curve(name, np.array([group.mean() for group in xs]), mean, low, high, colour, dashed)
 
 
-def draw(title: str, x_label: str, curves: Sequence[Curve]) -> str:
-    """An SVG element with placeholder colours; pass it to `standalone` or `inline`."""
+def draw(title: str, x_label: str, curves: Sequence[Curve], top: float | None = None) -> str:
+    """An SVG element with placeholder colours; pass it to `standalone` or `inline`. top: the end of the y axis."""
     import matplotlib  # imported here because it takes a third of a second
     from matplotlib.figure import Figure
 
@@ -109,6 +109,9 @@ def draw(title: str, x_label: str, curves: Sequence[Curve]) -> str:
         axes.set_xlabel(x_label)
         for each in curves:
             _add(axes, each)
+        axes.set_ylim(top=top)
+        if len(points := {float(x) for each in curves for x in each.x}) == 1:
+            axes.set_xticks([*points])
         if len(curves) > 1:
             figure.legend(loc="outside lower left", ncols=2)
         file = io.StringIO()
@@ -132,9 +135,12 @@ def _add(axes: "Axes", curve: Curve) -> None:
     colour = KEYS[f"curve-{curve.colour % CURVES}"]
     if curve.low is not None and curve.high is not None:
         axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.15, linewidth=0)
-    marker = "o" if len(curve.x) <= MARKED and not curve.dashed else ""
+    marker = "o" if len(curve.x) == 1 or (len(curve.x) <= MARKED and not curve.dashed) else ""
     style = (0, (4, 2)) if curve.dashed else "-"
-    axes.plot(curve.x, curve.y, color=colour, label=curve.name, marker=marker, linestyle=style)
+    options: dict[str, Any] = {"marker": marker, "linestyle": style, "clip_on": False}
+    if curve.dashed and marker:  # a point has no dashes: an empty one stands for them
+        options["markerfacecolor"] = "none"
+    axes.plot(curve.x, curve.y, color=colour, label=curve.name, **options)
 
 
 def _strip(svg: str, title: str) -> str:

@@ -1,6 +1,7 @@
 """The data of a run, read from its directory."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -12,6 +13,9 @@ from train.config.config import FLAGS, Config, titled
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import format_value, resolve
 from train.errors import TrainError
+
+NAMED = ("task", "recipe", "data_path", "images")
+"""Flags on which the defaults of others depend."""
 
 
 class Value(NamedTuple):
@@ -44,9 +48,7 @@ class RunData:
     def values(self) -> list[Value]:
         """Every flag of the task in the order of --help; the source is a recipe, a default, or "given"."""
         values = self.config.used_flags()
-        named: dict[str, Any] = {
-            name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values
-        }
+        named: dict[str, Any] = {name: values[name] for name in NAMED if name in values}
         expected, origins = resolve([Layer("given", named)], strict=False)
         task = TASKS[values["task"]].values
         standard = expected.flags()
@@ -55,6 +57,16 @@ class RunData:
             origin = origins[name] if value == standard[name] else "given"
             found.append(Value(name, format_value(value), format_value(task.get(name, FLAGS[name].default)), origin))
         return found
+
+    def command(self) -> str:
+        """A command line that starts the same run: the flags that differ from what they would be without it."""
+        values = self.config.used_flags()
+        words = ["python", "-m", "train"]
+        for name in (value.flag for value in self.values() if value.origin == "given"):
+            if values[name] != FLAGS[name].default or name not in NAMED:
+                parts = values[name] if isinstance(values[name], tuple) else [format_value(values[name])]
+                words += [f"--{name}", *map(str, parts)]
+        return shlex.join(words)
 
 
 def load(folder: Path) -> RunData:

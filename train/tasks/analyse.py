@@ -15,6 +15,7 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
+from spec.console import one_line
 from train.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
@@ -64,7 +65,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     backend, folder = load(config.run.backend), make_output_dir(config)
     found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
     rows = [row for each in found for row in each]
-    with (folder / "cosine_distance.csv").open("w", newline="", encoding="utf-8") as file:
+    table = folder / "cosine_distance.csv"
+    with table.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
         csv.writer(file, lineterminator="\n").writerows([Row._fields, *rows])
     (folder / "cosine_distance.svg").write_text(plots.standalone(_plot(paths, rows)), encoding="utf-8")
     print(f"written: {folder}/cosine_distance.csv and .svg")
@@ -96,9 +98,9 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
 
 def _plot(paths: list[str], rows: list[Row]) -> str:
     """Distance over depth: one colour per checkpoint, dashed before GRN."""
-    names = [Path(path).name for path in paths]
+    names = [one_line(Path(path).name) for path in paths]
     if len(set(names)) < len(names):
-        names = paths
+        names = list(map(one_line, paths))
     curves = []
     for index, path in enumerate(paths):
         for output, label in OUTPUTS.items():

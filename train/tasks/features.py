@@ -32,7 +32,7 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     """The encoder in a checkpoint, or an untrained one of the flags' model, under a head; and its parameters.
 
     A checkpoint of pre-training has no last norm: its scale is then 1 and its shift 0. --grn_scope
-    decides over what GRN sums, so that features do not depend on the batch by default.
+    sets what GRN sums over, so that features do not depend on the batch by default.
     """
     if not (config.finetune.finetune or config.checkpoints.resume):
         model, path = model_of(config, classes), ""

@@ -13,7 +13,7 @@ from backends.protocol import Arrays
 from convert import Checkpoint, ConvertError
 from spec import checks
 from train.config import Config
-from train.errors import TrainError
+from train.errors import TrainError, of_convert
 
 PREFIX = "encoder."
 
@@ -64,7 +64,7 @@ def load(path: str, weights_only: bool = True) -> Checkpoint:
     try:
         return convert.load(path, weights_only=weights_only)
     except ConvertError as error:
-        raise TrainError(f"--finetune {error}") from None
+        raise TrainError(f"--finetune {of_convert(path, error)}") from None
 
 
 def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
