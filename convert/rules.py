@@ -57,7 +57,7 @@ class Format:
     sign_rank: int | None = None
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
-    """The prefix of the encoder's names, for an FCMAE, or a classifier with or without its head."""
+    """The prefix of the encoder's names, for an FCMAE, or a model with or without a head."""
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""

@@ -214,9 +214,7 @@ def classifier(
     return Classifier(_encoder(preset, fields, checks.rate("drop_path", drop_path)), classes)
 
 
-def encoder(
-    preset: str | None = None, *, out_norm: bool = False, drop_path: float = 0.0, **fields: Any
-) -> Backbone:
+def encoder(preset: str | None = None, *, out_norm: bool = False, drop_path: float = 0.0, **fields: Any) -> Backbone:
     """The encoder of a preset or of `depths` and `dims`, without a head; SpecError when there can be none.
 
     out_norm: give each stage's feature map a LayerNorm of its own, as detectors do; fields as in `classifier`.
