@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import twinnext as tn
 from examples.scenes import scenes
 
-OURS = tn.fcmae(depths=(1, 1, 1), dims=(32, 64, 128), in_chans=1, stem_stride=2, image_size=48, decoder_depth=0)
+OURS = tn.fcmae(depths=(1, 1, 1), dims=(24, 48, 96), in_chans=1, stem_stride=2, image_size=32, decoder_depth=0)
 PATCH, VISIBLE = OURS.encoder.patch_size, tn.visible_patches(OURS)
 
 

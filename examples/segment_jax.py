@@ -12,13 +12,13 @@ from jax import Array
 import twinnext as tn
 from examples.scenes import CLASSES, mean_iou, scenes
 
-MODEL = tn.encoder(depths=(1, 1, 1), dims=(32, 64, 128), in_chans=1, stem_stride=2, out_norm=True)
+MODEL = tn.encoder(depths=(1, 1, 1), dims=(24, 48, 96), in_chans=1, stem_stride=2, out_norm=True)
 
 
 class Segmenter(nnx.Module):
     """A feature pyramid: maps are added from coarse to fine, and the sum is classified per pixel."""
 
-    def __init__(self, width: int = 64) -> None:
+    def __init__(self, width: int = 32) -> None:
         self.encoder = tn.build(MODEL, "jax")
         channels: Sequence[int] = [info.channels for info in self.encoder.feature_info()]
         rngs = nnx.Rngs(0)
@@ -34,10 +34,10 @@ class Segmenter(nnx.Module):
         return jax.image.resize(logits, (*images.shape[:3], CLASSES), "bilinear")  # N H W classes
 
 
-def train(steps: int = 200) -> float:
+def train(steps: int = 100) -> float:
     """Train on made scenes; returns the mean intersection over union on scenes of other digits."""
     graph, params = nnx.split(Segmenter())
-    optimizer = optax.adamw(2e-3, weight_decay=0.01)
+    optimizer = optax.adamw(4e-3, weight_decay=0.01)
     state = optimizer.init(params)
 
     def loss_of(params: nnx.State, images: Array, labels: Array) -> Array:
@@ -52,7 +52,7 @@ def train(steps: int = 200) -> float:
 
     for step in range(steps):
         params, state, loss = update(params, state, *map(jnp.asarray, scenes(step)))
-        if step % 50 == 0:
+        if step % 20 == 0:
             print(f"step {step}: loss {loss:.3f}")
     images, labels = scenes(0, 64, held_out=True)
     found = jax.jit(lambda params, images: nnx.merge(graph, params)(images).argmax(-1))(params, images)
