@@ -1,6 +1,8 @@
 """What both backends share: checks of images, masks, engines and arrays; learning-rate scales."""
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Protocol, TypedDict
 
 import numpy as np
@@ -106,6 +108,18 @@ def _counted(mask: np.ndarray) -> int | None:
     return int(kept[0]) if (kept == kept[0]).all() else None
 
 
+def check_keep_paths(model: spec.Model, images: Shaped, keep_paths: Shaped | None, *, training: bool) -> None:
+    """BackendError unless drop-path decisions are (N, blocks), and given where a model in training mode needs them."""
+    expected = (images.shape[0], model.encoder.num_blocks)
+    if keep_paths is None and training and model.encoder.drop_path:
+        raise BackendError(
+            f"keep_paths: missing in training mode with drop_path {model.encoder.drop_path:g}; give {expected}"
+            " decisions, 1 = keep (0 with chance model.encoder.drop_path_rates()), or call .eval() on the module"
+        )
+    if keep_paths is not None and tuple(keep_paths.shape) != expected:
+        raise BackendError(f"keep_paths: {tuple(keep_paths.shape)} is not {expected}, (images, blocks), 1 = keep")
+
+
 def choose_engine(
     engine: str | None, engines: tuple[str, ...], mask: object, visible: int | None, *, known: bool = True
 ) -> str:
@@ -150,3 +164,14 @@ def check_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], what: str 
 
 def in_model_order(model: spec.Model, arrays: Mapping[str, np.ndarray]) -> Arrays:
     return {name: arrays[name] for name in spec.parameters(model)}
+
+
+def make_writable(folder: str) -> None:
+    """Make a folder for compiled programs; BackendError if that fails, or if no file can be written there."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "it cannot be written"
+    except OSError as error:
+        reason = str(error.strerror)
+    if reason:
+        raise BackendError(f"compilation cache {folder}: {reason}; give another folder, or off")

@@ -1,5 +1,6 @@
-"""Where a process of several stands, as torchrun or SLURM's srun say in the environment."""
+"""Rank, world size and address from the environment of torchrun, mpirun or SLURM's srun."""
 
+import os
 import re
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -8,6 +9,12 @@ from backends.protocol import BackendError
 
 NAMES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 """What torchrun sets for each process that it starts."""
+
+MPI = {
+    "OMPI_COMM_WORLD_SIZE": ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK", "OMPI_COMM_WORLD_LOCAL_SIZE"),
+    "PMI_SIZE": ("PMI_RANK", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+}
+"""World size -> rank, local rank and local size, as Open MPI's mpirun names them, and MPICH's and Intel's."""
 
 PORTS = range(20_000, 32_000)
 """Below those that systems hand out by themselves."""
@@ -24,15 +31,15 @@ class Place(NamedTuple):
 
 
 def place(environ: Mapping[str, str]) -> Place | None:
-    """The place of this process, or None where it is alone; BackendError for half a description.
+    """The place of this process, or None if it is the only one; BackendError if the description is incomplete.
 
-    torchrun's variables come first. Under srun, MASTER_ADDR and MASTER_PORT may replace the name of the
-    first node and the port that is derived from the job's number.
+    torchrun's variables come first, then those of mpirun, then SLURM's. Under mpirun and srun, MASTER_ADDR
+    and MASTER_PORT may replace the name of the first machine and the port that is derived from the job's number.
     """
     if "RANK" in environ or "WORLD_SIZE" in environ:
         found = _read(environ)
-    elif int(environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:  # of srun, not of the batch script around it
-        found = _read(_of_slurm(environ))
+    elif own := _of_open_mpi(environ) or _of_slurm(environ) or _of_pmi(environ):
+        found = _read(own)
     else:
         return None
     return found if found.processes > 1 else None
@@ -57,16 +64,46 @@ def first_host(nodes: str) -> str:
     return opened.split(",")[0]
 
 
+def _of_open_mpi(environ: Mapping[str, str]) -> dict[str, str]:
+    return _of_mpi(environ, "OMPI_COMM_WORLD_SIZE")
+
+
+def _of_pmi(environ: Mapping[str, str]) -> dict[str, str]:
+    return _of_mpi(environ, "PMI_SIZE")
+
+
+def _of_mpi(environ: Mapping[str, str], size: str) -> dict[str, str]:
+    """torchrun's variables from those of mpirun; {} for a single process."""
+    if environ.get(size, "1") == "1":
+        return {}
+    rank, local_rank, local_size = MPI[size]
+    one_machine = environ.get(local_size) == environ[size]
+    job = environ.get("PMIX_NAMESPACE") or environ.get("OMPI_MCA_ess_base_jobid") or str(os.getppid())
+    return _known(
+        RANK=environ.get(rank),
+        WORLD_SIZE=environ[size],
+        LOCAL_RANK=environ.get(local_rank),
+        MASTER_ADDR=environ.get("MASTER_ADDR") or ("127.0.0.1" if one_machine else None),
+        MASTER_PORT=environ.get("MASTER_PORT") or port(job),
+    )
+
+
 def _of_slurm(environ: Mapping[str, str]) -> dict[str, str]:
+    """torchrun's variables from those of srun; {} for a single process, such as a batch script."""
+    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+        return {}
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST")
-    told = {
-        "RANK": environ.get("SLURM_PROCID"),
-        "WORLD_SIZE": environ["SLURM_STEP_NUM_TASKS"],
-        "LOCAL_RANK": environ.get("SLURM_LOCALID"),
-        "MASTER_ADDR": environ.get("MASTER_ADDR") or (nodes and first_host(nodes)),
-        "MASTER_PORT": environ.get("MASTER_PORT") or str(port(environ.get("SLURM_JOB_ID", ""))),
-    }
-    return {name: value for name, value in told.items() if value}
+    return _known(
+        RANK=environ.get("SLURM_PROCID"),
+        WORLD_SIZE=environ["SLURM_STEP_NUM_TASKS"],
+        LOCAL_RANK=environ.get("SLURM_LOCALID"),
+        MASTER_ADDR=environ.get("MASTER_ADDR") or (nodes and first_host(nodes)),
+        MASTER_PORT=environ.get("MASTER_PORT") or port(environ.get("SLURM_JOB_ID", "")),
+    )
+
+
+def _known(**values: str | int | None) -> dict[str, str]:
+    return {name: str(value) for name, value in values.items() if value not in (None, "")}
 
 
 def _read(environ: Mapping[str, str]) -> Place:
@@ -74,8 +111,8 @@ def _read(environ: Mapping[str, str]) -> Place:
     if missing:
         there = ", ".join(name for name in NAMES if name in environ)
         raise BackendError(
-            f"{', '.join(missing)}: not in the environment beside {there}; start several processes with torchrun or"
-            " srun, or unset what is there"
+            f"{', '.join(missing)}: not in the environment beside {there}; start several processes with torchrun,"
+            " mpirun or srun, set these (mpirun -x MASTER_ADDR=HOST), or unset what is there"
         )
     try:
         rank, processes, local_rank, port = (int(environ[name]) for name in NAMES if name != "MASTER_ADDR")

@@ -27,10 +27,10 @@ class Batch(TypedDict, total=False):
     """One (micro-)batch, with every random decision in it. Leading axis N everywhere."""
 
     images: np.ndarray  # N H W C, uint8 (normalised on the device) or float (taken as it is)
-    mask: np.ndarray  # N G_h G_w uint8, 1 = removed; the same number of visible patches an image
+    mask: np.ndarray  # N G_h G_w uint8, 1 = removed; the same number of visible patches per image
     targets: np.ndarray  # N classes float32: soft labels, mixup and smoothing included
     labels: np.ndarray  # N int32: true classes, -1 on padding rows (evaluation)
-    keep_paths: np.ndarray  # N blocks uint8, 1 = keep (stochastic depth; absent = keep all)
+    keep_paths: np.ndarray  # N blocks uint8, 1 = keep: needed in training where the model has drop_path
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,8 @@ class TrainerOptions:
     kernels: str = "auto"  # of engine "visible": "plain", "triton" (torch), "pallas" (jax); "auto": by the device
     shard: bool = False  # split parameters, moments and EMA over the devices of the cluster
     remat: bool = False  # recompute the activations inside a block in the backward pass; the update is the same
-    compile: bool = False  # torch only: run the model through torch.compile; JAX always compiles
+    compile: bool | None = None  # torch only: compile the steps of the model; None: on CUDA. JAX always compiles
+    graphs: bool | None = None  # torch only: replay gradients as CUDA graphs; None: on one CUDA device
 
 
 DEFAULTS = TrainerOptions()
@@ -120,7 +121,7 @@ class Trainer(Protocol):
         """
 
     def evaluate(self, batch: Batch, *, ema: bool = False) -> dict[str, np.ndarray]:
-        """The public `forward` on a training batch, with the parameters or their average."""
+        """The public `forward` on a training batch, with the parameters or their EMA."""
 
     def export(self) -> State | None:
         """A copy of the state on the host of process 0, None elsewhere; later steps do not change it."""
@@ -137,6 +138,13 @@ class Backend(Protocol):
 
     def init_cluster(self, device: str | None = None) -> Cluster:
         """Meet the processes that the environment tells of, or be alone; BackendError where that fails."""
+
+    def use_compilation_cache(self, where: str = "") -> str:
+        """Keep compiled programs in a folder, or nowhere if `where` is "off"; return a line for the log, or "".
+
+        Default: the framework's own variable if set, else a folder of the user's. BackendError if the folder
+        that is asked for cannot be written.
+        """
 
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:
         """A real torch.nn.Module or flax.nnx.Module with fresh parameters drawn from `seed`."""

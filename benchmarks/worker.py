@@ -64,7 +64,8 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        options = TrainerOptions(dtype=job["dtype"], engine=job["engine"], device=device, compile=job["compiled"])
+        named = {"dtype": job["dtype"], "engine": job["engine"], "device": device, "compile": job["compiled"]}
+        options = TrainerOptions(**named, kernels=job.get("kernels", "auto"), graphs=job.get("graphs", False))
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)

@@ -1,6 +1,8 @@
 """The command `convert`: torch2jax, jax2torch, translate, inspect, verify."""
 
 import argparse
+import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,12 +18,17 @@ from spec.console import Parser, closing_pipe, escape_unprintable, fail, table
 SUFFIX = {"ours": ".safetensors", "flax": ".safetensors", "timm": ".safetensors", "hf": ""}
 """Format -> the suffix of its files without -o; .pth for the others."""
 
+IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".webp", ".bmp", ".pdf")
+
 
 @closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, 1 where `verify` finds a difference, or 2 after one line about a mistake."""
     escape_unprintable()
-    args = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else list(argv)
+    if len(words) > 1 and all(Path(word).suffix.lower() in IMAGES for word in (words[0], words[-1])):
+        return fail("convert", f"converts checkpoints, not images; ImageMagick's own command is {_imagemagick()}")
+    args = _parser().parse_args(words)
     try:
         return int(args.run(args))
     except (ConvertError, SpecError) as error:
@@ -55,9 +62,20 @@ def _parser() -> Parser:
     return parser
 
 
+def _imagemagick() -> str:
+    """ImageMagick's command: magick, or a convert that is not this one."""
+    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    others = (shutil.which("convert", path=folder) for folder in folders if Path(folder) != Path(sys.executable).parent)
+    return shutil.which("magick") or next(filter(None, others), "magick (of its version 7)")
+
+
 def _add_input(command: argparse.ArgumentParser) -> None:
     command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder of transformers, Orbax or a run")
     command.add_argument("--from", dest="source", choices=sorted(FORMATS), help="its format, instead of recognising it")
+    command.add_argument("--key", help="of a .pth: where its parameters are, e.g. model_state_dict")
+    command.add_argument(
+        "--prefix", default="", help="what their names begin with, e.g. backbone.; the rest is left out"
+    )
 
 
 def _add_translation(command: argparse.ArgumentParser, default: str | None) -> None:
@@ -73,8 +91,12 @@ def _add_translation(command: argparse.ArgumentParser, default: str | None) -> N
     command.add_argument("--force", action="store_true", help="replace an existing output")
 
 
+def _load(args: argparse.Namespace, weights_only: bool = False) -> Checkpoint:
+    return load(args.input, format=args.source, weights_only=weights_only, key=args.key, prefix=args.prefix)
+
+
 def _translate(args: argparse.Namespace) -> int:
-    checkpoint = _changed(load(args.input, format=args.source, weights_only=args.weights_only), args)
+    checkpoint = _changed(_load(args, weights_only=args.weights_only), args)
     output = args.output or _output(args.input, checkpoint, args.to)
     left = save(checkpoint, output, format=args.to, force=args.force)
     print(f"{args.input}: {report.summary(checkpoint)}")
@@ -111,14 +133,14 @@ def _output(source: Path, checkpoint: Checkpoint, format: str) -> Path:
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    print(report.report(args.input, load(args.input, format=args.source)))
+    print(report.report(args.input, _load(args)))
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     from convert.verify import BOUND, verify
 
-    verdict = verify(load(args.input, format=args.source, weights_only=True), load(args.other, weights_only=True))
+    verdict = verify(_load(args, weights_only=True), load(args.other, weights_only=True))
     print(table([("layer", "largest gap"), *((name, f"{gap:.1e}") for name, gap in verdict.gaps.items())]))
     found = "the same function" if verdict.same else f"not the same function, first difference at {verdict.first}"
     first, last = verdict.backends

@@ -109,7 +109,7 @@ def raw_bytes(entry: Entry) -> np.ndarray:
 
     Permuted arrays are views; safetensors 0.8.0 writes such views wrongly, without an error.
     """
-    values = np.ascontiguousarray(entry.read())
+    values = np.asarray(entry.read(), order="C")
     if values.shape != entry.shape or values.dtype != entry.dtype:
         raise AssertionError(f"an entry of {entry.dtype}{entry.shape} read as {values.dtype}{values.shape}")
     return values.astype(values.dtype.newbyteorder("<"), copy=False).reshape(-1).view(np.uint8)

@@ -1,23 +1,28 @@
 """Checkpoints in the spec's names, whatever their format: load and save."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import spec
-from convert import adamw, containers, formats, models, naming, plain
+from convert import adamw, containers, formats, models, naming, plain, trainstate
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamWState, Content
-from convert.errors import ConvertError, reading
+from convert.errors import ConvertError, listed, reading
 from convert.files import replacing
 from convert.rules import Format, bare
 from spec import FCMAE, Classifier, Model
 
-TRAINING = {"run": ("ours",), "pth": ("ours", "official-dense", "official-sparse")}
-"""Container -> the formats in which it can hold moments and EMA."""
+TREES = ("safetensors", "npz", "msgpack", "orbax")
+TRAINING = {
+    "run": ("ours",),
+    "pth": ("ours", "official-dense", "official-sparse"),
+    **dict.fromkeys(TREES, ("flax", "nnx")),
+}
+"""Container -> the formats in which it can hold moments and EMA; in trees, as Flax programs do."""
 
 HINTS = {
     "input_size": "image_size",
@@ -49,11 +54,20 @@ class Checkpoint:
         return list(self.meta.get("classes", ()))
 
 
-def load(path: str | Path, *, format: str | None = None, weights_only: bool = False) -> Checkpoint:
+def load(
+    path: str | Path,
+    *,
+    format: str | None = None,
+    weights_only: bool = False,
+    key: str | None = None,
+    prefix: str = "",
+) -> Checkpoint:
     """The checkpoint in a file or folder; ConvertError, one line, when it cannot be one.
 
     Only headers are read here. format: the name of the format, instead of recognising it;
-    weights_only leaves optimizer and EMA out.
+    weights_only leaves optimizer and EMA out. key: of a .pth, where its parameters are, if not
+    under "model", "state_dict" or at the top. prefix: what the names of the parameters begin with;
+    arrays of other names are left out, with a note.
 
     >>> import tempfile, spec
     >>> from backends.initial import initial_arrays
@@ -64,9 +78,11 @@ def load(path: str | Path, *, format: str | None = None, weights_only: bool = Fa
     ...     checkpoint.meta["format"], checkpoint.model == model, checkpoint.arrays["head.weight"].shape
     ('timm', True, (3, 8))
     """
-    kind, content = containers.read(Path(path), weights_only)
+    kind, content = containers.read(Path(path), weights_only, key)
     with reading(Path(path), kind):
         try:
+            content = trainstate.unpack(content, weights_only) if kind in TREES else content
+            content = _under_prefix(content, prefix) if prefix else content
             checkpoint = _from_content(content, format)
         except ConvertError as error:
             raise ConvertError(f"{path}: {error}") from error
@@ -84,6 +100,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
+    content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
     with replacing(path, force) as aside:
         container.write(aside, content)
@@ -101,11 +118,34 @@ def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
 
 
+def _under_prefix(content: Content, prefix: str) -> Content:
+    """The content with only the arrays whose names begin with the prefix, without it."""
+
+    def inside(entries: Entries) -> Entries:
+        return {name.removeprefix(prefix): entry for name, entry in entries.items() if name.startswith(prefix)}
+
+    others = [name for name in content.params if not name.startswith(prefix)]
+    if len(others) == len(content.params):
+        raise ConvertError(f"--prefix {prefix}: no array has it; the names are {listed(others, 3)}")
+    notes = list(content.notes)
+    optimizer = content.optimizer
+    if others:
+        notes.append(f"left out: {listed(others, 3)}: not under {prefix}")
+        if optimizer is not None:
+            optimizer = None
+            notes.append("left out: the optimizer, whose moments are of all arrays")
+    return replace(content, params=inside(content.params), ema=inside(content.ema), optimizer=optimizer, notes=notes)
+
+
 def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     """The content under the spec's names."""
-    params = naming.unwrapped(content.params)
+    params, notes = naming.unwrapped(content.params), list(content.notes)
     name = format_name or content.format
     format = formats.named(name) if name else formats.recognise({key: entry.shape for key, entry in params.items()})
+    surplus = format.surplus(params)
+    if surplus:
+        params = {key: entry for key, entry in params.items() if key not in surplus}
+        notes.append(f"left out: {listed(surplus)}: norms of single stages' outputs, which the model does not have")
     paths = naming.paths(format, params)
     shapes = {paths[name]: entry.shape for name, entry in params.items()}
     model = content.model or models.infer(format, shapes, _hints(content.meta))
@@ -115,9 +155,9 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     if ema and ema.keys() != arrays.keys():
         raise ConvertError("the EMA has other arrays than the model; convert it with --weights-only to leave it out")
     optimizer = _optimizer(format, model, content, params)
-    classes, notes = _classes(content.meta.pop("classes", None), model)
+    classes, more = _classes(content.meta.pop("classes", None), model)
     meta = {**content.meta, **classes, "format": format.name}
-    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, content.notes + notes)
+    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, notes + more)
 
 
 def _classes(names: Any, model: Model) -> tuple[dict[str, list[str]], list[str]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from convert.arrays import Entries
+from convert.arrays import Entries, entries_of
 from spec import Model
 
 
@@ -45,6 +45,13 @@ class Content:
     def classes(self) -> list[str]:
         """The names of the classes; empty if unknown."""
         return list(self.meta.get("classes", ()))
+
+    @property
+    def nbytes(self) -> int:
+        """The size of all arrays together."""
+        state = self.optimizer
+        moments = [entries_of(moment) for moment in (state.mu, state.nu)] if state else []
+        return sum(entry.nbytes for group in (self.params, self.ema, *moments) for entry in group.values())
 
     def leave_classes(self, why: str) -> None:
         """Note that the names of the classes, if known, are not written."""

@@ -9,6 +9,9 @@ from pathlib import Path
 
 from convert.errors import ConvertError
 
+SPARE = 2**20
+"""Bytes for what a library writes beside arrays."""
+
 ASIDE, DOOMED = ".writing-", ".deleting-"
 """What the names of unfinished writes and deletions begin with."""
 
@@ -44,6 +47,13 @@ def atomic(path: Path) -> Iterator[Path]:
         sync(path.parent)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def reserve(folder: Path, size: int) -> None:
+    """Raise OSError now if the disk has no room for `size` bytes: some libraries that write fail noisily later."""
+    if hasattr(os, "posix_fallocate"):
+        with tempfile.TemporaryFile(dir=folder) as ballast:
+            os.posix_fallocate(ballast.fileno(), 0, max(size, 1))
 
 
 def write_text(path: Path, text: str) -> None:

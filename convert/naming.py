@@ -9,8 +9,8 @@ from convert.errors import ConvertError, listed
 from convert.rules import Format, Place, bare, fits, to_canonical, to_format
 from spec import Model
 
-WRAPPERS = ("module.", "_orig_mod.", "params.")
-"""The prefixes that torch's data parallelism, its compiler and flax's train states put before every name."""
+WRAPPERS = ("module.", "_orig_mod.", "params.", "model.", "state.", "0.")
+"""Prefixes that wrappers put before every name: torch's data parallelism and compiler, train states, tuples."""
 
 
 def unwrapped(entries: Entries) -> Entries:
@@ -26,15 +26,31 @@ def paths(format: Format, names: Iterable[str]) -> dict[str, str]:
     found = {name: format.path(name) for name in names}
     unknown = [name for name, path in found.items() if path is None]
     if unknown:
-        raise ConvertError(
-            f"not in the {format.name} format: {listed(unknown)}; remove them, or name another format with --from"
-        )
+        raise ConvertError(f"not in the {format.name} format: {listed(unknown)}; {_remedy(format, unknown)}")
     known = {name: path for name, path in found.items() if path is not None}
     twice = [path for path, times in Counter(known.values()).items() if times > 1]
     if twice:
         both = listed(name for name, path in known.items() if path == twice[0])
         raise ConvertError(f"{both} are the same array, {twice[0]}; keep one")
     return known
+
+
+def cuts(name: str) -> list[tuple[str, str]]:
+    """A name split at each of its dots.
+
+    >>> cuts("a.b.c")
+    [('a.', 'b.c'), ('a.b.', 'c')]
+    """
+    return [(name[: dot + 1], name[dot + 1 :]) for dot, letter in enumerate(name) if letter == "."]
+
+
+def _remedy(format: Format, unknown: Iterable[str]) -> str:
+    """What to do about names that a format lacks: their prefix, if most have one under which it has them."""
+    prefixes = Counter(prefix for name in unknown for prefix, rest in cuts(name) if format.path(rest))
+    prefix, times = next(iter(prefixes.most_common(1)), ("", 0))
+    if times > 2:
+        return f"{times} of them are under {prefix}: convert it with --prefix {prefix}"
+    return "remove them, or convert it with --from FORMAT if they are of another"
 
 
 def canonical(format: Format, model: Model, entries: Entries) -> Entries:

@@ -13,7 +13,7 @@ Rules are listed in the order of the format's own state dict.
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
@@ -48,16 +48,23 @@ class Format:
     """A naming of the parameters.
 
     A file is of this format if a name in it matches the regular expression `sign` and, where
-    `sign_rank` is given, that array has this many axes.
+    `sign_shape` is given, that array has such a shape; None stands for any size.
     """
 
     name: str
     sign: str
     rules: tuple[Rule, ...]
-    sign_rank: int | None = None
+    sign_shape: tuple[int | None, ...] | None = None
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
     """The prefix of the encoder's names, for an FCMAE, or a model with or without a head."""
+
+    def signed(self, name: str, shape: tuple[int, ...]) -> bool:
+        """Whether an array of this name and shape is this format's sign."""
+        if not re.fullmatch(self.sign, name):
+            return False
+        wanted = self.sign_shape
+        return wanted is None or list(wanted) == [w and s for w, s in zip(wanted, shape, strict=False)]
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""
@@ -66,6 +73,17 @@ class Format:
             if found:
                 return _fill(rule.ours, found.groupdict())
         return None
+
+    def surplus(self, names: Iterable[str]) -> list[str]:
+        """The norms of earlier stages, where a backbone has one for each: the model has that of the last stage only."""
+        found = {
+            name: int(m["last"])
+            for rule in self.rules
+            if "{last}" in rule.theirs
+            for name in names
+            if (m := _regex(rule.theirs, self.trunks).fullmatch(name))
+        }
+        return [name for name, stage in found.items() if stage < max(found.values())]
 
     def axes(self, path: str) -> str:
         """The axes of an array whose axes do not depend on the model; "" if they are the spec's."""
@@ -155,7 +173,7 @@ def _regex(template: str, trunks: tuple[str, ...]) -> re.Pattern[str]:
         "*": "(?P<leaf>weight|bias)",
         "{i}": f"(?P<i>{NUMBER})",
         "{j}": f"(?P<j>{NUMBER})",
-        "{last}": f"(?:{NUMBER})",
+        "{last}": f"(?P<last>{NUMBER})",
         "{trunk}": f"(?:{'|'.join(map(re.escape, trunks))})",
     }
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces))

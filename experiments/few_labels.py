@@ -86,6 +86,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--output_dir", type=Path, default=Path("runs/few-labels"))
     parser.add_argument("--pretrain_flags", default="", help="more flags for the pre-training, as one word")
     parser.add_argument("--flags", default="", help="more flags for every other run, as one word")
+    parser.add_argument("--finetune_flags", default="", help="more flags for every fine-tuning run, as one word")
     parser.add_argument("--search", action="store_true", help="compare the flags in TRIED, in the first backend")
     return parser.parse_args()
 
@@ -121,7 +122,8 @@ class Runs:
         folder = self.root / f"{start} {seed} {flags}".replace(" ", "_")
         evaluation = [] if eval_data is None else ["--eval_data_path", str(eval_data)]
         words = ["--task", "finetune", *FINETUNE.split(), *self.labels(seed), *self.encoder(start), *evaluation]
-        lines = self.run(folder, "metrics.jsonl", [*words, *ENGINE[self.backend], *flags.split()]).splitlines()
+        words += [*ENGINE[self.backend], *self.args.finetune_flags.split(), *flags.split()]
+        lines = self.run(folder, "metrics.jsonl", words).splitlines()
         return float(json.loads(lines[-1])["acc1"])
 
     def probe(self, start: str, seed: int) -> dict[str, Any]:

@@ -20,14 +20,18 @@ from parity_tests.subjects import Subject
 
 ROOT = Path(backends.__file__).parent
 OWN = {
-    "torch": ("space/minkowski.py", "kernels/", "parallel.py"),
+    "torch": ("space/minkowski.py", "kernels/", "parallel.py", "compiling.py", "defaults.py"),
     "jax": ("layout.py", "update.py", "kernels/"),
 }
 """What has no twin: an engine of torch alone, kernels in Triton and in Pallas, what XLA does by itself for
-several devices; the axes that flax keeps elsewhere, and a step that is compiled before it has arrays."""
+several devices and what JAX always does, compile; the axes that flax keeps elsewhere, and a step that is
+compiled before it has arrays."""
 
-MECHANISMS = {"torch.autograd.Function", "NamedTuple"}
-"""Base classes that one framework needs and the other replaces by a decorator or by state of its own."""
+MECHANISM = "torch.autograd.Function"
+"""The base of classes that torch alone needs: JAX attaches gradients to functions."""
+
+INDICES = ("Halo", "Neighbours")
+"""What each backend's depthwise convolutions read: each has forms of its own, so the indices differ."""
 
 TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
 """Files whose public functions have the same parameters in both backends."""
@@ -44,7 +48,7 @@ def files(backend: str) -> set[str]:
 def classes(path: Path) -> list[tuple[str, str]]:
     """Name and first docstring line of every class, in order."""
     nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-    ours = [node for node in nodes if not MECHANISMS & set(map(ast.unparse, node.bases))]
+    ours = [node for node in nodes if MECHANISM not in map(ast.unparse, node.bases) and node.name not in INDICES]
     return [(node.name, (ast.get_docstring(node) or "").split("\n")[0]) for node in ours]
 
 
@@ -80,7 +84,7 @@ def parameters(module: ModuleType, name: str) -> list[tuple[str, object, object]
 def test_same_api() -> None:
     torch, jax = map(backends.load, ("torch", "jax"))
     assert torch.__all__ == jax.__all__
-    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays"):
+    for name in ("build", "forward", "get_arrays", "gradients", "init_cluster", "set_arrays", "use_compilation_cache"):
         promised = parameters(backends.protocol.Backend, name)[1:]  # without self
         assert parameters(torch, name) == parameters(jax, name) == promised, name
 

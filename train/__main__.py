@@ -4,12 +4,13 @@ import os
 import sys
 from collections.abc import Sequence
 
+from backends import launch
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
 from spec.console import escape_unprintable, fail
 from train import run
-from train.config import cli, slurm
+from train.config import Config, cli, slurm
 from train.errors import TrainError
 from train.tasks import analyse, evaluate, probe, reconstruct
 
@@ -26,6 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         words = sys.argv[1:] if argv is None else argv
         config = cli.parse(words)
+        _print_notes(config)
         if config.cluster.slurm:
             print(slurm.submit(config, words))
         elif config.run.task in COMMANDS:
@@ -40,6 +42,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("train: interrupted; the same command continues from the newest checkpoint", file=sys.stderr)
         return 130
     return 0
+
+
+def _print_notes(config: Config) -> None:
+    """Print the notes on the configuration, in process 0."""
+    place = launch.place(os.environ) if config.notes else None
+    if place is None or place.rank == 0:
+        for note in config.notes:
+            print(note)
 
 
 if __name__ == "__main__":

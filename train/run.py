@@ -1,7 +1,8 @@
 """A training run from its configuration to its last update: set-up, resume, loop, report."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from importlib import metadata
 
@@ -9,11 +10,13 @@ import backends
 import spec
 from backends.protocol import Backend, Cluster, State, Trainer
 from convert import files
+from convert.containers.run import RunCheckpoint
 from train import report
 from train.check import check_engine
 from train.checkpoints import resume
 from train.config import Config
 from train.errors import TrainError
+from train.lock import locked
 from train.logs import machine
 from train.loop import Loop, Stopped
 from train.schedule import Schedule
@@ -35,7 +38,10 @@ def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Sto
     """
     task = TASKS[config.run.task](config)
     backend = load(config.run.backend)
+    cached = backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
+    if cached and cluster.rank == 0:
+        print(cached)
     with Signals() as signals:  # after init_cluster: jax.distributed installs handlers of its own
         config = replace(config, devices=cluster.processes * cluster.devices)
         stopped = _run(config, task, backend, cluster, signals)
@@ -47,30 +53,25 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
     main_process = cluster.rank == 0
     say: Say = print if main_process else _discard
     schedule = Schedule.of(config, len(task.source))
-    if main_process:
-        _open_run_dir(config)
-    identity = resume.identity(config, task.name, task.model, task.source)
-    found = resume.find(config, identity, cluster, say)
-    start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
-    stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
-    for line in (*task.summary(), _plan(config, schedule)):
-        say(line)
-    if start >= stop:
-        say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
-        return None
-    _check_parity(config, backend, task, say)
-    arrays = None if found else task.first_arrays()
-    trainer = _trainer(config, backend, task, cluster)
-    if found:
-        trainer.restore(found.state)
-        say(f"resumed from {found.path}")
-    elif arrays:
-        trainer.restore(State.initial(arrays))
-    try:
-        return Loop(config, task, schedule, trainer, cluster, identity, signals, start, stop).run()
-    finally:
+    with _open_run_dir(config) if main_process else nullcontext():
+        identity = resume.identity(config, task.name, task.model, task.source)
+        found = resume.find(config, identity, cluster, say)
+        start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
+        stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
+        for line in (*task.summary(), *_plan(config, schedule)):
+            say(line)
+        if start >= stop:
+            say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
+            return None
         if main_process:
-            say(report.try_write(config.run_dir))
+            _write_config(config)
+        _check_parity(config, backend, task, say)
+        trainer = _trainer(config, backend, task, cluster, found, say)
+        try:
+            return Loop(config, task, schedule, trainer, cluster, identity, signals, start, stop).run()
+        finally:
+            if main_process:
+                say(report.try_write(config.run_dir))
 
 
 def _discard(line: str) -> None:
@@ -85,19 +86,43 @@ def _check_parity(config: Config, backend: Backend, task: Task, say: Say) -> Non
         say(f"parity check passed: {distance}")
 
 
-def _trainer(config: Config, backend: Backend, task: Task, cluster: Cluster) -> Trainer:
-    return backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
+def _trainer(
+    config: Config, backend: Backend, task: Task, cluster: Cluster, found: RunCheckpoint | None, say: Say
+) -> Trainer:
+    """The trainer in the state of a checkpoint, or in that before the first update."""
+    arrays = None if found else task.first_arrays()
+    trainer = backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
+    if found:
+        trainer.restore(found.state)
+        say(f"resumed from {found.path}")
+    elif arrays:
+        trainer.restore(State.initial(arrays))
+    return trainer
 
 
-def _open_run_dir(config: Config) -> None:
-    """Make the run directory and write config.toml; TrainError if that fails."""
+@contextmanager
+def _open_run_dir(config: Config) -> Iterator[None]:
+    """Make the run directory, and hold its lock in this context; TrainError if it cannot be written, or is in use."""
+    with ExitStack() as stack:
+        try:
+            config.run_dir.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(config.run_dir, print))
+            files.sweep(config.run_dir)
+        except OSError as error:
+            raise _not_written(config, error) from None
+        yield
+
+
+def _write_config(config: Config) -> None:
+    comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
     try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        files.sweep(config.run_dir)
-        comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
         files.write_text(config.run_dir / "config.toml", comments + config.to_toml())
     except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
+        raise _not_written(config, error) from None
+
+
+def _not_written(config: Config, error: OSError) -> TrainError:
+    return TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}")
 
 
 def _versions() -> str:
@@ -106,8 +131,15 @@ def _versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
-def _plan(config: Config, schedule: Schedule) -> str:
-    return (
-        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {config.peak_lr:.2e};"
+def _plan(config: Config, schedule: Schedule) -> Iterator[str]:
+    """The number of updates and the highest learning rate; a note if that is not the peak."""
+    highest = schedule.highest_lr()
+    yield (
+        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {highest:.2e};"
         f" in {config.run_dir}"
     )
+    if highest < schedule.peak:
+        yield (
+            f"note: the learning rate stays below {schedule.peak:.2e}: the warm-up takes {schedule.warmup:g} epochs"
+            f" (--warmup_epochs), the run {schedule.epochs:g}"
+        )

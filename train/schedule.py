@@ -50,3 +50,7 @@ class Schedule:
             return self.peak * epoch / self.warmup
         progress = (epoch - self.warmup) / (self.epochs - self.warmup)
         return self.floor + (self.peak - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
+
+    def highest_lr(self) -> float:
+        """The highest learning rate of the run: the peak, unless the run ends within the warm-up."""
+        return self.peak if self.warmup < self.epochs else self.lr(self.updates - 1)

@@ -1,8 +1,8 @@
 """Numpy in, numpy out: build a model, read and write its parameters, run it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ from flax import nnx
 import spec
 from backends import api
 from backends.initial import initial_arrays
+from backends.jax.compilation import compiler_options
 from backends.jax.layout import to_canonical, to_flax
 from backends.jax.model import FCMAE, Backbone, Classifier
 from backends.jax.space.engines import ENGINES
@@ -74,8 +75,10 @@ def get_arrays(m: Net) -> Arrays:
 def set_arrays(m: Net, arrays: Mapping[str, np.ndarray]) -> None:
     """Overwrite the parameters; BackendError lists missing, unknown and misshapen names."""
     api.check_arrays(m.model, arrays)
+    table = spec.parameters(m.model)
     with precision(m.dtype):
-        nnx.update(m, unflat(like(flat(m), flax_arrays(m.model, arrays, m.dtype))))
+        new = {name: _like(old, to_flax(table[name], arrays[name])) for name, old in flat(m).items()}
+        nnx.update(m, unflat(new))
 
 
 def forward(
@@ -91,7 +94,7 @@ def forward(
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
         inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
-        out = _forward(*inputs, intermediates=intermediates, kernels=kernels, **options)
+        out = _compiled(_forward, m)(*inputs, intermediates=intermediates, kernels=kernels, **options)
         return {name: to_host(value) for name, value in out.items()}
 
 
@@ -104,10 +107,22 @@ def gradients(
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with precision(m.dtype):
         inputs = (nnx.graphdef(m), flat(m), *_inputs(m, images, mask))
-        return canonical(m.model, _gradients(*inputs, kernels=kernels, **options))
+        return canonical(m.model, _compiled(_gradients, m)(*inputs, kernels=kernels, **options))
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels", "intermediates"))
+def _compiled(function: Callable[..., Any], m: Net) -> Callable[..., Any]:
+    """The function, compiled for the device that the parameters are on."""
+    device = min(flat(m)[m.names[0] + ".weight"].devices(), key=lambda device: device.id)
+    return partial(_jitted(function, device.platform), platform=device.platform)
+
+
+@cache
+def _jitted(function: Callable[..., Any], platform: str) -> Callable[..., Any]:
+    static = ("graph", "engine", "visible", "kernels", "intermediates", "platform")
+    options = compiler_options(platform, once=function is _gradients)
+    return jax.jit(function, static_argnames=static, compiler_options=options)
+
+
 def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
     found: dict[str, jax.Array] = {}
     intermediates = options.pop("intermediates")
@@ -115,17 +130,23 @@ def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: 
     def record(path: str, x: jax.Array, space: Space) -> None:
         found[path] = space.grid(x)
 
-    return found | bind(graph, params)(images, mask, record=record if intermediates else None, **options)
+    return found | evaluating(graph, params)(images, mask, record=record if intermediates else None, **options)
 
 
-@partial(jax.jit, static_argnames=("graph", "engine", "visible", "kernels"))
 def _gradients(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
-    return jax.grad(lambda p: bind(graph, p)(images, mask, **options)["loss"])(params)
+    return jax.grad(lambda p: evaluating(graph, p)(images, mask, **options)["loss"])(params)
 
 
 def bind(graph: Any, params: Mapping[str, jax.Array]) -> Any:
     """The module of a graph definition and named parameters."""
     return nnx.merge(graph, unflat(params))
+
+
+def evaluating(graph: Any, params: Mapping[str, jax.Array]) -> Any:
+    """`bind`, in evaluation mode, in which no path is dropped."""
+    net = bind(graph, params)
+    net.eval()
+    return net
 
 
 def flat(m: Net) -> dict[str, jax.Array]:
@@ -138,16 +159,9 @@ def unflat(params: Mapping[str, jax.Array]) -> nnx.State:
     return nnx.from_flat_state(leaves)
 
 
-def flax_arrays(model: spec.Model, arrays: Mapping[str, np.ndarray], dtype: str) -> dict[str, jax.Array]:
-    """Canonical arrays on the device, in flax's layout and the parameters' dtype."""
-    kind = jnp.float64 if dtype == "float64" else jnp.float32
-    table = spec.parameters(model)
-    return {name: jnp.array(to_flax(table[name], value), kind) for name, value in arrays.items()}
-
-
-def like(old: dict[str, jax.Array], new: dict[str, jax.Array]) -> dict[str, jax.Array]:
-    """New values on the devices of the old."""
-    return {name: jax.device_put(value, old[name].sharding) for name, value in new.items()}
+def _like(old: jax.Array, value: np.ndarray) -> jax.Array:
+    """A new value in the dtype and on the devices of the old."""
+    return jax.device_put(jnp.array(value, old.dtype), old.sharding)
 
 
 def canonical(model: spec.Model, params: Mapping[str, jax.Array | np.ndarray]) -> Arrays:

@@ -28,6 +28,7 @@ class Model(Chain):
         super().__init__(spec.modules(model))
         self.model, self.explicit_dtype = model, dtype
         self.stage_names = spec.stage_names(model)
+        self.deterministic = False  # as in nnx's own modules, .train() and .eval() set it
 
     @property
     def dtype(self) -> str:
@@ -59,8 +60,9 @@ class Model(Chain):
         """
         chosen = [info.stage for info in self.feature_info(stages)]
         axes = api.map_axes(layout)
-        x, space = self._enter(images, mask, engine, visible, kernels, None)
-        maps = self._maps(chosen, x, space, Call(None, keep_paths, remat))
+        call = Call(None, keep_paths, remat)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(chosen, x, space, call)
         return tuple(maps[stage].transpose(axes) for stage in chosen)
 
     def _maps(self, stages: Collection[int], x: Array, space: Space, call: Call) -> dict[int, Array]:
@@ -77,12 +79,13 @@ class Model(Chain):
         self,
         images: Array,
         mask: Array | None,
+        call: Call,
         engine: str | None,
         visible: int | None,
         kernels: str,
-        platform: str | None,
     ) -> tuple[Array, Space]:
         """Images as x in the space of an engine; see `Classifier`. BackendError for shapes that do not fit."""
+        api.check_keep_paths(self.model, images, call.keep_paths, training=not self.deterministic)
         chosen = api.choose(self.model, engines.ENGINES, engine, images, mask, _values(mask), visible)
         return engines.enter(
             chosen["engine"],
@@ -91,7 +94,7 @@ class Model(Chain):
             patch=self.model.encoder.patch_size,
             kept=chosen["visible"],
             kernel_size=KERNEL,
-            kernels=choose_kernels(kernels, platform or jax.default_backend()),
+            kernels=choose_kernels(kernels, call.platform or jax.default_backend()),
         )
 
 
@@ -117,11 +120,12 @@ class Classifier(Model):
         of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
         where the values of the mask are unknown (while tracing). kernels: "auto", "plain" or "pallas".
         record(path, x, space) sees every step. keep_paths (N, blocks) holds drop-path decisions,
-        1 = keep. remat recomputes the activations inside a block in the backward pass. platform: what
-        the pass is compiled for; None: the one that jax prefers.
+        1 = keep: nothing is drawn here, and a model with drop_path in training mode raises BackendError
+        without them. remat recomputes the activations inside a block in the backward pass. platform:
+        what the pass is compiled for; None: the one that jax prefers.
         """
         call = Call(record, keep_paths, remat, platform)
-        x, space = self._enter(images, mask, engine, visible, kernels, platform)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         past = self.names.index("norm") + 1
         features, space = self.run(self.names[:past], x, space, call)
         if past == len(self.names):
@@ -174,7 +178,7 @@ class FCMAE(Model):
     ) -> tuple[Array, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
         call = call or Call()
-        x, space = self._enter(images, mask, engine, visible, kernels, call.platform)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         return self.run(self.encoder_names, x, space, call)
 
 
@@ -198,8 +202,9 @@ class Backbone(Model):
 
         Arguments as in `Classifier`. `features` chooses stages and layout.
         """
-        x, space = self._enter(images, mask, engine, visible, kernels, platform)
-        maps = self._maps(range(len(self.stage_names)), x, space, Call(record, keep_paths, remat, platform))
+        call = Call(record, keep_paths, remat, platform)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(range(len(self.stage_names)), x, space, call)
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ from backends.api import check_arrays, choose
 from backends.initial import initial_arrays
 from backends.jax import api
 from backends.jax.cluster import Processes
+from backends.jax.compilation import compiler_options
 from backends.jax.layout import to_flax
 from backends.jax.space.engines import ENGINES
 from backends.jax.update import DATA, Named, TrainState, TrainStep
@@ -43,10 +45,13 @@ class Trainer:
         self.train_step = TrainStep(model, optimizer, options, mesh)
         self.eval_step = TrainStep(model, optimizer, replace(options, shard=False), own)  # on this process's rows
         step, where = self.train_step, self.train_step.shardings()
-        self._update = jax.jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
-        self._accumulate = jax.jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
-        self._apply = jax.jit(step.apply, donate_argnums=0, out_shardings=(where, None))
-        self._outputs = jax.jit(self.eval_step.outputs, static_argnames=STATIC)
+        compiled = partial(jax.jit, compiler_options=compiler_options(step.platform))
+        self._update = compiled(
+            step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None)
+        )
+        self._accumulate = compiled(step.accumulate, static_argnames=STATIC, donate_argnums=1)
+        self._apply = compiled(step.apply, donate_argnums=0, out_shardings=(where, None))
+        self._outputs = compiled(self.eval_step.outputs, static_argnames=STATIC)
         self._loss = jax.jit(self.eval_step.loss)
         self._copy = jax.jit(lambda value: value, out_shardings=NamedSharding(mesh, P()))
         self.state: TrainState

@@ -97,7 +97,7 @@ class TrainStep:
         """What the model says of each row of a batch; `params` whole on every device of the mesh."""
 
         def local(params: Named, batch: Named) -> Named:
-            out = self._run(params, batch, **options)
+            out = self._run(api.evaluating(self.graph, params), batch, **options)
             return {name: value for name, value in out.items() if name != "loss"}
 
         return self._mapped(local, (P(), P(DATA)), P(DATA))(params, batch)
@@ -130,16 +130,15 @@ class TrainStep:
         return lax.pmean(gradient, DATA) if self.axes[name] is None else gradient / self.mesh.size
 
     def _loss(self, params: Named, batch: Named, **options: Any) -> Array:
-        out = self._run(params, batch, **options)
+        out = self._run(api.bind(self.graph, params), batch, **options)
         if isinstance(self.model, spec.FCMAE):
             return out["loss"]
         targets = batch["targets"].astype(self.kind)
         return optax.softmax_cross_entropy(out["logits"].astype(targets.dtype), targets).mean()
 
-    def _run(self, params: Named, batch: Named, **options: Any) -> Named:
-        net, pixels = api.bind(self.graph, params), self._pixels(batch["images"])
+    def _run(self, net: Any, batch: Named, **options: Any) -> Named:
         options |= {"kernels": self.options.kernels, "remat": self.options.remat, "platform": self.platform}
-        return net(pixels, batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
+        return net(self._pixels(batch["images"]), batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
 
     def _pixels(self, images: Array) -> Array:
         pixels = images.astype(self.kind)

@@ -2,6 +2,7 @@
 
 from backends.torch.api import build, forward, get_arrays, gradients, set_arrays
 from backends.torch.cluster import init_cluster
+from backends.torch.compilation import use_compilation_cache
 from backends.torch.model import FCMAE, Backbone, Classifier
 from backends.torch.space.engines import ENGINES
 from backends.torch.trainer import Trainer
@@ -18,4 +19,5 @@ __all__ = [
     "gradients",
     "init_cluster",
     "set_arrays",
+    "use_compilation_cache",
 ]

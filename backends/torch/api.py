@@ -32,6 +32,18 @@ def precision(dtype: torch.dtype) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def evaluating(m: Net) -> Iterator[None]:
+    """The precision that m computes in, and evaluation mode, in which no path is dropped."""
+    training = m.training
+    m.training = False  # of the model alone, which is where drop path is decided
+    try:
+        with precision(m.dtype):
+            yield
+    finally:
+        m.training = training
+
+
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A torch.nn.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
     explicit = torch.bfloat16 if dtype == "bfloat16" else None  # the parameters stay float32
@@ -88,7 +100,7 @@ def forward(
         found[path] = to_host(space.grid(x))
 
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
-    with precision(m.dtype):
+    with evaluating(m):
         out = m(*_inputs(m, images, mask), **options, kernels=kernels, record=record if intermediates else None)
     return found | {name: to_host(value) for name, value in out.items()}
 
@@ -100,7 +112,7 @@ def gradients(
     if not (mask != 0).any():
         raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
-    with precision(m.dtype):
+    with evaluating(m):
         out = m(*_inputs(m, images, mask), **options, kernels=kernels)
         grads = torch.autograd.grad(out["loss"], list(m.parameters()))
     named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}

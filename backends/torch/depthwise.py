@@ -39,8 +39,7 @@ class HaloConv(torch.autograd.Function):
         x, weight, *saved = ctx.saved_tensors
         halo, grad = Halo(*saved), grad.contiguous()
         dx = _conv(grad, weight.flip(2, 3), None, halo, ctx.kernels)
-        dweight = _weight_gradient(x, grad, weight, halo, ctx.kernels)
-        return dx, dweight, grad.sum((0, 1, 2, 3)), None, None, None
+        return dx, *_parameter_gradients(x, grad, weight, halo, ctx.kernels), None, None, None
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:
@@ -62,12 +61,19 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo, kernels: b
     return y.reshape(x.shape)
 
 
-def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Halo, kernels: bool = False) -> Tensor:
-    """dw (C, 1, k, k): each tile against the gradient inside it, summed over tiles."""
+def _parameter_gradients(
+    x: Tensor, grad: Tensor, weight: Tensor, halo: Halo, kernels: bool = False
+) -> tuple[Tensor, Tensor]:
+    """dw (C, 1, k, k) and db (C,)."""
     if kernels:
         from backends.torch.kernels import depthwise  # needs Triton
 
-        return depthwise.weight_gradient(x, grad, weight, halo.rows)
+        return depthwise.parameter_gradients(x, grad, weight, halo.rows)
+    return _weight_gradient(x, grad, weight, halo), grad.sum((0, 1, 2, 3))
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Halo) -> Tensor:
+    """dw (C, 1, k, k): each tile against the gradient inside it, summed over tiles."""
     inside = grad.flatten(0, 1) if halo.kept is None else _rows(grad, _inside(halo.rows, weight))
     if grad.device.type == "cpu":
         return _tile_gradient(x, inside, halo.rows)

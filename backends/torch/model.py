@@ -59,8 +59,9 @@ class Model(Chain):
         """
         chosen = [info.stage for info in self.feature_info(stages)]
         axes = api.map_axes(layout)
-        x, space = self._enter(images, mask, engine, visible, kernels)
-        maps = self._maps(chosen, x, space, Call(None, keep_paths, remat))
+        call = Call(None, keep_paths, remat)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(chosen, x, space, call)
         return tuple(maps[stage].permute(axes) for stage in chosen)
 
     def _maps(self, stages: Collection[int], x: Tensor, space: Space, call: Call) -> dict[int, Tensor]:
@@ -74,9 +75,10 @@ class Model(Chain):
         return maps
 
     def _enter(
-        self, images: Tensor, mask: Tensor | None, engine: str | None, visible: int | None, kernels: str
+        self, images: Tensor, mask: Tensor | None, call: Call, engine: str | None, visible: int | None, kernels: str
     ) -> tuple[Tensor, Space]:
-        """Images as x in the space of an engine; see `forward`. BackendError for shapes that do not fit."""
+        """Images as x in the space of an engine; see `Classifier.forward`. BackendError for shapes that do not fit."""
+        api.check_keep_paths(self.model, images, call.keep_paths, training=self.training)
         chosen = api.choose(self.model, engines.ENGINES, engine, images, mask, _values(mask, visible), visible)
         return engines.enter(
             chosen["engine"],
@@ -110,10 +112,11 @@ class Classifier(Model):
         of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
         where the values of the mask are unknown (while compiling, under vmap). kernels: "auto", "plain"
         or "triton". record(path, x, space) sees every step. keep_paths (N, blocks) holds drop-path
-        decisions, 1 = keep. remat recomputes the activations inside a block in the backward pass.
+        decisions, 1 = keep: nothing is drawn here, and a model with drop_path in training mode raises
+        BackendError without them. remat recomputes the activations inside a block in the backward pass.
         """
         call = Call(record, keep_paths, remat)
-        x, space = self._enter(images, mask, engine, visible, kernels)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
         past = self.names.index("norm") + 1
         features, space = self.run(self.names[:past], x, space, call)
         if past == len(self.names):
@@ -130,6 +133,7 @@ class FCMAE(Model):
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
         self.encoder_names = sum(self.stage_names, ())
+        self.masked_loss = masked_loss  # which may be compiled
 
     def forward(
         self,
@@ -150,7 +154,7 @@ class FCMAE(Model):
         call = Call(record, keep_paths, remat)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
         prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
-        loss = masked_loss(prediction, images, mask, self.model)
+        loss = self.masked_loss(prediction, images, mask, self.model)
         return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -164,8 +168,9 @@ class FCMAE(Model):
         kernels: str = "auto",
     ) -> tuple[Tensor, Space]:
         """x and its space after the encoder; `space.grid(x)` is (N, G_h, G_w, C3)."""
-        x, space = self._enter(images, mask, engine, visible, kernels)
-        return self.run(self.encoder_names, x, space, call or Call())
+        call = call or Call()
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        return self.run(self.encoder_names, x, space, call)
 
 
 class Backbone(Model):
@@ -187,8 +192,9 @@ class Backbone(Model):
 
         Arguments as in `Classifier.forward`. `features` chooses stages and layout.
         """
-        x, space = self._enter(images, mask, engine, visible, kernels)
-        maps = self._maps(range(len(self.stage_names)), x, space, Call(record, keep_paths, remat))
+        call = Call(record, keep_paths, remat)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(range(len(self.stage_names)), x, space, call)
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 

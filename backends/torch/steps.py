@@ -95,7 +95,8 @@ class DepthwiseConv(Step):
     bias: Tensor
 
     def forward(self, x: Tensor, space: Space) -> Tensor:
-        return space.depthwise_conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        weight = self.weight.squeeze(1).unsqueeze(1)  # views: the gradient gets the strides that DDP asks for
+        return space.depthwise_conv(x, weight.to(x.dtype), self.bias.to(x.dtype))
 
 
 class GRN(Step):
@@ -164,16 +165,23 @@ class Residual(Chain):
         super().__init__(step.body)
         self.drop_path, self.index = step.drop_path, step.index
 
-    def forward(self, x: Tensor, space: Space, call: Call | None = None) -> Tensor:
+    def forward(self, x: Tensor, space: Space, call: Call | None = None, factor: Tensor | None = None) -> Tensor:
+        """factor (N,): multiplies the output of the chain, per image."""
         call = call or Call()
         if call.remat and call.record is None:
             body = checkpoint(self._body, x, space, call, use_reentrant=False, preserve_rng_state=False)
         else:
             body = self._body(x, space, call)
+        return x + body if factor is None else x + body * space.broadcast(factor)
+
+    def factor(self, dtype: torch.dtype, call: Call) -> Tensor | None:
+        """1 / (1 - rate) where drop path keeps the chain and 0 where not, per image; None where it always does.
+
+        Apart from `forward`, so that compiled blocks do not depend on their index.
+        """
         if call.keep_paths is None or not self.drop_path:
-            return x + body
-        factor = call.keep_paths[:, self.index].to(x.dtype) / (1 - self.drop_path)
-        return x + body * space.broadcast(factor)
+            return None
+        return call.keep_paths[:, self.index].to(dtype) / (1 - self.drop_path)
 
     def _body(self, x: Tensor, space: Space, call: Call) -> Tensor:
         return self.run(self.names, x, space, call)[0]
@@ -187,7 +195,9 @@ def _apply(step: Any, x: Tensor, space: Space, call: Call) -> tuple[Tensor, Spac
         return cast(tuple[Tensor, Space], step(x, space))
     if isinstance(step, DepthwiseConv | GRN):
         return step(x, space), space
-    return step(x, space, call) if isinstance(step, Residual) else step(x), space
+    if isinstance(step, Residual):
+        return step(x, space, call, step.factor(x.dtype, call)), space
+    return step(x), space
 
 
 MODULES: dict[type, Callable[[Any], nn.Module | nn.Parameter]] = {

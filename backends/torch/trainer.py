@@ -1,20 +1,22 @@
 """The training step in torch: a pure function of (state, batch)."""
 
-from collections.abc import Mapping, Sequence
-from typing import cast
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 import spec
 from backends.api import check_arrays, choose, in_model_order, learning_rate_scales
-from backends.protocol import DEFAULTS, Arrays, BackendError, Batch, Cluster, Optimizer, State, TrainerOptions
-from backends.torch import api, parallel
+from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
+from backends.torch import api, defaults, parallel
 from backends.torch.cluster import distributed_errors
+from backends.torch.compiling import GraphedGradient, compile_steps
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
+
+READ = ("images", "mask", "keep_paths", "targets")
 
 
 class Trainer:
@@ -35,13 +37,16 @@ class Trainer:
         self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(options.mean), parameter.new_tensor(options.std)
-        trained = self._compiled() if options.compile else self.net
-        self.trained = parallel.spread(trained, self.processes, options.shard)
+        self.choice = defaults.choose(options, parameter.device.type, self.processes)
+        if self.choice.compile:
+            compile_steps(self.net)
+        self.trained = parallel.spread(self.net, self.processes, options.shard)
         self.named = dict(self.net.named_parameters())
         self.scales = learning_rate_scales(model, optimizer)
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
         averaged = optimizer.ema_decay is not None
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
+        self.graphed = GraphedGradient(list(self.net.parameters())) if self.choice.graphs else None
         self.t = 0
 
     @distributed_errors()
@@ -51,9 +56,7 @@ class Trainer:
         with api.precision(self.net.dtype):
             for number, batch in enumerate(batches, 1):
                 with parallel.accumulating(self.trained, last=number == len(batches)):
-                    loss = self._loss(batch) / len(batches)
-                    loss.backward()
-                total += loss.detach()
+                    total += self._gradient(batch, len(batches))
         norm = self._clip()
         for group in self.adamw.param_groups:
             group["lr"] = lr * group["scale"]
@@ -67,9 +70,9 @@ class Trainer:
     @torch.no_grad()
     def evaluate(self, batch: Batch, *, ema: bool = False) -> Arrays:
         """The public `forward` on a training batch, with the parameters or their EMA."""
-        args, options = self._call(batch)
-        with api.precision(self.net.dtype), parallel.exchanged(self.named, self.ema if ema else {}):
-            out = self.net(*args, **options)
+        eager = torch.compiler.set_stance("force_eager")  # other shapes, a few times
+        with eager, api.evaluating(self.net), parallel.exchanged(self.named, self.ema if ema else {}):
+            out = self._forward(self.net, self._tensors(batch), self._options(batch))
         return {name: api.to_host(value) for name, value in out.items()}
 
     @distributed_errors()
@@ -102,34 +105,48 @@ class Trainer:
                 parallel.fill(average, state.ema[name])
         self.t = state.t
 
-    def _compiled(self) -> nn.Module:
-        """The net as one graph; BackendError where it cannot be."""
-        if self.options.engine == "minkowski":
-            raise BackendError("engine: 'minkowski' goes through no compiler; leave it or --compile away")
-        if self.options.shard and self.processes > 1:
-            raise BackendError("compile: the parts of a sharded model are not one graph; leave --shard or it away")
-        return cast(nn.Module, torch.compile(self.net, fullgraph=True, dynamic=False))
+    def _gradient(self, batch: Batch, batches: int) -> Tensor:
+        """The loss of one of some micro-batches, its share of it; adds to the gradients."""
+        options = self._options(batch)
 
-    def _loss(self, batch: Batch) -> Tensor:
-        args, options = self._call(batch)
-        out = self.trained(*args, **options, remat=self.options.remat)
+        def gradient(tensors: dict[str, Tensor]) -> Tensor:
+            loss = self._loss(tensors, options) / batches
+            loss.backward()
+            return loss.detach()
+
+        tensors = self._tensors(batch)
+        if self.graphed is None:
+            return gradient(tensors)
+        return self.graphed(gradient, tensors, key=(batches, *options.values()))
+
+    def _loss(self, tensors: dict[str, Tensor], options: dict[str, object]) -> Tensor:
+        out = self._forward(self.trained, tensors, options | {"remat": self.options.remat})
         if isinstance(self.net, FCMAE):
             return out["loss"]
-        return F.cross_entropy(out["logits"].to(self.mean.dtype), self._tensor(batch["targets"]).to(self.mean.dtype))
+        return F.cross_entropy(out["logits"].to(self.mean.dtype), tensors["targets"].to(self.mean.dtype))
 
-    def _call(self, batch: Batch) -> tuple[tuple[Tensor, Tensor | None], dict[str, object]]:
-        images, mask = batch["images"], batch.get("mask")
-        options: dict[str, object] = {**choose(self.model, ENGINES, self.options.engine, images, mask, mask)}
-        options["kernels"] = self.options.kernels
-        if "keep_paths" in batch:
-            options["keep_paths"] = self._tensor(batch["keep_paths"])
-        pixels = self._tensor(images).to(self.mean.dtype)
-        if images.dtype == np.uint8:
+    def _forward(
+        self, net: Callable[..., dict[str, Tensor]], tensors: dict[str, Tensor], options: dict[str, object]
+    ) -> dict[str, Tensor]:
+        pixels = tensors["images"].to(self.mean.dtype)
+        if tensors["images"].dtype == torch.uint8:
             pixels = (pixels / 255 - self.mean) / self.std
-        return (pixels, None if mask is None else self._tensor(mask)), options
+        return net(pixels, tensors.get("mask"), keep_paths=tensors.get("keep_paths"), **options)
+
+    def _options(self, batch: Batch) -> dict[str, object]:
+        mask = batch.get("mask")
+        chosen = choose(self.model, ENGINES, self.options.engine, batch["images"], mask, mask)
+        return {**chosen, "kernels": self.options.kernels}
+
+    def _tensors(self, batch: Batch) -> dict[str, Tensor]:
+        """What of a batch the model and its loss read, on the device."""
+        return {name: self._tensor(batch[name]) for name in READ if name in batch}  # type: ignore[literal-required]
 
     def _tensor(self, array: np.ndarray) -> Tensor:
-        return api.from_host(array).to(self.mean.device, non_blocking=True)
+        tensor = api.from_host(array)
+        if self.mean.is_cuda:
+            tensor = tensor.pin_memory()  # or the host would wait for the copy
+        return tensor.to(self.mean.device, non_blocking=True)
 
     def _groups(self) -> list[dict[str, object]]:
         """AdamW's groups: parameters with one learning-rate scale and one weight decay each."""

@@ -38,19 +38,34 @@ KINDS: dict[str, Kind] = {
     "npz": Kind((".npz",), "convert.containers.npz", "numpy"),
     "msgpack": Kind((".msgpack",), "convert.containers.msgpack", "msgpack"),
     "hf": Kind((), "convert.containers.huggingface", "safetensors"),
+    "timm": Kind((), "convert.containers.timm", "safetensors"),
     "run": Kind((), "convert.containers.run", "safetensors"),
     "orbax": Kind((".orbax",), "convert.containers.orbax", "orbax.checkpoint"),
 }
-FOLDERS = {"hf": "hf", "ours": "run"}
+FOREIGN = {
+    b"\x89HDF": "an HDF5 file, as Keras writes; save its arrays with numpy.savez",
+    b"\x89PNG": "a PNG image",
+    b"\xff\xd8\xff": "a JPEG image",
+    b"\x1f\x8b": "a gzip file; unpack it",
+    b"GGUF": "a GGUF file",
+}
+"""First bytes of files that are no checkpoints of any container -> what they are."""
+
+FOLDERS = {"hf": "hf", "timm": "timm", "ours": "run"}
 """Format -> the container to write as a folder; Orbax for all others."""
 
 
-def read(path: Path, weights_only: bool = False) -> tuple[str, Content]:
-    """The kind of a file or folder, and its content; ConvertError when it is not a checkpoint, or damaged."""
+def read(path: Path, weights_only: bool = False, key: str | None = None) -> tuple[str, Content]:
+    """The kind of a file or folder, and its content; ConvertError when it is not a checkpoint, or damaged.
+
+    key: of a .pth, where its parameters are.
+    """
     kind = kind_of(path)
+    if key is not None and kind != "pth":
+        raise ConvertError(f"{path}: --key is for the keys of a .pth; this is of the kind {kind}")
     container = module(kind)
     with reading(path, kind):
-        return kind, container.read(path, weights_only)
+        return kind, container.read(path, weights_only, **({} if key is None else {"key": key}))
 
 
 def module(kind: str) -> Container:
@@ -69,9 +84,12 @@ def kind_of(path: Path) -> str:
         raise ConvertError(f"{path}: no such file or folder")
     with path.open("rb") as file:
         head = file.read(16)
+    for magic, what in FOREIGN.items():
+        if head.startswith(magic):
+            raise ConvertError(f"{path}: {what}, which is not read")
     if head[:2] == b"PK":
         return "npz" if _first_member(path).endswith(".npy") else "pth"
-    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04"):
+    if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "pth"  # a bare pickle, as torch wrote before 1.6
     if head[8:9] == b"{":
         return "safetensors"
@@ -95,9 +113,10 @@ def _kind_of_folder(path: Path) -> str:
     if (path / "manifest.json").is_file() or (path / "checkpoints").is_dir():
         return "run"
     if (path / "config.json").is_file():
-        return "hf"
-    if (path / "_METADATA").is_file() or (path / "_CHECKPOINT_METADATA").is_file():
-        return "orbax"
+        return "timm" if b'"architecture"' in (path / "config.json").read_bytes() else "hf"
+    marks = ("_METADATA", "_CHECKPOINT_METADATA")
+    if any(next(path.glob(f"{depth}{mark}"), None) for depth in ("", "*/", "*/*/") for mark in marks):
+        return "orbax"  # a tree, a step, or a CheckpointManager's steps
     raise ConvertError(f"{path}: not a checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
 
 

@@ -10,7 +10,9 @@ from convert.content import Content
 from convert.errors import ConvertError
 from spec import EPS, Backbone, Classifier, Model
 
-CONFIG, WHOLE, INDEX, PICKLED = "config.json", "model.safetensors", "model.safetensors.index.json", "pytorch_model.bin"
+CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+FILES = (WHOLE, f"{WHOLE}.index.json", PICKLED, f"{PICKLED}.index.json")
+"""Where the arrays are, in the order of preference."""
 
 UNNAMED = "LABEL_"
 """What transformers calls the classes, with their number, where it knows no names."""
@@ -18,10 +20,10 @@ UNNAMED = "LABEL_"
 
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of the folder; ConvertError when the config is of another architecture."""
-    config = json.loads((path / CONFIG).read_text())
+    config = config_in(path)
     if config.get("model_type") != "convnextv2":
         raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not 'convnextv2'")
-    content = _arrays(path)
+    content = arrays(path)
     names = _names(config.get("id2label"))
     if names:
         content.meta["classes"] = names
@@ -39,6 +41,14 @@ def write(path: Path, content: Content) -> None:
     safetensors.write(path / WHOLE, content)
     config = config_of(content.model, content.classes)
     (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+
+
+def config_in(path: Path) -> dict[str, Any]:
+    """The config of a folder."""
+    config = json.loads((path / CONFIG).read_text())
+    if not isinstance(config, dict):
+        raise ConvertError(f"{path / CONFIG}: a {type(config).__name__}, not an object")
+    return config
 
 
 def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
@@ -81,28 +91,32 @@ def _names(labels: Any) -> list[str]:
     return [] if names == [f"{UNNAMED}{i}" for i in range(len(names))] else names
 
 
-def _arrays(path: Path) -> Content:
-    if (path / WHOLE).is_file():
-        return safetensors.read(path / WHOLE)
-    if (path / INDEX).is_file():
-        return Content(_shards(path))
-    if (path / PICKLED).is_file():
-        from convert.containers import pth
-
-        return pth.read(path / PICKLED)
-    raise ConvertError(f"{path}: a config.json, but neither {WHOLE} nor {PICKLED} beside it")
+def arrays(path: Path) -> Content:
+    """The arrays of the first of the usual files; an index names several."""
+    for name in FILES:
+        if (path / name).is_file():
+            return _shards(path, path / name) if name.endswith(".json") else _file(path / name)
+    raise ConvertError(f"{path}: a config.json, but none of {', '.join(FILES)} beside it")
 
 
-def _shards(path: Path) -> Entries:
+def _file(file: Path) -> Content:
+    if file.suffix == ".safetensors":
+        return safetensors.read(file)
+    from convert.containers import pth
+
+    return pth.read(file)
+
+
+def _shards(path: Path, index: Path) -> Content:
     """The arrays of all files that the index lists; each file must lie in the folder itself."""
-    files = sorted(set(json.loads((path / INDEX).read_text())["weight_map"].values()))
+    files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
     found: Entries = {}
     for file in files:
         if Path(file).name != file:
             raise ConvertError(f"{path}: its index names {file!r}, which is outside the folder")
-        entries, _ = safetensors.headers(path / file)
+        entries = _file(path / file).params
         twice = sorted(found.keys() & entries.keys())
         if twice:
             raise ConvertError(f"{path}: {twice[0]} is in {file} and in another file too")
         found |= entries
-    return found
+    return Content(found)

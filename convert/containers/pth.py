@@ -26,26 +26,62 @@ from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes
 from convert.containers import header
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed
+from convert.files import SPARE, reserve
 
-SAFE: list[Any] = [argparse.Namespace, pathlib.PosixPath]
+
+class NumpyDtype:
+    """Stands for numpy.dtype in a pickle: takes the code of a number, and nothing else."""
+
+    def __init__(self, code: str, align: bool = False, copy: bool = False) -> None:
+        if not re.fullmatch(r"[biuf][1248]", code):
+            raise pickle.UnpicklingError(f"a numpy scalar of dtype {code!r}")
+        self.dtype = np.dtype(code)
+
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        self.dtype = self.dtype.newbyteorder(">" if state[1] == ">" else "<")
+
+
+def numpy_scalar(dtype: NumpyDtype, data: Any = b"") -> int | float | bool:
+    """Stands for numpy's function that makes a scalar of a pickle: the value as Python's own number."""
+    raw = data if isinstance(data, bytes) else str(data).encode("latin1")
+    number: int | float | bool = np.frombuffer(raw, dtype.dtype, 1)[0].item()
+    return number
+
+
+SAFE: list[Any] = [
+    argparse.Namespace,
+    pathlib.PosixPath,
+    (NumpyDtype, "numpy.dtype"),
+    (numpy_scalar, "numpy.core.multiarray.scalar"),
+    (numpy_scalar, "numpy._core.multiarray.scalar"),
+]
+"""What may be unpickled beside tensors and containers. Of numpy, nothing runs: our own code reads its scalars."""
+
 OLDEST = (2, 10)
 """Before it, weights_only could be made to run code (CVE-2025-32434) or to corrupt memory (CVE-2026-24747)."""
 
 PICKLE = 2**26  # bytes, a thousand times what a state dict needs without its tensors
 
 PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args", "classes")
+COUNTER = "n_averaged"
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
 """Format -> the key under which its programs expect the parameters; "model" for all others."""
 
 
-def read(path: Path, weights_only: bool = False) -> Content:
-    """The arrays of a file; ConvertError when it is damaged, or would run code."""
+def read(path: Path, weights_only: bool = False, key: str | None = None) -> Content:
+    """The arrays of a file; ConvertError when it is damaged, or would run code.
+
+    key: where its parameters are; by default under one of PARAMS, or at the top.
+    """
     loaded = _load(path)
     if not isinstance(loaded, dict):
         raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
-    params = next((loaded[key] for key in PARAMS if isinstance(loaded.get(key), dict)), loaded)
-    content = Content(_entries(path, params), meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta")))
+    params = _params(path, loaded, key)
+    notes = [f"left out: {COUNTER}, how many models torch's AveragedModel averaged"] if COUNTER in params else []
+    content = Content(
+        _entries(path, params), notes=notes, meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta"))
+    )
     if isinstance(loaded.get(header.KEY), dict):
         content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
     if weights_only:
@@ -73,7 +109,11 @@ def write(path: Path, content: Content) -> None:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
     if content.optimizer is not None:
         whole["optimizer"] = _state_dict(content.optimizer)
-    torch.save(whole, path)
+    reserve(path.parent, content.nbytes + SPARE)
+    try:
+        torch.save(whole, path)
+    except RuntimeError as error:  # how torch reports that its file could not be written
+        raise OSError(str(error)) from error
 
 
 def _dataset_meta(meta: Any) -> dict[str, Any]:
@@ -89,7 +129,7 @@ def _load(path: Path) -> Any:
     in_zip = zipfile.is_zipfile(path)
     if in_zip:
         _check_zip(path)
-        allowed = {f"{kind.__module__}.{kind.__qualname__}" for kind in SAFE}
+        allowed = {one[1] if isinstance(one, tuple) else f"{one.__module__}.{one.__qualname__}" for one in SAFE}
         _refuse(path, set(torch.serialization.get_unsafe_globals_in_checkpoint(path)) - allowed)
     # Before torch 1.6 there was no zip, hence no random access: such a file is read at once.
     lazily = FakeTensorMode() if in_zip else contextlib.nullcontext()
@@ -104,13 +144,18 @@ def _load(path: Path) -> Any:
 def _refuse(path: Path, wanted: Collection[str]) -> None:
     if wanted:
         raise ConvertError(
-            f"{path}: would run {listed(sorted(wanted))}; only tensors, containers, argparse.Namespace and"
+            f"{path}: would run {listed(sorted(wanted))}; only tensors, containers, numbers, argparse.Namespace and"
             " pathlib.PosixPath are read; ask its author for a .safetensors file"
         )
 
 
 def _check_zip(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
+        if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+            raise ConvertError(
+                f"{path}: a TorchScript program, which is never run here; where you trust it:"
+                " torch.save(torch.jit.load(FILE).state_dict(), 'weights.pth')"
+            )
         for member in archive.infolist():
             if member.compress_type != zipfile.ZIP_STORED:
                 raise ConvertError(f"{path}: {member.filename} is compressed, which torch never does")
@@ -118,14 +163,37 @@ def _check_zip(path: Path) -> None:
                 raise ConvertError(f"{path}: a pickle of {member.file_size} bytes; no state dict needs {PICKLE}")
 
 
+def _params(path: Path, loaded: dict[Any, Any], key: str | None) -> dict[Any, Any]:
+    """The state dict of the parameters: under the key that was given, one of the usual keys, or at the top."""
+    if key is None:
+        return next((loaded[usual] for usual in PARAMS if isinstance(loaded.get(usual), dict)), loaded)
+    if not isinstance(loaded.get(key), dict):
+        raise ConvertError(f"{path}: no state dict under {key!r}; there is one under {_offered(loaded)}")
+    found: dict[Any, Any] = loaded[key]
+    return found
+
+
+def _offered(loaded: dict[Any, Any]) -> str:
+    """The keys under which there are tensors."""
+    keys = [key for key, one in loaded.items() if isinstance(one, dict) and _tensors(one)]
+    return listed(map(repr, keys)) if keys else "no key"
+
+
+def _tensors(one: dict[Any, Any]) -> bool:
+    return any(isinstance(tensor, torch.Tensor) for tensor in one.values())
+
+
 def _entries(path: Path, tensors: dict[Any, Any]) -> Entries:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            raise ConvertError(
-                f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor;"
-                f" parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
+            keys = [key for key, one in tensors.items() if isinstance(one, dict) and _tensors(one)]
+            remedy = (
+                f"there are tensors under {listed(map(repr, keys))}: choose with --key {keys[0]}"
+                if keys
+                else f"parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
             )
-    return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items()}
+            raise ConvertError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor; {remedy}")
+    return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items() if name != COUNTER}
 
 
 def _entry(path: Path, name: str, tensor: torch.Tensor) -> Entry:

@@ -1,18 +1,20 @@
 """The formats, one small table each, in the order in which `recognise` tries them."""
 
-import re
 from collections.abc import Mapping
 
+from convert import naming
 from convert.errors import ConvertError, listed
-from convert.formats.flax import FLAX
+from convert.formats.flax import FLAX, NNX
 from convert.formats.huggingface import HF
 from convert.formats.mmpretrain import MMPRETRAIN
 from convert.formats.official import DENSE, SPARSE
 from convert.formats.ours import OURS
-from convert.formats.timm import TIMM
+from convert.formats.timm import FEATURES, TIMM
 from convert.rules import Format
 
-FORMATS: dict[str, Format] = {format.name: format for format in (FLAX, SPARSE, HF, TIMM, MMPRETRAIN, OURS, DENSE)}
+FORMATS: dict[str, Format] = {
+    format.name: format for format in (FLAX, NNX, SPARSE, HF, TIMM, FEATURES, MMPRETRAIN, OURS, DENSE)
+}
 
 
 def named(name: str) -> Format:
@@ -25,7 +27,16 @@ def named(name: str) -> Format:
 def recognise(shapes: Mapping[str, tuple[int, ...]]) -> Format:
     """The first format whose sign is among the names; ConvertError shows the names otherwise."""
     for format in FORMATS.values():
-        ranks = [len(shape) for name, shape in shapes.items() if re.fullmatch(format.sign, name)]
-        if ranks and format.sign_rank in (None, ranks[0]):
+        if any(format.signed(name, shape) for name, shape in shapes.items()):
             return format
-    raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; name its format with --from")
+    raise ConvertError(f"no known format has these keys: {listed(shapes, 5) or '(none)'}; {_remedy(shapes)}")
+
+
+def _remedy(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    """How to have names read that no format has: by the prefix under which one has them, if any."""
+    for format in FORMATS.values():
+        for name, shape in shapes.items():
+            for prefix, rest in naming.cuts(name):
+                if format.signed(rest, shape):
+                    return f"under {prefix} there is the {format.name} format: convert it with --prefix {prefix}"
+    return "convert it with --from FORMAT if you know its format"

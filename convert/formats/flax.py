@@ -1,4 +1,6 @@
-"""Flax trees: the spec's paths, flax's leaf names, channels last."""
+"""Flax trees: the spec's paths, channels last; leaves by flax's names, or, of our own nnx modules, by the spec's."""
+
+import re
 
 from convert.rules import Format, Rule
 
@@ -41,4 +43,13 @@ FLAX = Format(
     ),
     trunks=("", "encoder."),
     trunk=lambda fcmae, head: "encoder." if fcmae else "",
+)
+
+NNX = Format(
+    "nnx",
+    sign=r"(.*\.)?stages\.0\.0\.dwconv\.weight",
+    sign_shape=(None, None, 1, None),  # channels last
+    rules=tuple(rule._replace(theirs=re.sub(r"\.(kernel|scale)$", ".weight", rule.theirs)) for rule in FLAX.rules),
+    trunks=FLAX.trunks,
+    trunk=FLAX.trunk,
 )

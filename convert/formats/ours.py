@@ -7,7 +7,7 @@ _BLOCK = ("dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "pwconv2.*
 OURS = Format(
     "ours",
     sign=r"(.*\.)?stages\.0\.0\.grn\.gamma",
-    sign_rank=1,  # 4 in the published code
+    sign_shape=(None,),  # four axes in the published code
     rules=(
         Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
         *(Rule(f"stages.{{i}}.{{j}}.{leaf}", f"{{trunk}}stages.{{i}}.{{j}}.{leaf}") for leaf in _BLOCK),

@@ -1,4 +1,4 @@
-"""timm: stem, stages with their own downsampling, and a head of pool, norm, fc."""
+"""timm: stem, stages with their own downsampling, and a head of pool, norm, fc; and its models of features only."""
 
 from convert.rules import Format, Rule
 from spec import PRESETS, Model
@@ -29,4 +29,15 @@ TIMM = Format(
         Rule("norm.*", "head.norm.*"),
         Rule("head.*", "head.fc.*"),
     ),
+)
+
+
+def _flat(name: str) -> str:
+    return name.replace("stem.", "stem_").replace("stages.", "stages_")
+
+
+FEATURES = Format(
+    "timm-features",
+    sign=r"stages_\d+\.blocks\..*",
+    rules=tuple(rule._replace(theirs=_flat(rule.theirs)) for rule in TIMM.rules if not rule.theirs.startswith("head.")),
 )

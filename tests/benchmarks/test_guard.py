@@ -71,8 +71,8 @@ def test_a_kernel_with_larger_tiles_is_reported(monkeypatch: pytest.MonkeyPatch)
     figures = baseline("triton")
     from backends.torch.kernels import depthwise
 
-    monkeypatch.setattr(depthwise, "SITES", 512)
-    found = kernels.compile_for(depthwise.conv_kernel, 8, "fp32")
+    monkeypatch.setitem(depthwise.CONV, 8, depthwise.Tiling(8, 7, 128))
+    found = kernels.compile_for("conv", 8, "fp32")
     lines = guard.moved({"depthwise conv, side 8, float32": found._asdict()}, figures)
     assert {"registers", "spill_bytes"} <= {line.split(": ")[1].split(" ")[0] for line in lines}
 

@@ -18,11 +18,13 @@ from train.checkpoints import store
 Process = subprocess.Popen[str]
 ROOT = Path(__file__).parents[2]
 TINY = (
-    "--backend torch --device cpu --precision float64 --parity_check False --picture_freq 4 --model none --depths 1 1"
-    " --dims 8 16 --decoder_embed_dim 8 --patch_size 4 --input_size 16 --epochs 4 --warmup_epochs 1 --blr 0.01"
-    " --print_freq 1 --num_workers 1"
+    "--backend torch --device cpu --precision float64 --model none --depths 1 1 --dims 8 16 --patch_size 4"
+    " --input_size 16 --num_workers 1"
 )
+TRAINED = "--epochs 4 --warmup_epochs 1 --blr 0.01 --print_freq 1"
 """With 40 images and 8 per update: 20 updates."""
+
+PRETRAINED = f"{TRAINED} --parity_check False --picture_freq 4 --decoder_embed_dim 8"
 
 FINETUNE = (
     "--task finetune --model_ema True --model_ema_eval True --model_ema_decay 0.9 --drop_path 0.2 --clip_grad 0.5"
@@ -34,7 +36,8 @@ TASKS = {"pretrain": "--batch_size 1 --update_freq 8", "finetune": f"--batch_siz
 
 def command(images: Path, run_dir: Path, flags: str) -> list[str]:
     """The words after `python -m train`."""
-    return [*TINY.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags.split()]
+    more = "" if "--task eval" in flags else TRAINED if "--task finetune" in flags else PRETRAINED
+    return [*TINY.split(), *more.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags.split()]
 
 
 def alone(images: Path, run_dir: Path, flags: str) -> Path:

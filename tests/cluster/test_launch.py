@@ -2,13 +2,14 @@
 
 import os
 from datetime import timedelta
+from pathlib import Path
 
 import pytest
 
 from backends import launch
 from backends.cluster import SingleProcess
 from backends.protocol import BackendError
-from tests.cluster.runs import free_port
+from tests.cluster.runs import ended, free_port, start
 
 TORCHRUN = {"RANK": "3", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
 SRUN = {
@@ -32,6 +33,42 @@ def test_srun_is_understood() -> None:
     environ = SRUN | {"MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "29500"}
     assert launch.place(environ) == launch.Place(9, 16, 1, "10.0.0.7", 29500)
     assert launch.place(SRUN | TORCHRUN) == launch.place(TORCHRUN)
+
+
+OPEN_MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "PMIX_NAMESPACE": "prterun-host-77@1",
+}
+MPICH = {"PMI_RANK": "3", "PMI_SIZE": "4", "MPI_LOCALRANKID": "3", "MPI_LOCALNRANKS": "4"}
+
+
+def test_mpirun_is_understood() -> None:
+    """On one machine; on several it has to say where the first is. An srun around it is that of its daemons."""
+    assert launch.place(OPEN_MPI) == launch.place(SRUN | OPEN_MPI) == launch.Place(3, 4, 3, "127.0.0.1", 20771)
+    assert launch.place(MPICH) == launch.Place(3, 4, 3, "127.0.0.1", launch.port(str(os.getppid())))
+    for told in (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, MPICH | {"MPI_LOCALNRANKS": "2"}):
+        with pytest.raises(
+            BackendError, match=r"^MASTER_ADDR: not in the environment.* \(mpirun -x MASTER_ADDR=HOST\)"
+        ):
+            launch.place(told)
+        there = told | {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
+        assert launch.place(there) == launch.Place(3, 4, 3, "node7", 29500)
+    assert launch.place(TORCHRUN | OPEN_MPI | MPICH) == launch.place(TORCHRUN)
+
+
+def test_two_processes_of_mpirun_are_one_run(tmp_path: Path) -> None:
+    """Its variables, in torch: one process writes, and the other is rank 1."""
+    pytest.importorskip("torch")
+    script = (
+        "from backends.torch.cluster import init_cluster as i\nc = i('cpu'); print(c.rank, c.processes); c.shutdown()"
+    )
+    told = OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "MASTER_PORT": str(free_port())}
+    names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
+    processes = [start(["-c", script], **told | dict.fromkeys(names, str(rank))) for rank in range(2)]
+    assert [text.splitlines()[-1:] for _, text in ended(processes)] == [["0 2"], ["1 2"]]
 
 
 @pytest.mark.parametrize("alone", [{}, TORCHRUN | {"RANK": "0", "WORLD_SIZE": "1"}, BATCH])

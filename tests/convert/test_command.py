@@ -54,7 +54,7 @@ def test_a_run_stays_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     convert.save(trained(AUTOENCODER), tmp_path / "ckpt.pth", format="official-sparse")
     assert main(["translate", str(tmp_path / "ckpt.pth"), "--to", "ours"]) == 0
     assert convert.load(tmp_path / "ckpt.ours").optimizer.t == 7
-    assert main(["torch2jax", str(tmp_path / "ckpt.pth")]) == 0
+    assert main(["translate", "--to", "ours", str(tmp_path / "ckpt.pth"), "-o", str(tmp_path / "x.safetensors")]) == 0
     assert "note: left out: AdamW's moments" in capsys.readouterr().out
 
 

@@ -156,7 +156,8 @@ def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "format", "kind"), [("a.pt", "flax", "pth"), ("a", "hf", "hf"), ("a", "timm", "orbax")]
+    ("name", "format", "kind"),
+    [("a.pt", "flax", "pth"), ("a", "hf", "hf"), ("a", "timm", "timm"), ("a", "mmpretrain", "orbax")],
 )
 def test_the_suffix_chooses_the_container(name: str, format: str, kind: str) -> None:
     assert containers.kind_for(Path(name), format) == kind

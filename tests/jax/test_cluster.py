@@ -29,7 +29,14 @@ SLURM = {
     "SLURM_PROCID": "3",
     "SLURM_LOCALID": "1",
 }
-OTHERS = ("JAX_COORDINATOR_ADDRESS", *cluster.NAMES, *launch.NAMES)
+MPI = {
+    "OMPI_COMM_WORLD_RANK": "3",
+    "OMPI_COMM_WORLD_SIZE": "4",
+    "OMPI_COMM_WORLD_LOCAL_RANK": "3",
+    "OMPI_COMM_WORLD_LOCAL_SIZE": "4",
+    "PMIX_NAMESPACE": "77",
+}
+OTHERS = (*MPI, "JAX_COORDINATOR_ADDRESS", *cluster.NAMES, *launch.NAMES)
 
 
 def initialised(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> list[tuple[object, ...]]:
@@ -54,6 +61,7 @@ def initialised(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) ->
             [("localhost:1234", 2, 1)],
         ),
         (SLURM, [("localhost:24097", 4, 3)]),
+        (MPI, [("127.0.0.1:20077", 4, 3)]),
         ({**SLURM, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "7"}, [("127.0.0.1:7", 4, 3)]),
         ({**SLURM, "JAX_COORDINATOR_ADDRESS": "127.0.0.1:9"}, [("127.0.0.1:9", 4, 3)]),
         ({name: SLURM[name] for name in SLURM if "STEP" not in name}, []),  # a script, not a step

@@ -22,11 +22,14 @@ from train.checkpoints import store
 from train.config import cli
 from train.loop import Stopped
 
-QUICK = (
-    "--parity_check False --picture_freq 0 --model none --depths 1 --dims 4 --decoder_embed_dim 4 --patch_size 4"
-    " --input_size 16 --batch_size 12 --epochs 4 --warmup_epochs 1 --blr 0.01 --print_freq 3"
+SHORT = (
+    "--model none --depths 1 --dims 4 --patch_size 4 --input_size 16 --batch_size 12 --epochs 4 --warmup_epochs 1"
+    " --blr 0.01 --print_freq 3"
 )
 """Flags of a run that costs nothing but its batches."""
+
+QUICK = f"{SHORT} --parity_check False --picture_freq 0 --decoder_embed_dim 4"
+"""Those of pre-training."""
 
 CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"}
 """The keys of a line of metrics.jsonl that differ between two runs."""
@@ -74,6 +77,10 @@ class Backend:
     """The part of `backends.protocol.Backend` that a run needs."""
 
     Trainer = Trainer
+
+    @staticmethod
+    def use_compilation_cache(where: str = "") -> str:
+        return ""
 
     @staticmethod
     def init_cluster(device: str | None = None) -> SingleProcess:

@@ -92,7 +92,7 @@ class Backend(fake.Backend):
 
 def finetune(images: Path, run_dir: Path, *flags: str) -> None:
     words = [
-        *fake.QUICK.split(),
+        *fake.SHORT.split(),
         "--task",
         "finetune",
         "--data_path",
@@ -168,8 +168,11 @@ def test_a_bare_published_checkpoint_is_evaluated(
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--task eval", "--task eval: give the checkpoint to evaluate with --finetune or --resume"),
-        ("--task eval --finetune {golden}", "--in_chans 1: "),
+        ("--task eval", "--task eval: give the checkpoint with --finetune or --resume"),
+        ("--task eval --finetune {golden} --resume {golden}", "--task eval: give the checkpoint with --finetune or w"),
+        ("--task eval --finetune {golden} --in_chans 1", "--in_chans 1: the model in {golden} takes 3; leave it out"),
+        ("--task eval --finetune {golden} --dims 8 16", "--finetune {golden}: its encoder has another size; give --mo"),
+        ("--task eval --finetune {golden} --nb_classes 3", "--nb_classes 3: the head in {golden} has 11 classes"),
         (
             "--task eval --finetune {golden} --data_path {images}",
             "--finetune {golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",

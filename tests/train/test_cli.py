@@ -1,12 +1,14 @@
 """The command line: published spellings, one line for a mistake, files that read back."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from train.__main__ import main
 from train.config import Config, cli
-from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL
+from train.config.config import FLAGS
+from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, TASKS
 from train.errors import TrainError
 
 
@@ -106,3 +108,54 @@ def test_a_mistake_in_a_file_is_reported_like_one_on_the_command_line(tmp_path: 
     with pytest.raises(TrainError) as error:
         cli.parse(["--config", str(file)])
     assert str(error.value).startswith(line)
+
+
+UNUSED = {
+    "pretrain": "--finetune /nonexistent.pth|--drop_path 0.1|--mixup 0.8|--model_ema True|--layer_decay 0.9"
+    "|--reprob 0.1|--train_labels 9|--nb_classes 3|--eval_data_path D|--images a.jpg|--knn_k 5",
+    "finetune": "--mask_ratio 0.5|--decoder_depth 2|--norm_pix_loss False|--knn_k 5|--picture_freq 1|--against a",
+    "eval": "--images a.jpg|--train_labels 9|--epochs 3|--mixup 0.8|--seed 3|--mask_ratio 0.5",
+    "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2",
+    "analyse": "--mask_ratio 0.5|--engine masked|--seed 3",
+    "probe": "--images a.jpg|--mask_ratio 0.5|--model_ema_eval True",
+}
+
+
+@pytest.mark.parametrize(
+    ("task", "words"), [(task, words) for task, text in UNUSED.items() for words in text.split("|")]
+)
+def test_a_flag_of_another_task_is_refused(
+    task: str, words: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--task", task, *words.split(), "--output_dir", str(tmp_path / "run")]) == 2
+    flag, said = words.split()[0], capsys.readouterr().err
+    users = ", ".join(FLAGS[flag.removeprefix("--")].tasks)
+    assert said == f"train: {flag}: --task {task} does not use it, only {users}; leave it out\n"
+    assert not (tmp_path / "run").exists()
+
+
+def test_every_flag_has_a_task_and_every_task_shows_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
+    for task in TASKS:
+        with pytest.raises(SystemExit):
+            main(["--task", task, "--help"])
+        shown = set(re.findall(r"^  --(\w+)", capsys.readouterr().out, re.MULTILINE)) & FLAGS.keys()
+        assert shown == {flag.name for flag in FLAGS.values() if task in flag.tasks and flag.group != "slurm"}
+    assert all(set(flag.tasks) <= TASKS.keys() and flag.tasks for flag in FLAGS.values())
+
+
+def test_a_file_may_name_another_tasks_flag_only_with_the_value_it_has_anyway(tmp_path: Path) -> None:
+    file = tmp_path / "config.toml"
+    file.write_text("drop_path = 0.0\nmixup = 0.8\n")
+    with pytest.raises(TrainError) as error:
+        cli.parse(["--config", str(file)])
+    line = f"{file}: --mixup: --task pretrain does not use it, only finetune; leave it out"
+    assert str(error.value) == line
+    file.write_text("drop_path = 0.0\n")
+    assert cli.parse(["--config", str(file)]) == cli.parse([])
+
+
+def test_flags_of_slurm_are_refused_without_it() -> None:
+    with pytest.raises(TrainError, match="--nodes: is for submitting to SLURM; give --slurm True, too"):
+        cli.parse(["--nodes", "8"])
+    assert cli.parse(["--nodes", "8", "--slurm", "True"]).slurm.nodes == 8
+    assert cli.parse(["--nodes", "8", "--slurm", "False"]).slurm.nodes == 8  # the words of a submitted job

@@ -7,7 +7,8 @@ import pytest
 
 from experiments import few_labels
 
-TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20 --max_steps 2 --parity_check False"
+TINY = "--model none --depths 1 1 --dims 4 8 --patch_size 8 --batch_size 20"
+SHORT = "--max_steps 2"
 ROWS = [
     "fine-tuned, from scratch",
     "linear probe, untrained",
@@ -22,7 +23,8 @@ ROWS = [
 
 def run(monkeypatch: pytest.MonkeyPatch, folder: Path, *words: str) -> None:
     flags = ["--output_dir", str(folder), "--backend", "torch", "--labels", "20", "--seeds", "1"]
-    flags += [f"--pretrain_flags={TINY} --decoder_embed_dim 4", f"--flags={TINY}"]
+    flags += [f"--pretrain_flags={TINY} {SHORT} --decoder_embed_dim 4 --parity_check False"]
+    flags += [f"--flags={TINY}", f"--finetune_flags={SHORT}"]
     monkeypatch.setattr(sys, "argv", ["few_labels", *flags, *words])
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")

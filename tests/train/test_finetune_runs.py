@@ -24,10 +24,13 @@ from train.config import cli
 from train.run import train
 
 WORDS = (
-    "--task finetune --model none --depths 1 1 --dims 8 12 --patch_size 8 --input_size 16 --batch_size 8 --epochs 3"
+    "--task finetune --model none --depths 1 1 --dims 8 12 --patch_size 8 --batch_size 8 --epochs 3"
     " --warmup_epochs 1 --lr 3e-3 --print_freq 1 --mixup 0.8 --cutmix 1.0 --mix_group 6 --drop_path 0.2"
     " --layer_decay 0.9 --head_init_scale 1 --model_ema True --model_ema_decay 0.8 --model_ema_eval True"
 )
+IMAGES = "--input_size 16 --mean 0.3 0.4 0.5 --std 0.2 0.3 0.4 --crop_pct 0.7"
+"""What a run knows of its images."""
+
 SCORES = ("acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema")
 
 
@@ -41,7 +44,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(images: Path, run_dir: Path, *flags: str) -> RunCheckpoint:
     """The last checkpoint of a run of five updates per epoch, 15 in all."""
-    assert main([*WORDS.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
+    assert (
+        main([*WORDS.split(), *IMAGES.split(), "--data_path", str(images), "--output_dir", str(run_dir), *flags]) == 0
+    )
     found = store.newest(run_dir / "checkpoints", print)
     assert found is not None
     return found
@@ -86,11 +91,16 @@ def test_the_best_checkpoint_bare_or_whole_has_the_scores_of_training(
     bare = tmp_path / "bare.pth"
     loaded = convert.load(best, weights_only=True)
     convert.save(convert.Checkpoint(loaded.model, loaded.arrays), bare, format="official-dense")
-    common = f"--task eval --data_path {images} --input_size 16 --batch_size 8 --backend {backend} --finetune"
-    for path, scores, more in ((best, SCORES, ("--model_ema_eval", "True")), (bare, SCORES[:3], ())):
+    common = f"--task eval --batch_size 8 --backend {backend} --finetune"
+    by_hand = (*IMAGES.split(), "--data_path", str(images))
+    for path, scores, more in ((best, SCORES, ("--model_ema_eval", "True")), (bare, SCORES[:3], by_hand)):
         capsys.readouterr()
         assert main([*common.split(), str(path), *more]) == 0
-        printed = dict(re.findall(r"(\w+) ([\d.]+)(?:, |$)", capsys.readouterr().out.splitlines()[-1]))
+        assert capsys.readouterr().out.count("written") == 0
+        assert main([*common.split(), str(path), *more, "--output_dir", str(tmp_path / "eval")]) == 0
+        written = json.loads((tmp_path / "eval" / "eval.json").read_text())
+        assert {name: round(written[name], 9) for name in scores} == {n: round(expected[n], 9) for n in scores}
+        printed = dict(re.findall(r"(\w+) ([\d.]+)(?:, |$)", capsys.readouterr().out.splitlines()[-2]))
         assert printed == {name: f"{expected[name]:.{4 if 'loss' in name else 2}f}" for name in scores}
 
 
@@ -111,7 +121,7 @@ def test_however_an_update_is_shared_out_its_mixed_samples_are_the_same(
 
         monkeypatch.setattr(fake.Trainer, "step", noted)
         share = ("--batch_size", size, "--update_freq", str(10 // int(size)), "--disable_eval", "True")
-        words = [*WORDS.split(), "--model_ema_eval", "False", *share, "--data_path", str(images)]
+        words = [*WORDS.split(), *IMAGES.split(), "--model_ema_eval", "False", *share, "--data_path", str(images)]
         train(cli.parse([*words, "--output_dir", str(tmp_path / size)]), lambda name: fake.Backend)
     assert [len(updates) for updates in seen.values()] == [12] * 4
     for size, updates in seen.items():

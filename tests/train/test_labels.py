@@ -68,6 +68,7 @@ def test_labels_read_with_one_key_are_not_remembered_for_another(tmp_path: Path)
     path = shard(tmp_path / "x.tar", members)
     assert len(opened(path).classes) == 3
     assert opened(path, label_key="txt").classes == ("ant",)
+    assert opened(path, label_key="txt").fingerprint != opened(path).fingerprint == opened(path).fingerprint
 
 
 def test_one_of_two_images_of_a_key(tmp_path: Path) -> None:

@@ -70,6 +70,25 @@ def test_the_validation_folder_has_several_names(tmp_path: Path, word: str) -> N
     assert "rename or move one of them" in refused(tmp_path, "val")
 
 
+def test_folders_named_almost_as_parts_are_refused(tmp_path: Path) -> None:
+    for name in ("train2017", "img_val"):
+        tree(tmp_path / name, classes=2)
+    line = refused(tmp_path)
+    assert "img_val/ and train2017/ look like parts of the data, not classes; rename them to val/ and train/" in line
+    assert len(open_source(line.split("such as ")[1])) == 8
+    tree(tmp_path / "bus", classes=1)
+    assert open_source(str(tmp_path)).classes == ("bus", "img_val", "train2017")
+
+
+@pytest.mark.parametrize("inner", ["imagenet", "c0"])
+def test_parts_further_down_are_not_merged(tmp_path: Path, inner: str) -> None:
+    for part in ("train", "test"):
+        tree(tmp_path / inner / part, classes=2)
+    line = refused(tmp_path)
+    assert f"{inner}/ has test/ and train/ in it, which would be merged" in line
+    assert len(open_source(line.rpartition("give ")[2])) == 8
+
+
 def test_the_hubs_converted_layout(tmp_path: Path) -> None:
     table(tmp_path / "default" / "train" / "0000.parquet")
     table(tmp_path / "default" / "validation" / "0000.parquet", labels=[1] * 6)

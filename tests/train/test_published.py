@@ -65,7 +65,12 @@ def test_the_same_number_may_be_spelt_otherwise(capsys: pytest.CaptureFixture[st
     assert len(capsys.readouterr().err.splitlines()) == 2
 
 
+def test_the_switch_of_mpirun_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.parse(["--dist_on_itp", "True"]) == cli.parse([])
+    assert capsys.readouterr().err == "note: --dist_on_itp True: mpirun's variables are read; leave it out\n"
+
+
 def test_a_switch_alone_is_on() -> None:
-    config = cli.parse(["--norm_pix_loss", "--use_amp", "--epochs", "3", "--model_ema"])
-    expected = {"norm_pix_loss": True, "precision": "bfloat16", "epochs": 3, "model_ema": True}
+    config = cli.parse(["--task", "finetune", "--use_amp", "--epochs", "3", "--model_ema"])
+    expected = {"precision": "bfloat16", "epochs": 3, "model_ema": True}
     assert config.flags().items() >= expected.items()

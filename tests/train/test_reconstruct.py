@@ -79,9 +79,10 @@ def test_named_files_seed_and_ratio_are_what_is_drawn(images: Path, tmp_path: Pa
 def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--depths 1 1 --dims 4 8 --decoder_embed_dim 4 --patch_size 4 --input_size 16 --mask_ratio 0.4 --output_dir"
     config = cli.parse([*words.split(), str(tmp_path)])
-    model = spec.fcmae(depths=(1, 1), dims=(4, 8), in_chans=1, patch_size=4, image_size=16, decoder_dim=4)
-    (tmp_path / "config.toml").write_text(config.to_toml())
-    meta = {"identity": {"model": describe(model)}}
+    model = spec.fcmae(
+        depths=(1, 1), dims=(4, 8), in_chans=1, patch_size=4, image_size=16, decoder_dim=4, mask_ratio=0.4
+    )
+    meta = {"identity": {"model": describe(model)}, "config": config.as_dict()}
     path = store.save(tmp_path / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
     for place in (tmp_path, path):
         for more in ([], ["--images", str(_grey(tmp_path))]):
@@ -89,7 +90,7 @@ def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.Ca
             found = resolved.config
             expected = {"input_size": (16,), "in_chans": 1, "mask_ratio": 0.4, "data_path": "digits"}
             assert found.flags().items() >= expected.items()
-            assert resolved.origins["mask_ratio"] == str(tmp_path / "config.toml")
+            assert resolved.origins["mask_ratio"] == f"the run of {place}"
             assert found.run.output_dir == ""
     assert (
         cli.read(["--task", "reconstruct", "--finetune", str(tmp_path), "--mask_ratio", "0.5"]).config.model.mask_ratio
@@ -111,7 +112,8 @@ def _grey(folder: Path) -> Path:
         ("", "--task reconstruct: give the checkpoint with --finetune or --resume"),
         ("--finetune {classifier} --images {image}", "--finetune {classifier}: has no decoder"),
         ("--finetune {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
-        ("--finetune {fcmae}", "--in_chans 1: the model in {fcmae} takes 3; give --in_chans 3"),
+        ("--finetune {fcmae} --in_chans 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out, or change the"),
+        ("--finetune {fcmae} --input_size 64", "--in_chans 3: digit 0 has 1 channels; give --in_chans 1"),
         ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),
         ("--finetune {fcmae} --images none.png", "--images none.png: no such file"),
         ("--finetune {fcmae} --images {broken}", "--images: none of the 1 images can be read"),

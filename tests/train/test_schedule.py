@@ -49,6 +49,9 @@ def test_a_warm_up_longer_than_the_run_only_rises() -> None:
     schedule = Schedule.of(Config.from_flags(batch_size=10, warmup_epochs=40, max_steps=15), images=100)
     rates = [schedule.lr(update) for update in range(15)]
     assert rates == sorted(rates)
+    assert schedule.highest_lr() == rates[-1] < schedule.peak
+    longer = Schedule.of(Config.from_flags(batch_size=10, warmup_epochs=0.5), images=100)
+    assert longer.highest_lr() == longer.peak == max(longer.lr(update) for update in range(longer.updates))
 
 
 def test_data_smaller_than_an_update_is_refused() -> None:

@@ -65,7 +65,7 @@ class Late:
     """An augmentation that takes its time."""
 
     def __init__(self, augment: Any) -> None:
-        self.augment, self.least = augment, augment.least
+        self.augment, self.min_size = augment, augment.min_size
 
     def __call__(self, *args: Any) -> Any:
         time.sleep(0.01)

@@ -6,10 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import backends
 import convert
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
+from convert import ConvertError
+from train.__main__ import main
 from train.checkpoints import store
 from train.errors import TrainError
 from train.tasks.weights import classifier, first_arrays
@@ -61,19 +64,40 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_size_says_its_own() -> None:
-    line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32$"
+    line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
     other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
-    with pytest.raises(TrainError, match=r"--dims 8 16 24 32 --in_chans 3 --patch_size 32$"):
+    with pytest.raises(TrainError, match=r"^--in_chans 1: the model in .* takes 3; leave it out"):
         first_arrays(other, 0, 1.0, str(FCMAE))
 
 
 def test_a_classifier_is_read_whole() -> None:
-    model, arrays, ema, meta = classifier(str(CLASSIFIER))
+    model, arrays, ema, meta = classifier(str(CLASSIFIER), False)
     assert model.num_classes == 11
     assert arrays.keys() == spec.parameters(model).keys()
     assert ema == {}
     assert meta["format"]
     with pytest.raises(TrainError, match="has no classification head; train one with --task finetune --finetune"):
-        classifier(str(FCMAE))
+        classifier(str(FCMAE), False)
+
+
+@pytest.mark.parametrize("backend", backends.installed())
+def test_an_optimizer_of_another_library_is_not_read(
+    backend: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """timm's layer decay groups parameters in a way that convert does not know; only the weights are needed."""
+    torch = pytest.importorskip("torch")
+    state = torch.load(CLASSIFIER, weights_only=True)
+    params = state.get("model", state)
+    moments = {n: {"step": torch.tensor(1.0), "exp_avg": v, "exp_avg_sq": v * v} for n, v in enumerate(params.values())}
+    groups = [{"params": [number]} for number in moments]
+    path = tmp_path / "timm.pth"
+    torch.save({"model": params, "optimizer": {"state": moments, "param_groups": groups}}, path)
+    with pytest.raises(ConvertError, match="--weights-only"):
+        convert.load(path)
+    images = np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), np.uint8)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.arange(11))
+    words = f"--task eval --finetune {path} --data_path {tmp_path / 'x.npz'} --input_size 32 --backend {backend}"
+    assert main(words.split()) == 0
+    assert "acc1" in capsys.readouterr().out

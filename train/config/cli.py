@@ -16,8 +16,9 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 from spec.console import Parser, nearest
 from train.config import published
 from train.config.config import FLAGS, GROUPS, Config, Flag
+from train.config.groups import IMAGENET, INCEPTION
 from train.config.recipes import TASKS, Layer
-from train.config.resolve import Resolved, resolve
+from train.config.resolve import COMMAND_LINE, Resolved, resolve
 from train.errors import TrainError
 
 SWITCHES = {"true": True, "1": True, "false": False, "0": False}
@@ -25,12 +26,6 @@ METAVARS = {int: "N", float: "X", str: "NAME", bool: "True|False"}
 EXPECTED = {int: "a whole number", float: "a number", bool: "True or False"}
 
 BARE: dict[str, Any] = {"nargs": "?", "const": True}  # --norm_pix_loss alone is True, as in the released scripts
-
-LOOKING = ("reconstruct", "analyse", "probe")
-"""Tasks whose defaults for images and model are those of the checkpoint's run."""
-
-IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-INCEPTION = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
     "use_amp": {True: {"precision": "bfloat16"}, False: {"precision": "float32"}},
@@ -47,20 +42,11 @@ PROJECT = "convnext"
 """The published default of --project, used by --enable_wandb True."""
 
 DESCRIPTION = "Pre-train (FCMAE), fine-tune, evaluate and inspect ConvNeXt V2."
-EPILOG = """Defaults are the published ones; for the embedded digits they are those of train/config/recipes.py.
---task finetune --help lists the flags of fine-tuning, --task analyse --help those of reconstruction and analysis,
---task probe --help those of probes; --show_recipe prints the values of a run and their sources.
+EPILOG = """These are the flags of --task {task}; --task NAME --help lists those of another task, and a flag that
+a task does not use is refused.
+Defaults are the published ones; for the embedded digits they are those of train/config/recipes.py.
+--show_recipe prints the values of a run and their sources.
 The same command with the same --output_dir resumes the run."""
-
-
-HIDDEN: dict[str, tuple[str, ...]] = {
-    "finetune": ("finetune", *LOOKING),
-    "augment": ("finetune",),
-    "inspect": ("reconstruct", "analyse"),
-    "probe": ("probe",),
-    "slurm": (),  # shown beside --slurm
-}
-"""Group that --help shows for some tasks only -> those tasks."""
 
 
 class _Parser(Parser):
@@ -82,8 +68,13 @@ def parse(argv: Sequence[str]) -> Config:
 
 def read(argv: Sequence[str]) -> Resolved:
     """Parse a command line; the result also has the source of every value."""
-    given = _given(argv, "the command line")
-    return resolve([*_from_run(given), *given])
+    given = _given(argv, COMMAND_LINE)
+    return resolve(given)
+
+
+def read_run(file: Path) -> Config:
+    """The configuration in a run's config.toml, also of a version that allowed flags without effect."""
+    return resolve(_given(_words(str(file)), str(file)), strict=False).config
 
 
 def _given(argv: Sequence[str], source: str) -> list[Layer]:
@@ -105,25 +96,13 @@ def _given(argv: Sequence[str], source: str) -> list[Layer]:
     return [*(_given(_words(path), path) if path else []), Layer(source, values)]
 
 
-def _from_run(given: Sequence[Layer]) -> list[Layer]:
-    """The images and model of the checkpoint's run, for a task that inspects the checkpoint."""
-    asked = {name: value for layer in given for name, value in layer.values.items()}
-    path = Path(asked.get("finetune") or asked.get("resume") or "absent")
-    file = (path.parent.parent if path.name.startswith("step-") else path) / "config.toml"
-    if asked.get("task") not in LOOKING or not file.is_file():
-        return []
-    known = {name for name, flag in FLAGS.items() if flag.group in ("data", "model")}
-    found = {name: value for layer in _given(_words(str(file)), str(file)) for name, value in layer.values.items()}
-    return [Layer(str(file), {name: value for name, value in found.items() if name in known})]
-
-
 def _task(argv: Sequence[str]) -> str:
     """The task whose flags --help lists."""
     words = " ".join(argv)
-    looking = re.search(rf"--task[ =]({'|'.join(LOOKING)})", words)
-    if looking:
-        return looking[1]
-    return "finetune" if re.search(r"--(task|recipe)[ =](finetune|eval)|--eval[ =](True|true|1)", words) else "pretrain"
+    if re.search(r"--eval([ =](True|true|1)|$| --)", words):
+        return "eval"
+    asked = re.search(rf"--task[ =]({'|'.join(TASKS)})", words) or re.search(r"--recipe[ =](pretrain|finetune)_", words)
+    return asked[1] if asked else "pretrain"
 
 
 def _words(path: str) -> list[str]:
@@ -162,20 +141,20 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         prog="python -m train",
         usage="python -m train --backend torch|jax [--data_path DIR] [flags]",
         description=DESCRIPTION,
-        epilog=EPILOG,
+        epilog=EPILOG.format(task=task),
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=38, width=120),
         argument_default=argparse.SUPPRESS,
     )
     parser.add_argument("--config", metavar="FILE", help="flags from a TOML file, such as a run's config.toml")
     parser.add_argument("--show_recipe", action="store_true", help="print every value and its source, and exit")
     for name, kind in GROUPS.items():
-        shown = name not in HIDDEN or task in HIDDEN[name] or (submits and name == "slurm")
+        flags = [flag for flag in FLAGS.values() if flag.group == name]
+        shown = {flag.name for flag in flags if task in flag.tasks and (submits or name != "slurm")}
         group = parser.add_argument_group(kind.title if shown else None)
-        for flag in FLAGS.values():
-            if flag.group == name:
-                argument = _argument(flag, TASKS[task].values.get(flag.name, flag.default))
-                spellings = (f"--{flag.name}", *SPELLINGS.get(flag.name, ()))
-                group.add_argument(*spellings, **argument if shown else argument | {"help": argparse.SUPPRESS})
+        for flag in flags:
+            argument = _argument(flag, TASKS[task].values.get(flag.name, flag.default))
+            hidden = {} if flag.name in shown else {"help": argparse.SUPPRESS}
+            group.add_argument(f"--{flag.name}", *SPELLINGS.get(flag.name, ()), **argument | hidden)
     parser.add_argument("--project", help=argparse.SUPPRESS)
     for alias in (*ALIASES, "enable_wandb"):
         switch: dict[str, Any] = {"type": lambda word: _convert(word, bool, (), False), "help": argparse.SUPPRESS}

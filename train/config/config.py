@@ -43,6 +43,12 @@ class Config:
     devices: int = 1
     """Number of devices that share an update: found at the start, not a flag."""
 
+    given: frozenset[str] = field(default=frozenset(), compare=False)
+    """The flags that the user gave, on the command line or in a file."""
+
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    """Lines to print at the start: which values are those of a checkpoint's run."""
+
     def __post_init__(self) -> None:
         for name, values in (("mean", self.data.mean), ("std", self.data.std)):
             if len(values) not in (1, channels := self.model.in_chans):
@@ -58,6 +64,10 @@ class Config:
     def flags(self) -> dict[str, Any]:
         """Flag -> value, in the order of FLAGS."""
         return {name: getattr(getattr(self, flag.group), name) for name, flag in FLAGS.items()}
+
+    def used_flags(self) -> dict[str, Any]:
+        """Flag -> value of those that the task uses."""
+        return {name: value for name, value in self.flags().items() if self.run.task in FLAGS[name].tasks}
 
     @property
     def effective_batch(self) -> int:
@@ -87,13 +97,15 @@ class Config:
             shard=self.cluster.shard,
             remat=self.run.grad_checkpointing,
             compile=self.run.compile,
+            kernels=self.run.kernels,
         )
 
     def to_toml(self) -> str:
         """The text of config.toml, which --config reads back: flat, with group titles as comments."""
-        values, lines = self.flags(), []
-        for title, flags in titled():
-            lines += ["", f"# {title}"]
+        values, lines = self.used_flags(), []
+        for title, every in titled():
+            flags = [flag for flag in every if flag.name in values]
+            lines += ["", f"# {title}"] if flags else []
             lines += [
                 f"{flag.name} = {json.dumps(values[flag.name])}" for flag in flags if values[flag.name] is not None
             ]
@@ -106,13 +118,14 @@ class Config:
 
 
 class Flag(NamedTuple):
-    """A flag of the command line: a field of a group of Config."""
+    """A flag of the command line: a field of a group of Config. tasks: those that use it."""
 
     name: str
     group: str
     default: Any
     hint: Any
     help: str
+    tasks: tuple[str, ...]
 
 
 GROUPS: dict[str, type[Group]] = {
@@ -125,7 +138,8 @@ def _flags() -> Iterator[Flag]:
     for name, group in GROUPS.items():
         hints = get_type_hints(group)
         for member in fields(group):  # type: ignore[arg-type]  # every group is a dataclass
-            yield Flag(member.name, name, member.default, hints[member.name], member.metadata["help"])
+            tasks = member.metadata["tasks"] or group.tasks
+            yield Flag(member.name, name, member.default, hints[member.name], member.metadata["help"], tasks)
 
 
 FLAGS: dict[str, Flag] = {flag.name: flag for flag in _flags()}

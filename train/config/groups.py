@@ -14,9 +14,28 @@ DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
 
-def flag(default: Any, text: str, *, at_least: float | None = None, at_most: float | None = None) -> Any:
-    """A dataclass field with its line of `--help` and the bounds of its value, both inclusive."""
-    return field(default=default, metadata={"help": text, "limits": (at_least, at_most)})
+IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
+
+TASKS = ("pretrain", "finetune", "eval", "reconstruct", "analyse", "probe")
+TRAIN = ("pretrain", "finetune")
+SCORED = ("finetune", "eval", "probe")
+INSPECT = ("reconstruct", "analyse")
+
+
+def flag(
+    default: Any,
+    text: str,
+    tasks: tuple[str, ...] | None = None,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+) -> Any:
+    """A dataclass field with its line of `--help`, its tasks, and the bounds of its value, both inclusive.
+
+    tasks: those that use the flag; any other refuses it. None: those of its group.
+    """
+    return field(default=default, metadata={"help": text, "tasks": tasks, "limits": (at_least, at_most)})
 
 
 def _threads() -> int:
@@ -27,6 +46,7 @@ class Group:
     """Base of the groups: checks the bounds of every field; TrainError names the flag."""
 
     title: ClassVar[str]
+    tasks: ClassVar[tuple[str, ...]] = TASKS
 
     def __post_init__(self) -> None:
         for member in fields(self):  # type: ignore[arg-type]  # every subclass is a dataclass
@@ -50,20 +70,30 @@ class RunConfig(Group):
     task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse", "probe"] = flag(
         "pretrain", "what the run does"
     )
-    recipe: str | None = flag(None, "a published recipe, such as finetune_base (docs/recipes.md)")
+    recipe: str | None = flag(
+        None, "a published recipe, such as finetune_base (docs/recipes.md)", (*TRAIN, "eval", "probe")
+    )
     backend: Literal["torch", "jax"] = flag("torch", "framework")
     device: str | None = flag(None, "cpu, cuda, cuda:1, tpu ... (none: the best one that the framework finds)")
     precision: Literal["float32", "bfloat16", "float64"] = flag("float32", "data type of the computation")
-    engine: str | None = flag(None, "how the encoder skips removed patches (none: the best one)")
-    compile: bool = flag(False, "torch.compile the model (JAX always compiles)")
-    grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory")
-    seed: int = flag(0, "seed of every random draw", at_least=0)
-    parity_check: bool = flag(True, "compare the engine with the masked one before the first step")
-    output_dir: str = flag("", "run directory (default: runs/<data>-<task>-<backend>)")
-    log_dir: str = flag("", "folder of TensorBoard events (default: <output_dir>/tb)")
-    print_freq: int = flag(20, "log every N updates", at_least=1)
-    wandb: str = flag("", "also log to this Weights & Biases project")
-    picture_freq: int = flag(20, "save reconstructions every N epochs (0: never)", at_least=0)
+    engine: str | None = flag(
+        None, "how the encoder skips removed patches (none: the best one)", (*TRAIN, "eval", "reconstruct", "probe")
+    )
+    compile: bool = flag(False, "torch.compile the model (JAX always compiles)", TRAIN)
+    kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
+        "auto", "depthwise convolutions by triton (torch) or pallas (jax) kernels (auto: where the device has them)"
+    )
+    compilation_cache: str = flag(
+        "", "folder that keeps compiled programs for later runs, or off (default: one in the user's cache folder)"
+    )
+    grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
+    seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
+    parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))
+    output_dir: str = flag("", "folder to write to (default: runs/<data>-<task>-<backend>; eval: none)")
+    log_dir: str = flag("", "folder of TensorBoard events (default: <output_dir>/tb)", TRAIN)
+    print_freq: int = flag(20, "log every N updates", TRAIN, at_least=1)
+    wandb: str = flag("", "also log to this Weights & Biases project", TRAIN)
+    picture_freq: int = flag(20, "save reconstructions every N epochs (0: never)", ("pretrain",), at_least=0)
 
 
 @dataclass(frozen=True)
@@ -71,8 +101,9 @@ class CheckpointConfig(Group):
     """When to save, and what to resume."""
 
     title = "Checkpoints"
+    tasks = TRAIN
     auto_resume: bool = flag(True, "resume from the newest intact checkpoint in output_dir")
-    resume: str = flag("", "resume from this checkpoint (a folder step-XXXXXXXX) instead")
+    resume: str = flag("", "resume from this checkpoint (a folder step-XXXXXXXX) instead", TASKS)
     start_epoch: int = flag(0, "first epoch when nothing is resumed", at_least=0)
     save_ckpt: bool = flag(True, "save checkpoints")
     save_ckpt_freq: int = flag(1, "save a checkpoint every N epochs", at_least=1)
@@ -101,13 +132,17 @@ class DataConfig(Group):
         at_most=16,
     )
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
-    crop_scale: tuple[float, ...] = flag((0.2, 1.0), "range of the area of a random crop, 1 = the image", at_least=0)
-    hflip: float = flag(0.5, "probability of a horizontal flip", at_least=0)
-    decode: Literal["exact", "scaled"] = flag("exact", "scaled: decode large JPEGs at a reduced size, which is faster")
-    mean: tuple[float, ...] = flag((0.485, 0.456, 0.406), "mean per channel, subtracted from pixels in 0..1")
-    std: tuple[float, ...] = flag((0.229, 0.224, 0.225), "standard deviation per channel, which divides", at_least=0)
-    num_workers: int = flag(_threads(), "number of workers that prepare batches", at_least=1)
-    worker_type: Literal["thread", "process"] = flag("thread", "kind of worker; the batches are the same")
+    crop_scale: tuple[float, ...] = flag(
+        (0.2, 1.0), "range of the area of a random crop, 1 = the image", TRAIN, at_least=0
+    )
+    hflip: float = flag(0.5, "probability of a horizontal flip", TRAIN, at_least=0)
+    decode: Literal["exact", "scaled"] = flag(
+        "exact", "scaled: decode large JPEGs at a reduced size, which is faster", TRAIN
+    )
+    mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel, subtracted from pixels in 0..1")
+    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, which divides", at_least=0)
+    num_workers: int = flag(_threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe"), at_least=1)
+    worker_type: Literal["thread", "process"] = flag("thread", "kind of worker; the batches are the same", TRAIN)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -139,11 +174,17 @@ class ModelConfig(Group):
     dims: tuple[int, ...] | None = flag(None, "channels per stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
-    grn_scope: Literal["image", "batch"] = flag("image", "what GRN sums over (batch: as the released sparse code)")
-    mask_ratio: float = flag(0.6, "fraction of patches to remove")
-    decoder_depth: int = flag(1, "blocks of the decoder", at_least=1)
-    decoder_embed_dim: int = flag(512, "channels of the decoder", at_least=1)
-    norm_pix_loss: bool = flag(True, "normalise the target by the mean and variance of each patch")
+    grn_scope: Literal["image", "batch"] = flag(
+        "image",
+        "what GRN sums over (batch: as the released sparse code)",
+        (*TRAIN, "reconstruct", "probe"),
+    )
+    mask_ratio: float = flag(0.6, "fraction of patches to remove", ("pretrain", "reconstruct"))
+    decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
+    decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
+    norm_pix_loss: bool = flag(
+        True, "normalise the target by the mean and variance of each patch", ("pretrain", "reconstruct")
+    )
 
 
 @dataclass(frozen=True)
@@ -151,7 +192,8 @@ class OptimizerConfig(Group):
     """Batch, schedule and AdamW."""
 
     title = "Optimisation"
-    batch_size: int = flag(64, "images per micro-batch and device", at_least=1)
+    tasks = TRAIN
+    batch_size: int = flag(64, "images per micro-batch and device", (*TRAIN, "eval", "probe"), at_least=1)
     update_freq: int = flag(1, "micro-batches per update (gradient accumulation)", at_least=1)
     epochs: int = flag(800, "number of epochs", at_least=1)
     warmup_epochs: float = flag(40, "epochs of linear warm-up", at_least=0)
@@ -167,21 +209,30 @@ class FinetuneConfig(Group):
     """A classifier on top of an encoder, and its evaluation."""
 
     title = "Fine-tuning and evaluation"
-    finetune: str = flag("", "checkpoint to start from or to inspect, in any format that convert reads")
-    train_labels: int | None = flag(None, "train on N labelled images, balanced over classes (none: all)", at_least=1)
-    nb_classes: int | None = flag(None, "number of classes (default: as many as the data has)", at_least=1)
+    tasks = ("finetune",)
+    finetune: str = flag(
+        "", "checkpoint to start from or to inspect, in any format that convert reads", (*SCORED, *INSPECT)
+    )
+    train_labels: int | None = flag(
+        None, "train on N labelled images, balanced over classes (none: all)", ("finetune", "probe"), at_least=1
+    )
+    nb_classes: int | None = flag(None, "number of classes (default: as many as the data has)", SCORED, at_least=1)
     head_init_scale: float = flag(0.001, "factor on the initial weights of the head", at_least=0)
     drop_path: float = flag(0.0, "drop-path rate of the last block, rising linearly from 0", at_least=0)
     layer_decay: float | None = flag(None, "factor on the learning rate from each layer to the one below", at_least=0)
     layer_decay_type: Literal["single", "group"] = flag("single", "a layer is one block (single) or about three")
     model_ema: bool = flag(False, "keep an exponential moving average (EMA) of the parameters")
     model_ema_decay: float = flag(0.9999, "decay of the EMA per update", at_least=0, at_most=1)
-    model_ema_eval: bool = flag(False, "also evaluate the EMA")
-    eval_data_path: str = flag("", "images to evaluate on (default: the validation split of data_path)")
+    model_ema_eval: bool = flag(False, "also evaluate the EMA", ("finetune", "eval"))
+    eval_data_path: str = flag("", "images to evaluate on (default: the validation split of data_path)", SCORED)
     eval_freq: int = flag(1, "evaluate every N epochs", at_least=1)
     disable_eval: bool = flag(False, "train without evaluation")
     crop_pct: float | None = flag(
-        None, "fraction of the image that evaluation crops below 384 px (default: 0.875)", at_least=0.1, at_most=1
+        None,
+        "fraction of the image that evaluation crops below 384 px (default: 0.875)",
+        (*SCORED, "analyse"),
+        at_least=0.1,
+        at_most=1,
     )
 
 
@@ -190,6 +241,7 @@ class AugmentConfig(Group):
     """Augmentation in fine-tuning, as published."""
 
     title = "Augmentation in fine-tuning"
+    tasks = ("finetune",)
     aa: str = flag("rand-m9-mstd0.5-inc1", "RandAugment policy in timm's notation, or none")
     smoothing: float = flag(0.1, "label smoothing", at_least=0, at_most=1)
     reprob: float = flag(0.25, "probability of random erasing", at_least=0, at_most=1)
@@ -207,8 +259,8 @@ class ClusterConfig(Group):
     """Several devices."""
 
     title = "Several devices"
-    shard: bool = flag(False, "shard parameters, moments and EMA over the devices")
-    slurm: bool = flag(False, "submit to SLURM; --slurm True --help lists its flags")
+    shard: bool = flag(False, "shard parameters, moments and EMA over the devices", (*TRAIN, "eval", "probe"))
+    slurm: bool = flag(False, "submit to SLURM; --slurm True --help lists its flags", TASKS)
 
 
 @dataclass(frozen=True)
@@ -231,9 +283,10 @@ class InspectConfig(Group):
     """Reconstructions and analysis of a checkpoint."""
 
     title = "Reconstruction and analysis"
+    tasks = INSPECT
     images: tuple[str, ...] | None = flag(None, "image files to use instead of data_path")
     num_images: int = flag(8, "number of images of data_path to use", at_least=1)
-    against: tuple[str, ...] | None = flag(None, "more checkpoints, for curves in the same plot")
+    against: tuple[str, ...] | None = flag(None, "more checkpoints, for curves in the same plot", ("analyse",))
 
 
 @dataclass(frozen=True)
@@ -241,6 +294,7 @@ class ProbeConfig(Group):
     """Probes of a frozen encoder."""
 
     title = "Probes"
+    tasks = ("probe",)
     knn_k: tuple[int, ...] = flag((10, 20), "numbers of nearest neighbours to try", at_least=1)
     knn_temperature: float = flag(0.07, "temperature T of a vote exp(similarity / T)", at_least=0.01)
     probe_l2: tuple[float, ...] = flag(

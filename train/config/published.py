@@ -39,7 +39,7 @@ PUBLISHED: dict[str, Published] = {
     "distributed": Published(("false",), "is detected; leave it out"),
     "world_size": Published(("1", "-1"), "is detected; leave it out"),
     "local_rank": Published(None, "is detected"),
-    "dist_on_itp": Published(("false",), "is detected; leave it out"),
+    "dist_on_itp": Published(None, "mpirun's variables are read; leave it out"),
     "dist_url": Published(None, "is detected"),
 }
 """Name -> what replaces it."""

@@ -1,11 +1,13 @@
 """Resolve the values of all flags: defaults, a recipe, what the digits need, then a file and the command line."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from spec.console import nearest, table
-from train.config.config import FLAGS, Config
-from train.config.groups import DIGITS_PATH
+from train.config.config import FLAGS, Config, Flag
+from train.config.groups import DIGITS_PATH, IMAGENET
+from train.config.inherit import Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError
 
@@ -17,16 +19,20 @@ class Resolved(NamedTuple):
     origins: dict[str, str]
 
     def __str__(self) -> str:
-        """One line per flag: name, value, source."""
-        values = self.config.flags()
-        return table([(name, format_value(values[name]), origin) for name, origin in self.origins.items()])
+        """One line per flag that the task uses: name, value, source."""
+        values = self.config.used_flags()
+        return table([(name, format_value(value), self.origins[name]) for name, value in values.items()])
 
 
-def resolve(given: Sequence[Layer]) -> Resolved:
+COMMAND_LINE = "the command line"
+"""Source of the values that are given there."""
+
+
+def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     """Resolve layers of given values; TrainError if they cannot be combined.
 
-    Order, later overrides earlier: defaults, those of the task, the recipe, what the digits need,
-    the given layers.
+    Order, later overrides earlier: defaults, those of the task, the recipe, what the digits need, the
+    run of the checkpoint, the given layers. strict: refuse a flag that the task does not use.
     """
     asked = _merged(given)
     recipe = _recipe(asked["recipe"]) if asked.get("recipe") else []
@@ -35,11 +41,48 @@ def resolve(given: Sequence[Layer]) -> Resolved:
     if recipe and task not in (own_task, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
-    on_digits = asked.get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
+    known, notes = from_checkpoint(task, asked) if strict else Inherited(Layer("", {}))
+    on_digits = _merged([known, *given]).get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
     digits = _digits(task, asked, bool(recipe)) if on_digits else []
-    layers = [defaults, TASKS[task], *recipe, *digits, *given]
+    layers = [defaults, TASKS[task], *recipe, *digits, known]
+    if strict:
+        _refuse_unused(task, given, _merged(layers))
+    layers += given
+    layers.insert(1, _averaged(_merged(layers)["in_chans"]))
     origins = {name: layer.source for layer in layers for name in layer.values}
-    return Resolved(Config.from_flags(**_merged(layers)), origins)
+    config = Config.from_flags(**_merged(layers))
+    return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
+
+
+def _averaged(channels: int) -> Layer:
+    """Mean and standard deviation of ImageNet for images that are not RGB: one value for all channels."""
+    if channels == 3:
+        return Layer("default", {})
+    values = {name: (round(sum(each) / 3, 4),) for name, each in IMAGENET.items()}
+    return Layer("default, averaged over red, green and blue", values)
+
+
+def _refuse_unused(task: str, given: Sequence[Layer], otherwise: Mapping[str, Any]) -> None:
+    """TrainError for a given flag that the run does not use.
+
+    In a file a value that would be the same without it is allowed: older versions wrote every flag.
+    """
+    submits = "slurm" in _merged(given)
+    for layer in given:
+        for name, value in layer.values.items():
+            unused = _why_unused(FLAGS[name], task, submits)
+            if unused and (layer.source == COMMAND_LINE or value != otherwise[name]):
+                place = "" if layer.source == COMMAND_LINE else f"{layer.source}: "
+                raise TrainError(f"{place}--{name}: {unused}")
+
+
+def _why_unused(flag: Flag, task: str, submits: bool) -> str:
+    """Why the task does not use a flag, and what to do; "" if it does."""
+    if task not in flag.tasks:
+        return f"--task {task} does not use it, only {', '.join(flag.tasks)}; leave it out"
+    if flag.group == "slurm" and not submits:
+        return "is for submitting to SLURM; give --slurm True, too, or leave it out"
+    return ""
 
 
 def _merged(layers: Iterable[Layer]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 from unicodedata import normalize
 
-from train.data import cache, labels
+from train.data import cache, labels, layout
 from train.data.images import SUFFIXES, is_image, read_head
 from train.data.names import counted
 from train.data.reading import DEFAULTS, Reading, ReadOptions
@@ -50,6 +50,7 @@ class Folder:
         self.files = sorted(os.path.join(folder, name) for folder, each in tree.index.items() for name in each.files)
         if not self.files:
             raise NoImages(f"{root}: no image below it ({', '.join(SUFFIXES)}, or images of another suffix)")
+        _refuse_parts(root, tree.index)
         raw = [os.path.dirname(file).split(os.sep)[0] or "." for file in self.files]
         _refuse_lookalikes(root, set(raw))
         self.classes, self.labels = labels.by_name(raw)
@@ -128,6 +129,15 @@ def _list(folder: Path, stamp: list[int] | None) -> Listing:
             else:
                 (files if is_image(entry.name, partial(read_head, entry.path)) else others).append(entry.name)
     return Listing(stamp, sorted(folders), sorted(files), sorted(others))
+
+
+def _refuse_parts(root: Path, index: Index) -> None:
+    """TrainError if a folder below the root has parts for training and evaluation, which would be merged."""
+    for folder, listing in index.items():
+        found = layout.parts_in(name for name in listing.folders if name.lower() in layout.WORDS)
+        if folder and len(found) > 1:
+            parts = " and ".join(f"{name}/" for name in found.values())
+            raise TrainError(f"{root}: {folder}/ has {parts} in it, which would be merged; give {root / folder}")
 
 
 def _refuse_lookalikes(root: Path, names: set[str]) -> None:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -63,7 +64,30 @@ def find(root: Path) -> Layout:
     for config, files in configs.items():
         _refuse_mixed(root, config, files)
         return find(config)
+    _refuse_named_parts(root)
     return Layout({"all": Part(str(root), root)})
+
+
+def parts_in(names: Iterable[str]) -> dict[str, str]:
+    """Part -> the name that says so, of names such as "train2017" and "img_val"; a later name wins."""
+    return {WORDS[word]: name for name in names for word in _words(name) if word in WORDS}
+
+
+def _words(name: str) -> list[str]:
+    return re.split(r"[^a-z]+", name.lower())
+
+
+def _refuse_named_parts(root: Path) -> None:
+    """TrainError if each folder of images is named after a part, but not exactly."""
+    folders = _folders(root)
+    found = parts_in(each.name for each in folders)
+    if len(found) > 1 and all(parts_in([each.name]) or not _has_image(each) for each in folders):
+        names = [f"{name}/" for name in found.values()]
+        first = next(iter(found))
+        raise TrainError(
+            f"{root}: {' and '.join(names)} look like parts of the data, not classes; rename them to"
+            f" {' and '.join(f'{part}/' for part in found)}, or give one by its path, such as {root / found[first]}"
+        )
 
 
 def _config_shards(folder: Path) -> list[Path]:
@@ -152,7 +176,7 @@ def _pattern(split: str, files: list[Path], every: list[Path]) -> str:
 
 def _split_of(file: Path) -> str:
     """The part that a shard's name tells, "" for none; TrainError if it tells two."""
-    found = {WORDS[word] for word in re.split(r"[^a-z]+", file.stem.lower()) if word in WORDS}
+    found = set(parts_in([file.stem]))
     if len(found) > 1:
         raise TrainError(f"{file}: its name says {' and '.join(sorted(found))}; rename it, or give it by its path")
     return found.pop() if found else ""
@@ -169,7 +193,8 @@ def _shards(folder: Path) -> list[Path]:
 
 def _folders(root: Path) -> list[Path]:
     try:
-        return sorted(each for each in root.iterdir() if not each.name.startswith(".") and each.is_dir())
+        with os.scandir(root) as entries:  # tells folders without a look at each file
+            return sorted(Path(each.path) for each in entries if not each.name.startswith(".") and each.is_dir())
     except OSError as error:
         raise TrainError(f"{root}: {error.strerror}") from None
 

@@ -99,7 +99,9 @@ class Tars:
             return labels.number(found)
         if self.reading.options.label_key is None and set(texts) == {None}:
             return (UNLABELLED,), [0] * len(texts)
-        other = ", other images have" if set(texts) != {None} else f"; --label_key names it: {self.reading.unlabelled}"
+        other = f"; --label_key names it: {self.reading.unlabelled}"
+        if set(texts) != {None}:
+            other = ", other images have; write the missing ones, or leave these images out of the shard"
         raise TrainError(f"{self.name(missing)}: has no .{extension} file{other}")
 
 

@@ -42,10 +42,12 @@ class RunData:
         return next((line[name] for line in reversed(self.lines) if name in line), None)
 
     def values(self) -> list[Value]:
-        """Every flag in the order of --help; the source is a recipe, a default, or "given"."""
-        values = self.config.flags()
-        named = {name: values[name] for name in ("task", "recipe", "data_path", "images")}
-        expected, origins = resolve([Layer("given", named)])
+        """Every flag of the task in the order of --help; the source is a recipe, a default, or "given"."""
+        values = self.config.used_flags()
+        named: dict[str, Any] = {
+            name: values[name] for name in ("task", "recipe", "data_path", "images") if name in values
+        }
+        expected, origins = resolve([Layer("given", named)], strict=False)
         task = TASKS[values["task"]].values
         standard = expected.flags()
         found = []
@@ -60,7 +62,7 @@ def load(folder: Path) -> RunData:
     file = folder / "config.toml"
     if not file.is_file():
         raise TrainError(f"{folder}: not a run directory, it has no config.toml")
-    config = cli.parse(["--config", str(file)])
+    config = cli.read_run(file)
     titles = {f"# {title}" for title, _ in titled()}
     lines = file.read_text(encoding="utf-8").splitlines()
     about = takewhile(lambda line: line.startswith("# ") and line not in titles, lines)

@@ -19,12 +19,11 @@ from train.config import Config
 from train.data.pixels import normalise
 from train.data.sources import Source
 from train.data.supervised import eval_crop
-from train.errors import TrainError
 from train.report import plots
 from train.tasks import weights
 from train.tasks.accuracy import crop_pct
-from train.tasks.evaluate import check_images
-from train.tasks.images import make_output_dir, open_images, read_images
+from train.tasks.images import open_images, read_images
+from train.tasks.output import make_output_dir
 
 OUTPUTS = {"act": "before GRN", "grn": "after GRN"}
 """Step of a block whose output is analysed -> its name on the plot."""
@@ -60,10 +59,7 @@ def cosine_distance(features: np.ndarray) -> float:
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Write cosine_distance.csv and cosine_distance.svg, one curve per checkpoint, to the output folder."""
-    first = config.finetune.finetune or config.checkpoints.resume
-    if not first:
-        raise TrainError("--task analyse: give the checkpoint with --finetune or --resume, and more with --against")
-    paths = [first, *(config.inspect.against or ())]
+    paths = [weights.path_of(config), *(config.inspect.against or ())]
     models, source = [_model(config, path) for path in paths], open_images(config)  # report all mistakes first
     backend, folder = load(config.run.backend), make_output_dir(config)
     found = (_rows(config, source, *each, backend) for each in zip(paths, models, strict=True))
@@ -76,9 +72,9 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
 def _model(config: Config, path: str) -> spec.Classifier:
     """The checkpoint's encoder under an unused head."""
-    encoder = weights.load(path).model.encoder
-    check_images(config, path, encoder)
-    return spec.Classifier(encoder, num_classes=1)
+    model = weights.load(path).model
+    weights.check_flags(config, path, model)
+    return spec.Classifier(model.encoder, num_classes=1)
 
 
 def _rows(config: Config, source: Source, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:

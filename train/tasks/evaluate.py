@@ -6,7 +6,6 @@ from typing import Any
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
-from spec import checks
 from train.config import Config
 from train.data.classes import Match, describe, match_checkpoint
 from train.data.reading import read_options, refuse_unused
@@ -15,19 +14,19 @@ from train.errors import TrainError
 from train.logs.run_log import format_scores
 from train.tasks import weights
 from train.tasks.accuracy import eval_batches, evaluate
+from train.tasks.output import write_json
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """Print top-1 and top-5 of the classifier in a checkpoint. The architecture is the checkpoint's."""
-    path = config.finetune.finetune or config.checkpoints.resume
-    if not path:
-        raise TrainError("--task eval: give the checkpoint to evaluate with --finetune or --resume")
-    model, arrays, ema, meta = weights.classifier(path)
+    path = weights.path_of(config)
+    model, arrays, ema, meta = weights.classifier(path, config.finetune.model_ema_eval)
     _check(config, path, model, ema)
     source = _open(config)
     matched = _match(path, model, meta, source)
     batches = eval_batches(config, source, matched.index)
     backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
@@ -39,6 +38,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         print(f"skipped: {line}")
     if cluster.rank == 0:
         print(f"{format_scores(found.scores)}{found.coverage}")
+        if config.run.output_dir:
+            write_json(config, "eval.json", {"checkpoint": path, **found.scores, "config": config.as_dict()})
     cluster.shutdown()
 
 
@@ -56,17 +57,10 @@ def _check(config: Config, path: str, model: spec.Classifier, ema: Arrays) -> No
     """TrainError or SpecError if the flags do not fit the checkpoint."""
     if config.finetune.model_ema_eval and not ema:
         raise TrainError(f"--model_ema_eval True: {path} holds no EMA")
-    check_images(config, path, model.encoder)
-
-
-def check_images(config: Config, path: str, encoder: spec.Encoder) -> None:
-    """TrainError or SpecError unless the encoder in a checkpoint takes images of the given size and channels."""
-    checks.image_size(config.data.image_size, encoder.patch_size)
-    found = encoder.in_chans
-    if found != config.model.in_chans:
-        raise TrainError(
-            f"--in_chans {config.model.in_chans}: the model in {path} takes {found}; give --in_chans {found}"
-        )
+    asked, found = config.finetune.nb_classes, model.num_classes
+    if asked not in (None, found):
+        raise TrainError(f"--nb_classes {asked}: the head in {path} has {found:,} classes; leave it out")
+    weights.check_flags(config, path, model)
 
 
 def untrained(

@@ -16,7 +16,6 @@ from train.data.sources import Source
 from train.data.supervised import Coverage
 from train.tasks import weights
 from train.tasks.accuracy import coverage, eval_batches
-from train.tasks.evaluate import check_images
 from train.tasks.finetune import model_of
 
 MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift if they are untrained)"
@@ -35,13 +34,13 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     A checkpoint of pre-training has no last norm: its scale is then 1 and its shift 0. --grn_scope
     decides over what GRN sums, so that features do not depend on the batch by default.
     """
-    path = config.finetune.finetune
-    if not path:
-        model = model_of(config, classes)
+    if not (config.finetune.finetune or config.checkpoints.resume):
+        model, path = model_of(config, classes), ""
     else:
-        found = weights.load(path).model.encoder
-        check_images(config, path, found)
-        model = spec.Classifier(replace(found, drop_path=0.0, grn_scope=config.model.grn_scope), classes)
+        path = weights.path_of(config)
+        found = weights.load(path).model
+        weights.check_flags(config, path, found)
+        model = spec.Classifier(replace(found.encoder, drop_path=0.0, grn_scope=config.model.grn_scope), classes)
     return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 

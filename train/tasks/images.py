@@ -1,8 +1,7 @@
-"""The images and the output folder of the tasks that inspect a checkpoint."""
+"""The images of the tasks that inspect a checkpoint."""
 
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import numpy as np
 
@@ -63,13 +62,3 @@ def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
     if broken == count:
         flag = "--images" if config.inspect.images else "--data_path"
         raise TrainError(f"{flag}: none of the {count} images can be read")
-
-
-def make_output_dir(config: Config) -> Path:
-    """Make the output folder; TrainError if it cannot be written."""
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=config.run_dir):
-            return config.run_dir
-    except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None

@@ -12,7 +12,6 @@ and DINOv2. MAE's probe is another one, SGD for 90 epochs over augmented images;
 numbers of the two. As there, features are standardised first.
 """
 
-import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -32,6 +31,7 @@ from train.tasks.accuracy import Score
 from train.tasks.evaluate import untrained
 from train.tasks.features import MEANING, Features, encoder, extract
 from train.tasks.finetune import classes_of, open_eval_source, open_labelled
+from train.tasks.output import write_json
 
 HELD_OUT = 5
 """One in HELD_OUT images of each class is held out to choose the penalty."""
@@ -49,8 +49,9 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     model, arrays = encoder(config, classes)
     print(f"training: {describe(source)}")
     print(f"evaluation: {describe(eval_source)}")
-    print(f"encoder: {config.finetune.finetune or 'untrained'}")
+    print(f"encoder: {_checkpoint(config) or 'untrained'}")
     backend = load(config.run.backend)
+    backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.processes > 1:
         raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
@@ -165,19 +166,17 @@ def _score(logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
     return {"acc1": 100 * score.top1 / score.images, "acc5": 100 * score.top5 / score.images}
 
 
+def _checkpoint(config: Config) -> str:
+    return config.finetune.finetune or config.checkpoints.resume
+
+
 def _write(config: Config, results: dict[str, Any], train: Features, val: Features) -> None:
     """probe.json: the results, what they were computed from, and every flag."""
     about = {
-        "encoder": config.finetune.finetune or None,
+        "encoder": _checkpoint(config) or None,
         "features": MEANING,
         "channels": train.values.shape[1],
         "train_images": len(train.labels),
         "val_images": len(val.labels),
     }
-    file = config.run_dir / "probe.json"
-    try:
-        config.run_dir.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({**about, **results, "config": config.as_dict()}, indent=1) + "\n", encoding="utf-8")
-    except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
-    print(f"written: {file}")
+    write_json(config, "probe.json", {**about, **results, "config": config.as_dict()})

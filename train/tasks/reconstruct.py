@@ -17,8 +17,8 @@ from train.data.transforms import centre_crop
 from train.errors import TrainError
 from train.report.pictures import reconstruct, triptych
 from train.tasks import weights
-from train.tasks.evaluate import check_images
-from train.tasks.images import make_output_dir, open_images, read_images
+from train.tasks.images import open_images, read_images
+from train.tasks.output import make_output_dir
 from train.tasks.pretrain import PICTURE_POSITION, PICTURED
 
 
@@ -27,9 +27,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
     The masks depend only on --seed and the index of the image, so checkpoints can be compared.
     """
-    path = config.finetune.finetune or config.checkpoints.resume
-    if not path:
-        raise TrainError("--task reconstruct: give the checkpoint with --finetune or --resume")
+    path = weights.path_of(config)
     model, arrays = _model(config, path)
     source = open_images(config)  # report all mistakes first
     backend, folder = load(config.run.backend), make_output_dir(config)
@@ -63,7 +61,7 @@ def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
             f"--finetune {path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
             " checkpoint (released ones are often encoders only)"
         )
-    check_images(config, path, theirs.encoder)
+    weights.check_flags(config, path, theirs)
     patch = theirs.encoder.patch_size
     height, width = config.data.image_size
     scope = config.model.grn_scope if config.model.grn_scope == "batch" else theirs.encoder.grn_scope

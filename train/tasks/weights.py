@@ -1,5 +1,6 @@
 """The initial parameters of a classifier: drawn, or read from a checkpoint of any format."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -10,6 +11,8 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays
 from convert import Checkpoint, ConvertError
+from spec import checks
+from train.config import Config
 from train.errors import TrainError
 
 PREFIX = "encoder."
@@ -26,16 +29,16 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
         arrays[name] *= np.float32(head_scale)
     if path:
         checkpoint = load(path)
-        _check_encoder(path, checkpoint.model.encoder, model.encoder)
+        _check_encoder(path, checkpoint.model, model.encoder)
         theirs = {name.removeprefix(PREFIX): name for name in checkpoint.arrays}
         taken = [name for name in arrays if name in theirs and not name.startswith("head.")]
         arrays |= {name: read(path, checkpoint, theirs[name]) for name in taken}
     return arrays
 
 
-def classifier(path: str) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
-    """The model in a checkpoint, its parameters, their EMA ({} if there is none), and its metadata."""
-    checkpoint = load(path)
+def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
+    """The model in a checkpoint, its parameters, with_ema their EMA ({} if there is none), and its metadata."""
+    checkpoint = load(path, weights_only=not with_ema)
     if not isinstance(checkpoint.model, spec.Classifier) or not checkpoint.model.num_classes:
         raise TrainError(
             f"--finetune {path}: has no classification head; train one with --task finetune --finetune {path}"
@@ -46,10 +49,20 @@ def classifier(path: str) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, An
     return checkpoint.model, arrays, ema, checkpoint.meta
 
 
-def load(path: str) -> Checkpoint:
+def path_of(config: Config) -> str:
+    """The checkpoint that a task uses without training it; TrainError unless one is given."""
+    finetune, resume = config.finetune.finetune, config.checkpoints.resume
+    if finetune and resume:
+        raise TrainError(f"--task {config.run.task}: give the checkpoint with --finetune or with --resume, not both")
+    if not finetune and not resume:
+        raise TrainError(f"--task {config.run.task}: give the checkpoint with --finetune or --resume")
+    return finetune or resume
+
+
+def load(path: str, weights_only: bool = True) -> Checkpoint:
     """Open a checkpoint; arrays are read later. TrainError if it cannot be opened."""
     try:
-        return convert.load(path)
+        return convert.load(path, weights_only=weights_only)
     except ConvertError as error:
         raise TrainError(f"--finetune {error}") from None
 
@@ -62,14 +75,42 @@ def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
         raise TrainError(f"--finetune {path}: {error}") from None
 
 
-def _check_encoder(path: str, theirs: spec.Encoder, own: spec.Encoder) -> None:
+def check_flags(config: Config, path: str, model: spec.Model) -> None:
+    """SpecError or TrainError unless the flags that were given fit the encoder in a checkpoint."""
+    encoder, asked = model.encoder, config.model
+    check_channels(path, model, asked.in_chans)
+    sizes: Mapping[str, Any] = spec.PRESETS.get(asked.model or "", {}) if "model" in config.given else {}
+    own = {"depths": asked.depths, "dims": asked.dims, "patch_size": asked.patch_size}
+    expected = {**sizes, **{name: value for name, value in own.items() if name in config.given and value}}
+    known = asked.model is None or asked.model in spec.PRESETS
+    if not known or any(getattr(encoder, name) != value for name, value in expected.items()):
+        raise TrainError(f"--finetune {path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
+    checks.image_size(config.data.image_size, encoder.patch_size)
+
+
+def check_channels(path: str, model: spec.Model, channels: int) -> None:
+    """TrainError unless the model in a checkpoint takes images of this number of channels."""
+    theirs = model.encoder.in_chans
+    if channels != theirs:
+        more = " --encoder-only" if isinstance(model, spec.FCMAE) else ""
+        raise TrainError(
+            f"--in_chans {channels}: the model in {path} takes {theirs}; leave it out, or change the model:"
+            f" twinnext convert translate {path} --to ours --in-chans {channels}{more} -o NEW"
+        )
+
+
+def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
     """TrainError, with the flags that match, unless both encoders have the same arrays."""
-    if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) == own:
-        return
-    size = {"depths": theirs.depths, "dims": theirs.dims}
+    theirs = model.encoder
+    check_channels(path, model, own.in_chans)
+    if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) != own:
+        raise TrainError(f"--finetune {path}: its encoder has another size; give {_flags_of(theirs)}")
+
+
+def _flags_of(encoder: spec.Encoder) -> str:
+    """The flags that describe the size of an encoder."""
+    size = {"depths": encoder.depths, "dims": encoder.dims}
     preset = next((name for name, known in spec.PRESETS.items() if known == size), None)
     words = [f"--{name} {' '.join(map(str, value))}" for name, value in size.items()]
-    flags = [f"--model {preset}"] if preset else ["--model none", *words]
-    flags += [f"--in_chans {theirs.in_chans}"] if theirs.in_chans != own.in_chans else []
-    flags += [f"--patch_size {theirs.patch_size}"] if theirs.patch_size != own.patch_size else []
-    raise TrainError(f"--finetune {path}: its encoder has another size; give {' '.join(flags)}")
+    named = f"--model {preset}" if preset else " ".join(["--model none", *words])
+    return f"{named} --patch_size {encoder.patch_size}"

@@ -33,7 +33,7 @@ class Tile(NamedTuple):
     warps: int
 
 
-CONV_TILES = {8: Tile(2, 128, 1), 4: Tile(16, 128, 8), 2: Tile(16, 64, 4), 1: Tile(32, 64, 4)}
+CONV_TILES = {8: Tile(2, 128, 1), 4: Tile(16, 128, 8), 2: Tile(16, 64, 4), 1: Tile(4, 128, 1)}
 GRADIENT_TILES = {8: Tile(4, 64, 1), 4: Tile(4, 64, 1), 2: Tile(4, 64, 1), 1: Tile(4, 128, 2)}
 """The tiles by the length of a run."""
 

@@ -1,24 +1,22 @@
 """Engine "masked": the full grid and the sites to keep; the plain model when nothing is masked."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
 from backends.jax.depthwise import image_conv
 from backends.jax.kernels import Kernels
 from backends.jax.norm import at_least_float32, respond, row_major, safe_norm
+from backends.jax.space.patches import pytree
 from backends.jax.space.protocol import Space
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class DenseSpace:
+@pytree(static=("kernels",))
+class DenseSpace(NamedTuple):
     """x is (N, H, W, C). Removed sites hold anything between spatial steps, which clear them first."""
 
-    kernels: Kernels = field(default=None, metadata={"static": True})  # whose Pallas kernels compute convolutions
+    kernels: Kernels = None  # whose Pallas kernels compute convolutions
     keep: Array | None = None  # N H W 1; None: every site is visible
 
     def grid(self, x: Array) -> Array:
@@ -54,12 +52,12 @@ class DenseSpace:
         return (total / count).astype(x.dtype), DenseSpace(self.kernels)
 
 
-def enter(images: Array, mask: Array | None, patch: int, *, kernels: Kernels = None) -> tuple[Array, DenseSpace]:
+def enter(images: Array, mask: Array | None, patch: int) -> tuple[Array, DenseSpace]:
     """Images (N, H, W, C) and their space; mask (N, G_h, G_w), 1 = removed, or None."""
     if mask is None:
-        return images, DenseSpace(kernels)
+        return images, DenseSpace()
     keep = (mask == 0).repeat(patch, 1).repeat(patch, 2)
-    return images, DenseSpace(kernels, keep[..., None])
+    return images, DenseSpace(keep=keep[..., None])
 
 
 def _conv(x: Array, weight: Array, bias: Array, **options: Any) -> Array:

@@ -23,4 +23,5 @@ def enter(
         if mask is None:
             mask = jnp.zeros((len(images), images.shape[1] // patch, images.shape[2] // patch))
         return visible.enter(images, mask, kept, kernel_size=kernel_size, kernels=kernels)
-    return dense.enter(images, mask, patch, kernels=kernels)
+    x, space = dense.enter(images, mask, patch)
+    return x, space._replace(kernels=kernels)

@@ -1,12 +1,14 @@
 """Where the visible patches lie on their grid, and what a convolution reads around them."""
 
 import math
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+T = TypeVar("T")
 
 
 class Neighbours(NamedTuple):
@@ -17,12 +19,32 @@ class Neighbours(NamedTuple):
     slot: Array  # N G_h G_w, as `Layout.slot`
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class Layout:
+def pytree(static: tuple[str, ...] = ()) -> Callable[[type[T]], type[T]]:
+    """Register a named tuple with JAX; `static` names its fields that are no arrays.
+
+    Its children have numbers for keys: nnx.tabulate fails on named ones.
+    """
+
+    def register(cls: Any) -> Any:
+        arrays = [name for name in cls._fields if name not in static]
+
+        def flatten(node: Any) -> tuple[Any, Any]:
+            return tuple(getattr(node, name) for name in arrays), tuple(getattr(node, name) for name in static)
+
+        def unflatten(constants: Any, children: Any) -> Any:
+            return cls(**dict(zip(arrays, children, strict=True)), **dict(zip(static, constants, strict=True)))
+
+        jax.tree_util.register_pytree_node(cls, flatten, unflatten)
+        return cls
+
+    return register
+
+
+@pytree()
+class Layout(NamedTuple):
     """Which patches of a (G_h, G_w) grid are visible."""
 
-    index: Array  # N K: the visible patches in row-major order
+    index: Array  # type: ignore[assignment]  # N K: the visible patches in row-major order
     slot: Array  # N G_h G_w: the position of a patch among its image's K, or K where it is removed
 
     @classmethod

@@ -4,9 +4,8 @@ Pointwise steps, norms and 2x2 convolutions stay inside the patches. Only the de
 convolution looks outside, through a halo: each patch with a border of its neighbours' sites.
 """
 
-from dataclasses import dataclass, field, replace
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -14,13 +13,12 @@ from backends.jax.depthwise import visible_conv
 from backends.jax.kernels import Kernels
 from backends.jax.norm import at_least_float32, respond, row_major, safe_norm
 from backends.jax.space.dense import DenseSpace
-from backends.jax.space.patches import Layout, Neighbours, side_of
+from backends.jax.space.patches import Layout, Neighbours, pytree, side_of
 from backends.jax.space.protocol import Space
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)
-class VisibleSpace:
+@pytree(static=("kernel_size", "kernels"))
+class VisibleSpace(NamedTuple):
     """The visible patches that `layout` lists, and no other site.
 
     x is (N, K * P * P, C), patch after patch, row-major in each. One axis for all sites of an
@@ -28,8 +26,8 @@ class VisibleSpace:
     """
 
     layout: Layout
-    kernel_size: int = field(metadata={"static": True})  # of the depthwise convolutions
-    kernels: Kernels = field(metadata={"static": True})  # whose Pallas kernels compute these
+    kernel_size: int  # of the depthwise convolutions
+    kernels: Kernels  # whose Pallas kernels compute these
     halo: Array | None = None  # for this stage's P; None before the stem
 
     def grid(self, x: Array) -> Array:
@@ -45,7 +43,7 @@ class VisibleSpace:
         windows = x.reshape(n, -1, cells, size, cells, size, channels).swapaxes(3, 4)
         matrix = weight.reshape(-1, out)  # (kh kw in), out
         halo = self.layout.halo(cells, self.kernel_size // 2)
-        return windows.reshape(n, -1, len(matrix)) @ matrix + bias, replace(self, halo=halo)
+        return windows.reshape(n, -1, len(matrix)) @ matrix + bias, self._replace(halo=halo)
 
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
         assert self.halo is not None

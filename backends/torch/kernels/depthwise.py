@@ -1,123 +1,175 @@
-"""The depthwise convolution on visible patches for CUDA, in Triton: no tile is ever written out.
+"""The depthwise convolution on visible patches for CUDA, in Triton: only visible neighbours are read.
 
-Sites are the rows of x.view(-1, C). A site's window is read through the halo, row by row;
-neighbouring sites share most of it, which the caches turn into one read.
+A program owns a few rows of one patch and a block of channels, and walks the halo of those rows.
+The part of a halo row that lies in one neighbouring patch is skipped as a whole where that patch is
+removed. A loaded value feeds every sum it contributes to; the sums stay in registers. No atomics:
+the order of every sum is fixed.
 """
 
-from typing import Any
+from typing import NamedTuple
 
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-SITES, CHANNELS, WARPS = 32, 64, 4
-SPLITS = 64
-"""Parts into which the sum over sites of the weight gradient is cut, to fill the device."""
+
+class Tiling(NamedTuple):
+    """What one program takes. Of the weight gradient only: kernel rows, and the number of programs in all."""
+
+    rows: int  # of a patch
+    taps: int
+    channels: int
+    programs: int = 2112  # 16 per multiprocessor of an H100 or H200
+
+
+CONV = {8: Tiling(1, 7, 64), 4: Tiling(1, 7, 128), 2: Tiling(2, 7, 128), 1: Tiling(1, 7, 256)}
+GRADIENT = {8: Tiling(2, 2, 128, 1056), 4: Tiling(4, 2, 64), 2: Tiling(2, 2, 128), 1: Tiling(1, 2, 256, 1056)}
+"""Side of a patch -> the fastest tiling on an H200. Other sides take one row: sums of any side up to 16 fit."""
+
+OTHER = Tiling(1, 1, 64)
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
-    """y (N, K, P, P, C) of x alike, weight (C, 1, k, k) and `Layout._patch_halo`; accumulates in float32 at least."""
-    channels, sites = x.shape[-1], x.numel() // x.shape[-1]
-    y = torch.empty_like(x, memory_format=torch.contiguous_format)
-    grid = triton.cdiv(sites, SITES), triton.cdiv(channels, CHANNELS)
+    """Convolve x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Halo.rows` of patches. Sums in float32 at least."""
+    channels, side, k = x.shape[-1], x.shape[2], weight.shape[-1]
+    tiling = CONV.get(side, OTHER)
+    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
+    sites = x.numel() // channels
+    grid = sites // (side * tiling.rows), triton.cdiv(channels, tiling.channels)
     taps = weight.flatten(1).t().contiguous()  # k*k C: channels last, as in x
-    start = weight.new_zeros(channels) if bias is None else bias
-    shape = sites, channels, x.shape[2], halo.shape[1], weight.shape[-1]
-    conv_kernel[grid](x.contiguous(), taps, start, halo, y, *shape, **meta(x))
+    start = taps if bias is None else bias
+    shape = sites, channels, side, k, tiling.rows, tiling.channels
+    conv_kernel[grid](x, taps, start, halo, y, *shape, bias is not None, x.dtype == torch.float64, num_warps=1)
     return y
 
 
-def weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> Tensor:
-    """dw (C, 1, k, k): at each kernel offset, x under the shifted window times grad, summed over sites."""
-    (channels, _, k, _), sites = weight.shape, x.numel() // x.shape[-1]
-    blocks = triton.cdiv(sites, SITES)
-    splits = min(SPLITS, blocks)
-    parts = x.new_zeros(splits, k, triton.next_power_of_2(k), channels, dtype=accumulator(x))
-    grid = k, triton.cdiv(channels, CHANNELS), splits
-    shape = sites, channels, x.shape[2], halo.shape[1], k, parts.shape[2], triton.cdiv(blocks, splits)
-    gradient_kernel[grid](x.contiguous(), grad.contiguous(), halo, parts, *shape, **meta(x))
-    return parts.sum(0)[:, :k].permute(2, 0, 1)[:, None].to(x.dtype)
+def parameter_gradients(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> tuple[Tensor, Tensor]:
+    """Gradients of `conv` by its weight (C, 1, k, k) and bias (C,), in one pass over grad."""
+    channels, side, k = x.shape[-1], x.shape[2], weight.shape[-1]
+    rows, taps, width, programs = GRADIENT.get(side, OTHER)
+    sites = x.numel() // channels
+    blocks, columns, groups = sites // (side * rows), triton.cdiv(channels, width), triton.cdiv(k, taps)
+    turns = triton.cdiv(blocks, max(1, programs // (columns * groups)))
+    splits = triton.cdiv(blocks, turns)
+    parts = x.new_empty(splits, groups * taps * k + 1, channels, dtype=torch.promote_types(x.dtype, torch.float32))
+    shape = sites, blocks, turns, channels, side, k, rows, taps, width
+    gradient_kernel[splits, columns, groups](
+        x.contiguous(), grad.contiguous(), halo, parts, *shape, x.dtype == torch.float64, num_warps=1
+    )
+    total = parts.sum(0).to(x.dtype)
+    return total[: k * k].t().reshape(weight.shape), total[-1]
 
 
-def meta(x: Tensor) -> dict[str, Any]:
-    """How the kernels cut sites and channels, and whether they add up in float64."""
-    return {"SITES": SITES, "CHANNELS": CHANNELS, "DOUBLE": x.dtype == torch.float64, "num_warps": WARPS}
-
-
-def accumulator(x: Tensor) -> torch.dtype:
-    """What sums over values of x are made in."""
-    return torch.promote_types(x.dtype, torch.float32)
-
-
-@triton.jit
+@triton.jit(do_not_specialize=["sites"])
 def conv_kernel(
     x,  # sites, channels
     taps,  # k * k, channels
     bias,  # channels
-    halo,  # patches, reach, reach
+    halo,  # patches, side + k - 1, side + k - 1: rows of x, or `sites` for nothing
     y,  # sites, channels
     sites,
-    channels,
+    channels: tl.constexpr,
     side: tl.constexpr,
-    reach: tl.constexpr,
     k: tl.constexpr,
-    SITES: tl.constexpr,
+    ROWS: tl.constexpr,
     CHANNELS: tl.constexpr,
+    BIAS: tl.constexpr,
     DOUBLE: tl.constexpr,
 ):
-    """A block of sites and channels: bias, then one multiply-add a kernel offset."""
-    accumulator = tl.float64 if DOUBLE else tl.float32
-    site = tl.program_id(0).to(tl.int64) * SITES + tl.arange(0, SITES)
+    """ROWS rows of a patch: one sum per site, and one step of the loop per row of their halo."""
+    dtype: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    reach: tl.constexpr = side + k - 1
+    near: tl.constexpr = (k // 2 + side - 1) // side  # patches that the border touches on either side
+    block = tl.program_id(0).to(tl.int64)
+    patch, first = block // (side // ROWS), block % (side // ROWS) * ROWS
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
-    inside, used = site < sites, channel < channels
-    corner = halo + (site // (side * side)) * (reach * reach) + (site // side % side) * reach + site % side
-    start = tl.load(bias + channel, used, 0.0).to(accumulator)
-    total = tl.zeros((SITES, CHANNELS), accumulator) + start[None, :]
-    for i in range(k):
-        for j in range(k):
-            row = tl.load(corner + i * reach + j, inside, sites)
-            there = (row < sites)[:, None] & used[None, :]
-            value = tl.load(x + row[:, None] * channels + channel[None, :], there, 0.0)
-            tap = tl.load(taps + (i * k + j) * channels + channel, used, 0.0)
-            total += value.to(accumulator) * tap[None, :].to(accumulator)
-    tl.store(y + site[:, None] * channels + channel[None, :], total, inside[:, None] & used[None, :])
+    used = channel < channels
+    start = tl.full((CHANNELS,), 0, dtype)
+    if BIAS:
+        start += tl.load(bias + channel, used, 0.0).to(dtype)
+    sums = (start,) * (ROWS * side)
+    index = halo + (patch * reach + first) * reach
+    for row in range(ROWS + k - 1):
+        window = taps + row * k * channels + channel
+        for at in tl.static_range(-near, near + 1):
+            site = tl.load(index + row * reach + max(k // 2 + at * side, 0))
+            if site < sites:
+                source = x + site * channels + channel
+                for column in tl.static_range(max(k // 2 + at * side, 0), min(k // 2 + at * side + side, reach)):
+                    value = tl.load(source + (column - max(k // 2 + at * side, 0)) * channels, used, 0.0).to(dtype)
+                    for r in tl.static_range(ROWS):
+                        for j in tl.static_range(max(column - k + 1, 0), min(column + 1, side)):
+                            there = used & (row >= r) & (row < r + k)
+                            tap = tl.load(window + (column - j - r * k) * channels, there, 0.0).to(dtype)
+                            total = sums[r * side + j] + value * tap
+                            sums = sums[: r * side + j] + (total,) + sums[r * side + j + 1 :]
+    target = y + (patch * side + first) * side * channels + channel
+    for s in tl.static_range(ROWS * side):
+        tl.store(target + s * channels, sums[s].to(y.dtype.element_ty), used)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["sites", "blocks", "turns"])
 def gradient_kernel(
     x,  # sites, channels
     grad,  # sites, channels
-    halo,  # patches, reach, reach
-    parts,  # splits, k, width, channels: width is k rounded up to a power of 2
+    halo,  # patches, side + k - 1, side + k - 1: rows of x, or `sites` for nothing
+    parts,  # splits, kernel rows of all programs * k + 1, channels: by weight, then by bias
     sites,
-    channels,
+    blocks,  # of ROWS rows of a patch
+    turns,  # blocks per split
+    channels: tl.constexpr,
     side: tl.constexpr,
-    reach: tl.constexpr,
     k: tl.constexpr,
-    width: tl.constexpr,
-    turns: tl.constexpr,  # blocks of sites a split
-    SITES: tl.constexpr,
+    ROWS: tl.constexpr,
+    TAPS: tl.constexpr,
     CHANNELS: tl.constexpr,
     DOUBLE: tl.constexpr,
 ):
-    """One row of the kernel, a block of channels and every so-manieth block of sites."""
-    accumulator = tl.float64 if DOUBLE else tl.float32
-    i, split, splits = tl.program_id(0), tl.program_id(2), tl.num_programs(2)
+    """TAPS rows of the kernel: one sum per kernel offset over a contiguous run of blocks."""
+    dtype: tl.constexpr = tl.float64 if DOUBLE else tl.float32
+    reach: tl.constexpr = side + k - 1
+    near: tl.constexpr = (k // 2 + side - 1) // side
+    split, top = tl.program_id(0), tl.program_id(2) * TAPS
     channel = tl.program_id(1) * CHANNELS + tl.arange(0, CHANNELS)
     used = channel < channels
-    column = tl.arange(0, width)
-    total = tl.zeros((width, CHANNELS), accumulator)
-    for turn in range(turns):
-        site = (turn * splits + split).to(tl.int64) * SITES + tl.arange(0, SITES)
-        inside = site < sites
-        corner = halo + (site // (side * side)) * (reach * reach) + (site // side % side + i) * reach + site % side
-        here = inside[:, None] & used[None, :]
-        slope = tl.load(grad + site[:, None] * channels + channel[None, :], here, 0.0).to(accumulator)
-        for j in range(k):
-            row = tl.load(corner + j, inside, sites)
-            there = (row < sites)[:, None] & used[None, :]
-            value = tl.load(x + row[:, None] * channels + channel[None, :], there, 0.0).to(accumulator)
-            total += tl.where(column[:, None] == j, tl.sum(value * slope, 0)[None, :], 0.0)
-    place = parts + ((split * k + i) * width + column[:, None]) * channels + channel[None, :]
-    tl.store(place, total, used[None, :])
+    by_bias = tl.full((CHANNELS,), 0, dtype)
+    sums = (by_bias,) * (TAPS * k)
+    for block in range(split * turns, min(split * turns + turns, blocks)):
+        patch, first = tl.cast(block, tl.int64) // (side // ROWS), block % (side // ROWS) * ROWS
+        here = grad + (patch * side + first) * side * channels + channel
+        found = ()
+        for row in tl.static_range(ROWS + TAPS - 1):
+            index = halo + (patch * reach + first + top + row) * reach
+            for at in tl.static_range(-near, near + 1):
+                found = found + (tl.load(index + max(k // 2 + at * side, 0), first + top + row < reach, sites),)
+        slopes = ()
+        for s in tl.static_range(ROWS * side):
+            slopes = slopes + (tl.load(here + s * channels, used, 0.0),)
+            by_bias += slopes[s].to(dtype)
+        for row in tl.static_range(ROWS + TAPS - 1):
+            values = ()  # of a whole row of the halo: many loads on their way at once
+            for at in tl.static_range(-near, near + 1):
+                site = found[row * (2 * near + 1) + at + near]
+                source = x + site * channels + channel
+                there = channel < tl.where(site < sites, channels, 0)
+                for column in tl.static_range(max(k // 2 + at * side, 0), min(k // 2 + at * side + side, reach)):
+                    values = values + (tl.load(source + (column - max(k // 2 + at * side, 0)) * channels, there, 0.0),)
+            for at in tl.static_range(-near, near + 1):
+                if found[row * (2 * near + 1) + at + near] < sites:
+                    for column in tl.static_range(max(k // 2 + at * side, 0), min(k // 2 + at * side + side, reach)):
+                        for r in tl.static_range(max(row - TAPS + 1, 0), min(row + 1, ROWS)):
+                            for j in tl.static_range(max(column - k + 1, 0), min(column + 1, side)):
+                                product = values[column].to(dtype) * slopes[r * side + j].to(dtype)
+                                sums = (
+                                    sums[: (row - r) * k + column - j]
+                                    + (sums[(row - r) * k + column - j] + product,)
+                                    + sums[(row - r) * k + column - j + 1 :]
+                                )
+    rows = tl.num_programs(2) * (TAPS * k) + 1
+    target = parts + (split.to(tl.int64) * rows + top * k) * channels + channel
+    for i in tl.static_range(TAPS):
+        for j in tl.static_range(k):
+            tl.store(target + (i * k + j) * channels, sums[i * k + j], used)
+    if top == 0:
+        tl.store(target + (rows - 1) * channels, by_bias, used)

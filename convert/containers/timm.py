@@ -1,0 +1,70 @@
+"""A folder as timm keeps it on the hub: config.json with the architecture, and the weights."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from convert.containers import huggingface, safetensors
+from convert.content import Content
+from convert.errors import ConvertError
+from spec import PRESETS, Model
+
+FAMILY = "convnextv2_"
+IMAGE_SIZE = 224
+STAGES = 4
+
+
+def read(path: Path, weights_only: bool = False) -> Content:
+    """The arrays of the folder; ConvertError when the config is of another architecture."""
+    config = huggingface.config_in(path)
+    architecture = config.get("architecture")
+    if not str(architecture).startswith(FAMILY):
+        raise ConvertError(f"{path}: its config.json says architecture {architecture!r}, not {FAMILY}...")
+    content = huggingface.arrays(path)
+    names = config.get("label_names") or config.get("pretrained_cfg", {}).get("label_names")
+    if isinstance(names, list):
+        content.meta["classes"] = [str(name) for name in names]
+    return content
+
+
+def write(path: Path, content: Content) -> None:
+    """Write the arrays, and the config from which timm.create_model("local-dir:...") builds the same model."""
+    if content.model is None:
+        raise AssertionError("a config needs a model")
+    encoder = content.model.encoder
+    if len(encoder.depths) != STAGES or encoder.stem_stride == 2:
+        raise ConvertError(
+            f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
+            f" and stride {encoder.stem_stride}: write a .safetensors file"
+        )
+    path.mkdir()
+    safetensors.write(path / huggingface.WHOLE, content)
+    headless = "head.fc.weight" not in content.params
+    (path / huggingface.CONFIG).write_text(json.dumps(_config(content, content.model, headless), indent=2) + "\n")
+
+
+def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
+    """timm's config of a model; model_args are what its architecture does not say."""
+    encoder = model.encoder
+    own = {"depths": encoder.depths, "dims": encoder.dims}
+    preset = next((name for name, size in PRESETS.items() if size == own), None)
+    classes = 0 if headless else getattr(model, "num_classes", 0)
+    args: dict[str, Any] = {} if preset else {name: list(values) for name, values in own.items()}
+    if encoder.stem_stride != 4:
+        args["patch_size"] = encoder.stem_stride
+    if encoder.in_chans != 3:
+        args["in_chans"] = encoder.in_chans
+    config: dict[str, Any] = {
+        "architecture": preset or f"{FAMILY}tiny",
+        "num_classes": classes,
+        "num_features": encoder.dims[-1],
+        "pretrained_cfg": {
+            "input_size": [encoder.in_chans, IMAGE_SIZE, IMAGE_SIZE],
+            "num_classes": classes,
+            "first_conv": "stem.0",
+            "classifier": "head.fc",
+        },
+    }
+    return (
+        config | ({"model_args": args} if args else {}) | ({"label_names": content.classes} if content.classes else {})
+    )

@@ -1,0 +1,181 @@
+"""Compiled steps and graphed gradients change no update; blocks of one kind are compiled once."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import spec
+from backends.protocol import BackendError, Batch, Optimizer, TrainerOptions
+from parity_tests import tolerances
+
+torch = pytest.importorskip("torch")
+
+from backends.torch import compiling, defaults  # noqa: E402
+from backends.torch.trainer import Trainer  # noqa: E402
+
+COMPILERS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
+MODEL = spec.fcmae(depths=(2, 2), dims=(8, 12), image_size=24, mask_ratio=0.5, decoder_dim=8)
+CLASSIFIER = spec.classifier(depths=(3, 3), dims=(8, 12), num_classes=3, drop_path=0.5)
+CPU = TrainerOptions(dtype="float64", device="cpu")
+
+
+def batch(seed: int, images: int = 2) -> Batch:
+    rng = np.random.default_rng(seed)
+    mask = (rng.random((images, 9)).argsort(1).argsort(1) >= 4).reshape(images, 3, 3).astype(np.uint8)
+    return {"images": rng.integers(0, 255, (images, 24, 24, 3), dtype=np.uint8), "mask": mask}
+
+
+def labelled(seed: int, images: int = 2) -> Batch:
+    rng = np.random.default_rng(seed)
+    return {
+        "images": batch(seed, images)["images"],
+        "targets": np.eye(3, dtype=np.float32)[rng.integers(0, 3, images)],
+        "keep_paths": rng.integers(0, 2, (images, 6), dtype=np.uint8),
+    }
+
+
+def trained(model: spec.Model, updates: list[list[Batch]], options: TrainerOptions) -> dict[str, np.ndarray]:
+    """Parameters after the updates, and the losses on the way."""
+    trainer = Trainer(model, Optimizer(), options)
+    losses = [float(trainer.step(batches, 1e-3)["loss"]) for batches in updates]
+    state = trainer.export()
+    assert state is not None
+    return {**state.params, "losses": np.array(losses)}
+
+
+@COMPILERS_OWN
+@pytest.mark.parametrize(("model", "make", "kinds"), [(MODEL, batch, 3), (CLASSIFIER, labelled, 3)])
+def test_blocks_of_one_kind_are_compiled_once(
+    model: spec.Model, make: Callable[[int], Batch], kinds: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kinds: two stages and the decoder; two stages, the first with a block that drop path never leaves out."""
+    torch.compiler.reset()
+    graphs: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        graphs.append({node.target for node in graph.graph.nodes})
+        return graph
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda *args, **options: compiler(*args, **options, backend=backend))
+    updates = [[make(0)], [make(1)]]
+    found = trained(model, updates, replace(CPU, compile=True))
+    truth = trained(model, updates, CPU)
+    assert len([each for each in graphs if torch.nn.functional.gelu in each]) == kinds
+    tolerances.assert_all_close(found, truth, tolerances.TRAJECTORY["float64"], "compiled")
+
+
+class Replay:
+    """A CUDA graph's stand-in on CPU: replaying it computes again what was computed while it was recorded."""
+
+    def __init__(self) -> None:
+        self.work: Callable[[], None] = lambda: None
+
+    def pool(self) -> int:
+        return 0
+
+    def replay(self) -> None:
+        self.work()
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
+    """The graphs recorded, where `torch.cuda` has none."""
+    graphs: list[Replay] = []
+
+    @contextmanager
+    def graph(graph: Replay, pool: int | None) -> Iterator[None]:
+        graphs.append(graph)
+        yield
+
+    def record(self: Any, gradient: compiling.Gradient, adds: bool) -> Any:
+        before = [None if p.grad is None else p.grad.clone() for p in self.parameters]
+        made, loss = real(self, gradient, adds)
+        if adds:  # recording computes nothing
+            for p, value in zip(self.parameters, before, strict=True):
+                p.grad.copy_(value)
+
+        def work() -> None:
+            start = [p.grad.clone() for p in self.parameters] if adds else [0.0 for _ in self.parameters]
+            for p in self.parameters:
+                p.grad = None
+            loss.copy_(gradient(self.inputs))
+            for p, value, first in zip(self.parameters, self.gradients, start, strict=True):
+                value.copy_(first + p.grad)
+
+        made.work = work
+        return made, loss
+
+    real = compiling.GraphedGradient._record
+    monkeypatch.setattr(compiling.GraphedGradient, "_record", record)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Replay)
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(defaults, "_not_recorded", lambda *args: None)
+    return graphs
+
+
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_graphs_change_no_update(micro_batches: int, recorded: list[Replay]) -> None:
+    updates = [[batch(10 * update + i) for i in range(micro_batches)] for update in range(5)]
+    updates[3] = [batch(30 + i, images=1) for i in range(micro_batches)]  # of another shape
+    found = trained(MODEL, updates, replace(CPU, graphs=True))
+    tolerances.assert_same(found, trained(MODEL, updates, CPU), "graphed")
+    assert len(recorded) == min(micro_batches, 2)
+
+
+@pytest.mark.gpu
+@COMPILERS_OWN
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("micro_batches", [1, 3])
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize(("model", "make"), [(MODEL, batch), (CLASSIFIER, labelled)])
+def test_graphs_change_no_update_on_this_gpu(
+    model: spec.Model, make: Callable[..., Batch], compiled: bool, micro_batches: int
+) -> None:
+    torch.compiler.reset()
+    options = TrainerOptions(device="cuda", compile=compiled, graphs=False)
+    updates = [[make(10 * update + i) for i in range(micro_batches)] for update in range(5)]
+    updates[3] = [make(30 + i, images=1) for i in range(micro_batches)]
+    plain = trained(model, updates, options)
+    tolerances.assert_same(trained(model, updates, replace(options, graphs=True)), plain, "graphed")
+
+
+@pytest.mark.parametrize(
+    ("options", "device", "processes", "chosen"),
+    [
+        (TrainerOptions(), "cpu", 1, defaults.Choice(False, False, False)),
+        (TrainerOptions(), "cuda", 1, defaults.Choice(True, True, True)),
+        (TrainerOptions(), "cuda", 8, defaults.Choice(True, True, False)),
+        (TrainerOptions(shard=True), "cuda", 8, defaults.Choice(True, False, False)),
+        (TrainerOptions(kernels="plain", graphs=False), "cuda", 1, defaults.Choice(False, True, False)),
+        (TrainerOptions(engine="masked"), "cuda", 1, defaults.Choice(False, True, True)),
+        (TrainerOptions(compile=True), "cpu", 1, defaults.Choice(False, True, False)),
+    ],
+)
+def test_the_device_decides(
+    options: TrainerOptions, device: str, processes: int, chosen: defaults.Choice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(defaults.importlib.util, "find_spec", lambda name: object())
+    assert defaults.choose(options, device, processes) == chosen
+
+
+def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(defaults.importlib.util, "find_spec", lambda name: None)
+    assert defaults.choose(TrainerOptions(), "cuda") == defaults.Choice(False, False, False)
+
+
+@pytest.mark.parametrize(
+    ("options", "line"),
+    [
+        (TrainerOptions(graphs=True), "graphs: CUDA graphs do not run on cpu; leave --cuda_graphs away"),
+        (TrainerOptions(kernels="triton"), "kernels: 'triton': they do not run on cpu"),
+        (TrainerOptions(compile=True, engine="minkowski"), "compile: engine 'minkowski' goes through no compiler"),
+    ],
+)
+def test_what_cannot_be_is_refused(options: TrainerOptions, line: str) -> None:
+    with pytest.raises(BackendError, match=line):
+        defaults.choose(options, "cpu")

@@ -1,0 +1,89 @@
+"""The values that a task takes from the run of its checkpoint, unless they are given."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import convert
+from convert import ConvertError
+from spec import FCMAE
+from train.config.config import FLAGS
+from train.config.groups import IMAGENET, INCEPTION, TRAIN
+from train.config.recipes import Layer
+
+IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
+"""Flags that say what images a model has seen; so does in_chans."""
+
+DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column")
+"""Flags that say where the images of a run are: taken together, where none of them is given."""
+
+
+class Inherited(NamedTuple):
+    """The values of a checkpoint's run, and lines that say which are taken and which differ."""
+
+    values: Layer
+    notes: tuple[str, ...] = ()
+
+
+def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
+    """The checkpoint that a task uses; "" for none. Training continues from --resume, which is not meant here."""
+    return str(asked.get("finetune") or ("" if task in TRAIN else asked.get("resume")) or "")
+
+
+def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
+    """What a task takes from the run of its checkpoint. Nothing if there is none that can be read: the task says so."""
+    path = checkpoint_path(task, asked)
+    values = _values(path, task) if path else {}
+    if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
+        values = {name: value for name, value in values.items() if name not in ("mean", "std")}
+    if any(asked.get(name) for name in (*DATA, "images")):
+        values = {name: value for name, value in values.items() if name not in DATA}
+    notes = list(_differences(path, values, asked))
+    taken = {name: value for name, value in values.items() if name not in asked}
+    if taken:
+        words = " ".join(f"--{name} {_word(value)}" for name, value in taken.items())
+        notes.insert(0, f"from the run of {path}: {words}")
+    for other in asked.get("against") or ():
+        notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
+    return Inherited(Layer(f"the run of {path}", taken), tuple(notes))
+
+
+def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """A line for each value that is another than that of the checkpoint's run."""
+    return [
+        f"note: --{name} is {_word(asked[name])}, the run of {path} had {_word(value)}"
+        for name, value in values.items()
+        if name in asked and name not in DATA and asked[name] != value
+    ]
+
+
+def _values(path: str, task: str) -> dict[str, Any]:
+    """The values in a checkpoint that the task uses."""
+    try:
+        checkpoint = convert.load(path, weights_only=True)
+    except (ConvertError, OSError):
+        return {}
+    found = _recorded(checkpoint.meta)
+    if isinstance(checkpoint.model, FCMAE):
+        found["mask_ratio"] = checkpoint.model.mask_ratio
+    found["in_chans"] = checkpoint.model.encoder.in_chans
+    return {name: value for name, value in found.items() if task in FLAGS[name].tasks}
+
+
+def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
+    """The values in the records of a run of ours, or of the published scripts."""
+    config, args = meta.get("config"), meta.get("args")
+    if isinstance(config, Mapping):
+        found = {name: config.get(name) for name in (*IMAGES, *DATA)}
+    elif isinstance(args, Mapping):
+        found = {name: args.get(name) for name in ("input_size", "crop_pct")}
+        default = args.get("imagenet_default_mean_and_std")
+        found |= {} if default is None else IMAGENET if default else INCEPTION
+    else:
+        return {}
+    if isinstance(found["input_size"], int):
+        found["input_size"] = (found["input_size"],)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
+
+
+def _word(value: Any) -> str:
+    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
