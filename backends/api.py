@@ -9,6 +9,7 @@ import numpy as np
 
 import spec
 from backends.protocol import Arrays, BackendError, Optimizer
+from spec import checks
 
 
 class Shaped(Protocol):
@@ -45,6 +46,12 @@ def choose(
         "engine": choose_engine(engine, engines, mask, counted, known=mask is None or values is not None),
         "visible": counted,
     }
+
+
+def map_axes(layout: str) -> tuple[int, ...]:
+    """The axes of (N, H, W, C) in the order of a layout of feature maps, "NHWC" or "NCHW"; SpecError for others."""
+    checks.one_of("layout", layout, ("NHWC", "NCHW"))
+    return tuple(map("NHWC".index, layout))
 
 
 def check_images(model: spec.Model, images: Shaped) -> None:

@@ -173,8 +173,9 @@ class Backend(Protocol):
 
         FCMAE: `encoded` (N, G_h, G_w, C3), 0 at removed sites; `prediction` (N, G_h, G_w,
         patch * patch * chans); `loss` (), NaN when nothing is removed. Classifier:
-        `features` (N, C3), `logits` (N, classes). intermediates=True adds every step's output under
-        its path, on the full grid, 0 at removed sites.
+        `features` (N, C3), `logits` (N, classes) if it has a head. Backbone: `stage0`, `stage1`, ...,
+        the feature map of each stage, (N, H / stride, W / stride, C), 0 at removed sites.
+        intermediates=True adds every step's output under its path, on the full grid, 0 at removed sites.
         """
 
     def gradients(

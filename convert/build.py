@@ -1,6 +1,5 @@
 """Modules of either framework from a model or a checkpoint."""
 
-import warnings
 from typing import Any
 
 import backends
@@ -20,8 +19,7 @@ def build(
     """A torch.nn.Module or a flax.nnx.Module, with the parameters of a checkpoint, or fresh ones of a model.
 
     backend: "torch" or "jax"; by default the one that is installed, torch if both are. dtype is what the
-    module computes in. Parameters that a checkpoint lacks (an encoder has no head) are drawn from `seed`,
-    with a warning. BackendError when the framework is not installed.
+    module computes in. BackendError when the framework is not installed.
 
     >>> import spec
     >>> module = build(spec.classifier("convnextv2_atto", num_classes=10), "torch")
@@ -32,12 +30,8 @@ def build(
     framework = backends.load(backend or _installed())
     module = framework.build(model, seed=seed, dtype=dtype, device=device)
     if isinstance(source, Checkpoint):
-        if source.absent:
-            parts = ", ".join(dict.fromkeys(path.split(".")[0] for path in source.absent))
-            warnings.warn(f"the checkpoint has no {parts}: drawn from seed {seed}", stacklevel=2)
         kind = "float64" if dtype == "float64" else "float32"
-        own = {name: array.astype(kind) for name, array in source.arrays.items()}
-        framework.set_arrays(module, {**framework.get_arrays(module), **own})
+        framework.set_arrays(module, {name: array.astype(kind) for name, array in source.arrays.items()})
     return module
 
 

@@ -14,7 +14,7 @@ from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed, reading
 from convert.files import replacing
 from convert.rules import Format, bare
-from spec import FCMAE, Model
+from spec import FCMAE, Classifier, Model
 
 TREES = ("safetensors", "npz", "msgpack", "orbax")
 TRAINING = {
@@ -37,8 +37,8 @@ HINTS = {
 class Checkpoint:
     """A model's arrays under the spec's names and layouts, read from the file at each access.
 
-    A classifier may lack its head, or head and norm: it is an encoder. meta: format, container,
-    classes, and what a training script keeps (epoch, args, ...). notes: what was left out, one line each.
+    meta: format, container, classes, and what a training script keeps (epoch, args, ...).
+    notes: what was left out, one line each.
     """
 
     model: Model
@@ -52,11 +52,6 @@ class Checkpoint:
     def classes(self) -> list[str]:
         """The names of the classes, in the order of the head's outputs; empty if unknown."""
         return list(self.meta.get("classes", ()))
-
-    @property
-    def absent(self) -> list[str]:
-        """The parameters that the model has and the checkpoint lacks: those of norm and head, if any."""
-        return [path for path in spec.parameters(self.model) if path not in self.arrays]
 
 
 def load(
@@ -154,6 +149,7 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     paths = naming.paths(format, params)
     shapes = {paths[name]: entry.shape for name, entry in params.items()}
     model = content.model or models.infer(format, shapes, _hints(content.meta))
+    model = models.without_missing(model, shapes)
     arrays = naming.canonical(format, model, params)
     ema = naming.canonical(format, model, naming.unwrapped(content.ema)) if content.ema else {}
     if ema and ema.keys() != arrays.keys():
@@ -166,7 +162,7 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
 
 def _classes(names: Any, model: Model) -> tuple[dict[str, list[str]], list[str]]:
     """The names of the classes as a part of meta, and a note where a file has other names than classes."""
-    if not names or isinstance(model, FCMAE):
+    if not names or not isinstance(model, Classifier) or not model.num_classes:
         return {}, []
     if isinstance(names, list) and len(names) == model.num_classes and all(isinstance(name, str) for name in names):
         return {"classes": names}, []

@@ -4,14 +4,15 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import spec
 from convert.errors import ConvertError
 from convert.rules import Format
-from spec import Model, SpecError
+from spec import Backbone, Classifier, Model, SpecError
 
+HEAD = ("norm", "head")
 DECODER = ("proj", "mask_token", "decoder", "pred")
 MOST_BLOCKS = 10_000  # that a file may claim: building a larger spec would take minutes
 IMAGE_SIZE = 224
@@ -32,6 +33,8 @@ def build(fields: Mapping[str, Any]) -> Model:
             raise SpecError(f"depths {flat['depths']} are more than {MOST_BLOCKS} blocks")
         if "num_classes" in flat:
             return spec.classifier(**flat)
+        if "out_norm" in flat:
+            return spec.encoder(**flat)
         del flat["drop_path"]  # an FCMAE has none
         return spec.fcmae(**flat)
     except (SpecError, KeyError, TypeError) as error:
@@ -74,9 +77,11 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "grn_scope": hints.get("grn_scope", "image"),
         "drop_path": hints.get("drop_path", 0.0),
     }
-    if not any(path.split(".")[0] in DECODER for path in shapes):
-        classes = math.prod(shape("head.bias")) if any(path.startswith("head.") for path in shapes) else 1000
-        return build({"encoder": encoder, "num_classes": classes})
+    parts = {path.split(".")[0] for path in shapes}
+    if not parts & {*DECODER, *HEAD}:
+        return build({"encoder": encoder, "out_norm": any(re.fullmatch(r"norm\d+", part) for part in parts)})
+    if not parts & {*DECODER}:
+        return build({"encoder": encoder, "num_classes": math.prod(shape("head.bias")) if "head" in parts else 0})
     patch = sides["kh"] * 2 ** (len(depths) - 1)
     fields = {
         "encoder": encoder,
@@ -87,6 +92,14 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "decoder_dim": math.prod(shape("mask_token")),
     }
     return build(fields)
+
+
+def without_missing(model: Model, paths: Iterable[str]) -> Model:
+    """The model that a file holds, where it records a classifier and lacks the head, or norm and head."""
+    parts = {path.split(".")[0] for path in paths}
+    if not isinstance(model, Classifier) or "head" in parts:
+        return model
+    return replace(model, num_classes=0) if "norm" in parts else Backbone(model.encoder)
 
 
 def _depths(paths: Iterable[str]) -> tuple[int, ...]:

@@ -7,7 +7,7 @@ import spec
 from convert.arrays import DTYPES, Entries, entry_checked
 from convert.errors import ConvertError, listed
 from convert.rules import Format, Place, bare, fits, to_canonical, to_format
-from spec import FCMAE, Model
+from spec import Model
 
 WRAPPERS = ("module.", "_orig_mod.", "params.", "model.", "state.", "0.")
 """Prefixes that wrappers put before every name: torch's data parallelism and compiler, train states, tuples."""
@@ -99,11 +99,10 @@ def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Plac
 
 
 def check_complete(model: Model, entries: Entries) -> None:
-    """ConvertError unless the model is complete; a classifier may lack its head, or head and norm."""
+    """ConvertError unless the entries are exactly the arrays of the model."""
     table = spec.parameters(model)
     absent = [path for path in table if path not in entries]
-    optional = [] if isinstance(model, FCMAE) else [["head"], ["norm", "head"]]
-    if absent and not any(absent == [path for path in table if path.split(".")[0] in parts] for parts in optional):
+    if absent:
         raise ConvertError(f"missing: {listed(absent)}; the file is incomplete, or of another model")
     for path, entry in entries.items():
         if path not in table:

@@ -8,12 +8,10 @@ from typing import Any
 from convert.arrays import Entries, entries_of
 from convert.checkpoint import Checkpoint
 from convert.errors import listed
-from convert.models import DECODER
+from convert.models import DECODER, HEAD
 from convert.rules import bare
-from spec import FCMAE, PRESETS, Model
+from spec import FCMAE, PRESETS, Classifier, Model
 from spec.console import table
-
-HEAD = ("norm", "head")
 
 
 def report(path: str | Path, checkpoint: Checkpoint) -> str:
@@ -34,7 +32,7 @@ def kind_of(checkpoint: Checkpoint) -> str:
     """A masked autoencoder, a classifier, or an encoder."""
     if isinstance(checkpoint.model, FCMAE):
         return "masked autoencoder"
-    return "encoder" if checkpoint.absent else "classifier"
+    return "classifier" if getattr(checkpoint.model, "num_classes", 0) else "encoder"
 
 
 def name_of(model: Model) -> str:
@@ -57,7 +55,7 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         height, width = model.image_size
         rows.append(("decoder", f"depth {model.decoder_depth}, width {model.decoder_dim}"))
         rows.append(("images", f"{height} x {width} px"))
-    elif not checkpoint.absent:
+    elif isinstance(model, Classifier) and model.num_classes:
         names = f": {listed(checkpoint.classes, 5)}" if checkpoint.classes else ", names unknown"
         rows.append(("classes", f"{model.num_classes}{names}"))
     state = checkpoint.optimizer

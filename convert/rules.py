@@ -57,7 +57,7 @@ class Format:
     sign_shape: tuple[int | None, ...] | None = None
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
-    """The prefix of the encoder's names, for an FCMAE, or a classifier with or without its head."""
+    """The prefix of the encoder's names, for an FCMAE, or a model with or without a head."""
 
     def signed(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this name and shape is this format's sign."""

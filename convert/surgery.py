@@ -9,13 +9,13 @@ from dataclasses import replace
 
 import numpy as np
 
+import spec
 from backends.initial import initial_arrays
 from convert.arrays import DTYPES, Arrays, Entries, entries_of, entry_checked, entry_of
 from convert.checkpoint import Checkpoint
 from convert.errors import ConvertError
-from convert.models import DECODER
 from convert.rules import bare
-from spec import FCMAE, Classifier, Model
+from spec import FCMAE, Backbone, Classifier, Model
 
 STEM = "downsample_layers.0.0.weight"
 
@@ -29,14 +29,14 @@ def use_ema(checkpoint: Checkpoint) -> Checkpoint:
 
 
 def encoder_only(checkpoint: Checkpoint) -> Checkpoint:
-    """The encoder, as a classifier without norm and head."""
-    dropped = (*DECODER, "norm", "head")
+    """The encoder alone, without decoder, norms of outputs, and head."""
+    model = Backbone(checkpoint.model.encoder)
+    table = spec.parameters(model)
 
     def encoder(entries: Entries) -> Entries:
-        return {bare(path): entry for path, entry in entries.items() if path.split(".")[0] not in dropped}
+        return {bare(path): entry for path, entry in entries.items() if bare(path) in table}
 
-    left = {path.split(".")[0]: None for path in checkpoint.arrays if path.split(".")[0] in dropped}
-    model = Classifier(checkpoint.model.encoder, getattr(checkpoint.model, "num_classes", 1000))
+    left = {path.split(".")[0]: None for path in checkpoint.arrays if bare(path) not in table}
     return _changed(checkpoint, model, encoder, f"encoder only: left out {', '.join(left) or 'nothing'}")
 
 
@@ -75,8 +75,10 @@ def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpo
         raise ConvertError("--num-classes: a masked autoencoder has no classes; add --encoder-only")
     if classes < 1:
         raise ConvertError(f"--num-classes: {classes} is not a number of classes")
-    if classes == checkpoint.model.num_classes and not checkpoint.absent:
+    if classes == getattr(checkpoint.model, "num_classes", 0):
         return checkpoint
+    if getattr(checkpoint.model, "out_norm", False):
+        checkpoint = encoder_only(checkpoint)
     model = Classifier(checkpoint.model.encoder, classes)
     fresh = initial_arrays(model, seed)
 
@@ -86,7 +88,7 @@ def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpo
         kept = {path: entry for path, entry in entries.items() if not path.startswith("head.")}
         return {path: {**drawn, **kept}[path] for path in fresh}
 
-    norm = " and a norm of 1 and 0" if "norm.weight" in checkpoint.absent else ""
+    norm = " and a norm of 1 and 0" if isinstance(checkpoint.model, Backbone) else ""
     unnamed = replace(checkpoint, meta={key: one for key, one in checkpoint.meta.items() if key != "classes"})
     return _changed(unnamed, model, head, f"head: initialised for {classes} classes{norm}; train it before use")
 

@@ -353,6 +353,7 @@ MUTANTS: dict[str, Mutant] = {
         decoder_sees_the_mask={"fill_removed": _decoder_keeps_mask},
         pool_after_the_norm={"tree": _swap(_is_pooling)},
         pool_over_removed_sites_too={"global_pool": _unmasked(rules.global_pool)},
+        feature_maps_with_the_norms_bias_at_removed_sites={"feature_map": lambda field: field.x},
         target_in_order_channel_row_column={"target": _target((0, 1, 4, 2, 3))},
         target_in_order_column_row_channel={"target": _target((0, 1, 3, 2, 4))},
         target_of_biased_variance={"target": _target(ddof=0)},

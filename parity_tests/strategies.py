@@ -166,6 +166,14 @@ def classifier_cases(draw: st.DrawFn) -> Case:
     return draw(_around(model, (rows, columns), rows * columns))
 
 
+@st.composite
+def backbone_cases(draw: st.DrawFn) -> Case:
+    """Encoders alone, masked or not, with and without norms of their maps."""
+    rows, columns = draw(grids())
+    model = spec.encoder(**draw(sizes()), out_norm=draw(st.booleans(), label="out_norm"))
+    return draw(_around(model, (rows, columns), draw(st.integers(1, rows * columns), label="visible")))
+
+
 def variants(case: Case) -> st.SearchStrategy[Case]:
     """The case with other images, masks and parameters of the same shapes, which cost no compilation."""
     return st.builds(
@@ -195,6 +203,10 @@ def _classifier(grid: tuple[int, int], visible: int, **fields: Any) -> Case:
     return Case(spec.classifier(**fields), grid, visible, **facts)
 
 
+def _backbone(grid: tuple[int, int], visible: int, **fields: Any) -> Case:
+    return Case(spec.encoder(**fields), grid, visible)
+
+
 CASES: dict[str, Case] = {
     "four stages": _fcmae((2, 3), 2, depths=(1, 1, 1, 1), dims=(8, 9, 10, 12), decoder_dim=8, stem_stride=1),
     "batch scope": _fcmae((3, 2), 2, depths=(1, 1), dims=(8, 10), decoder_dim=12, stem_stride=2, grn_scope="batch"),
@@ -206,5 +218,7 @@ CASES: dict[str, Case] = {
     "raw target": _fcmae((4, 1), 3, depths=(1, 1, 1), dims=(6, 8, 8), decoder_dim=8, norm_target=False, count=3),
     "classifier": _classifier((2, 1), 2, depths=(1, 1), dims=(8, 10), num_classes=5, stem_stride=2, count=3),
     "masked classifier": _classifier((3, 2), 2, depths=(1, 1), dims=(8, 10), num_classes=3, stem_stride=2),
+    "features": _classifier((1, 2), 2, depths=(1,), dims=(8,), num_classes=0, stem_stride=2),
+    "backbone": _backbone((2, 2), 2, depths=(1, 1), dims=(8, 10), stem_stride=2, out_norm=True),
 }
 """Small models that together depend on every rule: each mutant must die on at least one."""

@@ -10,7 +10,7 @@ from parity_tests.mutants import MUTANTS, Mutant
 from parity_tests.strategies import CASES, Case
 from parity_tests.subjects import true_gradients, truth
 
-OUTPUTS = ("encoded", "prediction", "loss", "features", "logits")
+OUTPUTS = ("encoded", "prediction", "loss", "features", "logits", "stage0", "stage1")
 
 
 @cache

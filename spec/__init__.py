@@ -6,7 +6,20 @@ Read `model.py` first, then `steps.py` for the definition of each step and `trai
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import count_visible, patch_sites
-from spec.model import EPS, FCMAE, Classifier, Encoder, Model, classifier, fcmae
+from spec.model import (
+    EPS,
+    FCMAE,
+    Backbone,
+    Classifier,
+    Encoder,
+    FeatureInfo,
+    Model,
+    classifier,
+    encoder,
+    fcmae,
+    modules,
+    stage_names,
+)
 from spec.parameters import LayerIds, Param, count, num_layers, parameters
 from spec.presets import PRESETS
 from spec.steps import (
@@ -32,11 +45,13 @@ __all__ = [
     "GRN",
     "PRESETS",
     "Array",
+    "Backbone",
     "Classifier",
     "CrossEntropy",
     "Dense",
     "DepthwiseConv",
     "Encoder",
+    "FeatureInfo",
     "FillRemoved",
     "Gelu",
     "GlobalPool",
@@ -55,12 +70,15 @@ __all__ = [
     "classifier",
     "count",
     "count_visible",
+    "encoder",
     "fcmae",
     "loss",
     "macs",
+    "modules",
     "num_layers",
     "parameters",
     "patch_sites",
+    "stage_names",
     "step_macs",
     "step_sites",
     "visible_patches",

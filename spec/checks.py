@@ -61,6 +61,19 @@ def _whole_numbers(name: str, values: Any) -> tuple[int, ...]:
     return tuple(whole(f"{name}[{stage}]", value, at_least=1) for stage, value in enumerate(values))
 
 
+def chosen_stages(values: Any, count: int) -> tuple[int, ...]:
+    """Numbers of stages, each below `count` and given once; None: all."""
+    if values is None:
+        return tuple(range(count))
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise SpecError(f"stages: {values!r} is not a sequence of stages, such as ({count - 1},)")
+    chosen = tuple(values)
+    known = all(isinstance(stage, Integral) and not isinstance(stage, bool) and 0 <= stage < count for stage in chosen)
+    if not chosen or not known or len(set(chosen)) < len(chosen):
+        raise SpecError(f"stages: {chosen} is not a choice from 0 to {count - 1}, each once")
+    return tuple(map(int, chosen))
+
+
 def stem_stride(stride: Any, patch_size: Any, stages: int) -> int:
     """The stem's stride from itself, from the patch size, or from both when they agree; 4 by default."""
     last = 2 ** (stages - 1)
@@ -118,11 +131,16 @@ def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
     return ratio
 
 
+def flag(name: str, value: Any) -> bool:
+    """True or False; SpecError for anything else, 0 and 1 included."""
+    if not isinstance(value, bool):
+        raise SpecError(f"{name}: {value!r} is neither True nor False")
+    return value
+
+
 def norm_target(value: Any, values: int) -> bool:
     """Whether targets are normalised per patch; a patch of one value has no variance."""
-    if not isinstance(value, bool):
-        raise SpecError(f"norm_target: {value!r} is neither True nor False")
-    if value and values == 1:
+    if flag("norm_target", value) and values == 1:
         raise SpecError("norm_target: a patch of one value has no variance; give norm_target=False")
     return value
 

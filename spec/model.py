@@ -1,11 +1,13 @@
 """ConvNeXt V2 and FCMAE, as data.
 
-Read `block`, `encoder`, `Classifier.steps` and `FCMAE.steps`: they are the architecture.
+Read `block`, `Encoder.stages`, `Classifier.steps` and `FCMAE.steps`: they are the architecture.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from itertools import chain
+from typing import Any, NamedTuple
 
 from spec import checks
 from spec.presets import size_of
@@ -43,6 +45,14 @@ def block(dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.
     return Residual(body, drop_path, index)
 
 
+class FeatureInfo(NamedTuple):
+    """A stage's feature map: the stage, its channels, and the pixels between two of its sites."""
+
+    stage: int
+    channels: int
+    stride: int
+
+
 @dataclass(frozen=True)
 class Encoder:
     """Four (or any number of) stages at strides stem_stride * 1, 2, 4, 8."""
@@ -68,30 +78,64 @@ class Encoder:
         last = max(self.num_blocks - 1, 1)
         return tuple(self.drop_path * (index / last) for index in range(self.num_blocks))
 
+    def feature_info(self, stages: Iterable[int] | None = None) -> tuple[FeatureInfo, ...]:
+        """Channels and stride of the feature maps of stages, numbered from 0; None: of all. SpecError for others.
+
+        >>> classifier("convnextv2_atto").encoder.feature_info([0, 3])
+        (FeatureInfo(stage=0, channels=40, stride=4), FeatureInfo(stage=3, channels=320, stride=32))
+        """
+        chosen = checks.chosen_stages(stages, len(self.depths))
+        return tuple(FeatureInfo(stage, self.dims[stage], self.stem_stride * 2**stage) for stage in chosen)
+
     @cached_property
     def steps(self) -> Named:
-        steps: list[tuple[str, Any]] = []
+        return tuple(chain.from_iterable(self.stages))
+
+    @cached_property
+    def stages(self) -> tuple[Named, ...]:
+        """The steps of each stage: the stem or a downsampling, then the blocks."""
+        stages: list[Named] = []
         rates = self.drop_path_rates()
         index = 0
         for stage, (depth, dim) in enumerate(zip(self.depths, self.dims, strict=True)):
             at = f"downsample_layers.{stage}"
+            steps: list[tuple[str, Any]]
             if stage == 0:
-                steps += [
+                steps = [
                     (f"{at}.0", PatchConv(self.in_chans, dim, self.stem_stride)),
                     (f"{at}.1", LayerNorm(dim, EPS)),
                 ]
             else:
                 before = self.dims[stage - 1]
-                steps += [(f"{at}.0", LayerNorm(before, EPS)), (f"{at}.1", PatchConv(before, dim, 2))]
+                steps = [(f"{at}.0", LayerNorm(before, EPS)), (f"{at}.1", PatchConv(before, dim, 2))]
             for j in range(depth):
                 steps.append((f"stages.{stage}.{j}", block(dim, index, self.grn_scope, rates[index])))
                 index += 1
-        return tuple(steps)
+            stages.append(tuple(steps))
+        return tuple(stages)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """The encoder alone: its feature maps, for dense tasks. With out_norm, each has a LayerNorm of its own."""
+
+    encoder: Encoder
+    out_norm: bool = False
+
+    @property
+    def steps(self) -> Named:
+        return self.encoder.steps
+
+    @cached_property
+    def out_norms(self) -> Named:
+        """The norm of each stage's feature map; the next stage reads the map without it."""
+        dims = self.encoder.dims if self.out_norm else ()
+        return tuple((f"norm{stage}", LayerNorm(dim, EPS)) for stage, dim in enumerate(dims))
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """ConvNeXt V2 with a linear head on globally pooled, normalised features."""
+    """ConvNeXt V2 with a linear head on globally pooled, normalised features; 0 classes: without the head."""
 
     encoder: Encoder
     num_classes: int
@@ -99,12 +143,9 @@ class Classifier:
     @cached_property
     def steps(self) -> Named:
         dim = self.encoder.dims[-1]
-        head: Named = (
-            ("pool", GlobalPool()),
-            ("norm", LayerNorm(dim, EPS)),
-            ("head", Dense(dim, self.num_classes)),
-        )
-        return self.encoder.steps + head
+        features: Named = (("pool", GlobalPool()), ("norm", LayerNorm(dim, EPS)))
+        head: Named = (("head", Dense(dim, self.num_classes)),) if self.num_classes else ()
+        return self.encoder.steps + features + head
 
 
 @dataclass(frozen=True)
@@ -142,7 +183,18 @@ class FCMAE:
         return encoder + decoder
 
 
-Model = Classifier | FCMAE
+Model = Classifier | FCMAE | Backbone
+
+
+def modules(model: Model) -> Named:
+    """Every step that a model holds: its chain, and the norms of feature maps, which are outside of the chain."""
+    return model.steps + model.out_norms if isinstance(model, Backbone) else model.steps
+
+
+def stage_names(model: Model) -> tuple[tuple[str, ...], ...]:
+    """The names of the steps of each stage of the encoder, as they are in this model."""
+    prefix = "encoder." if isinstance(model, FCMAE) else ""
+    return tuple(tuple(prefix + name for name, _ in stage) for stage in model.encoder.stages)
 
 
 def classifier(
@@ -150,6 +202,7 @@ def classifier(
 ) -> Classifier:
     """The classifier of a preset or of `depths` and `dims`; SpecError when there can be none.
 
+    num_classes 0: pooled, normalised features without a head.
     fields: depths, dims, in_chans=3, patch_size, stem_stride=4, grn_scope="image".
 
     >>> model = classifier("convnextv2_tiny", num_classes=10)
@@ -157,8 +210,21 @@ def classifier(
     ((3, 3, 9, 3), (96, 192, 384, 768), 10)
     """
     checks.known_fields(fields, (*FIELDS, "num_classes", "drop_path"))
-    classes = checks.whole("num_classes", num_classes, at_least=1)
+    classes = checks.whole("num_classes", num_classes, at_least=0)
     return Classifier(_encoder(preset, fields, checks.rate("drop_path", drop_path)), classes)
+
+
+def encoder(preset: str | None = None, *, out_norm: bool = False, drop_path: float = 0.0, **fields: Any) -> Backbone:
+    """The encoder of a preset or of `depths` and `dims`, without a head; SpecError when there can be none.
+
+    out_norm: give each stage's feature map a LayerNorm of its own, as detectors do; fields as in `classifier`.
+
+    >>> [name for name, _ in encoder("convnextv2_atto", out_norm=True).out_norms]
+    ['norm0', 'norm1', 'norm2', 'norm3']
+    """
+    checks.known_fields(fields, (*FIELDS, "out_norm", "drop_path"))
+    norm = checks.flag("out_norm", out_norm)
+    return Backbone(_encoder(preset, fields, checks.rate("drop_path", drop_path)), norm)
 
 
 def fcmae(
@@ -193,7 +259,7 @@ def fcmae(
 
 
 FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
-"""The fields of the encoder, in a classifier or an autoencoder; each replaces the preset's value."""
+"""The fields of the encoder, in any model; each replaces the preset's value."""
 
 
 def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0) -> Encoder:

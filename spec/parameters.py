@@ -9,7 +9,7 @@ from functools import cache
 from typing import TypedDict
 
 from spec import checks
-from spec.model import FCMAE, Encoder, Model
+from spec.model import FCMAE, Encoder, Model, modules
 from spec.steps import Array, Named, Residual
 
 GROUPS = 12
@@ -37,7 +37,7 @@ def _table(model: Model) -> tuple[tuple[str, Param], ...]:
     ids = {prefix + name: layers for name, layers in _layer_ids(encoder).items()}
     past: LayerIds = {"single": encoder.num_blocks + 1, "group": GROUPS + 1}
     rows = []
-    for name, step in model.steps:
+    for name, step in modules(model):
         for path, array in _arrays(((name, step),)):
             rows.append((path, Param(array.axes, array.shape, array.init, array.decays, ids.get(name, past))))
     return tuple(_in_tree_order(rows))

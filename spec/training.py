@@ -6,7 +6,8 @@ As in `steps.py`, each docstring is the definition that both backends and the nu
 from dataclasses import dataclass
 from typing import Literal
 
-from spec.model import EPS, FCMAE, Model
+from spec.errors import SpecError
+from spec.model import EPS, FCMAE, Classifier, Model
 
 CLIP_EPS = 1e-6
 """What clipping adds to the gradient's norm, as torch.nn.utils.clip_grad_norm_ does."""
@@ -37,13 +38,17 @@ Loss = MaskedError | CrossEntropy
 
 
 def loss(model: Model) -> Loss:
-    """The loss that a model is trained by.
+    """The loss that a model is trained by; SpecError for a model that has neither a head nor a decoder.
 
     >>> import spec
     >>> spec.loss(spec.fcmae("convnextv2_atto"))
     MaskedError(normalised=True, eps=1e-06)
     """
-    return MaskedError(model.norm_target) if isinstance(model, FCMAE) else CrossEntropy()
+    if isinstance(model, FCMAE):
+        return MaskedError(model.norm_target)
+    if isinstance(model, Classifier) and model.num_classes:
+        return CrossEntropy()
+    raise SpecError("model: it has no head, so there is no loss to train it by; use spec.classifier or spec.fcmae")
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,19 @@ from backends import api
 from backends.initial import initial_arrays
 from backends.jax.compilation import compiler_options
 from backends.jax.layout import to_canonical, to_flax
-from backends.jax.model import FCMAE, Classifier
+from backends.jax.model import FCMAE, Backbone, Classifier
 from backends.jax.space.engines import ENGINES
 from backends.jax.space.protocol import Space
 from backends.protocol import Arrays, BackendError, Dtype, Engine
 
-Net = Classifier | FCMAE
+Net = Classifier | FCMAE | Backbone
+
+NETS: dict[type[spec.Model], type[Net]] = {
+    spec.Classifier: Classifier,
+    spec.FCMAE: FCMAE,
+    spec.Backbone: Backbone,
+}
+"""The module of every kind of model."""
 
 
 @contextmanager
@@ -42,7 +49,7 @@ def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device:
 def empty(model: spec.Model, dtype: str) -> Net:
     """The module of a model, its parameters not yet set."""
     explicit = "bfloat16" if dtype == "bfloat16" else None  # the parameters stay float32
-    return Classifier(model, explicit) if isinstance(model, spec.Classifier) else FCMAE(model, explicit)
+    return NETS[type(model)](model, explicit)
 
 
 def graph(model: spec.Model, dtype: str) -> nnx.GraphDef:

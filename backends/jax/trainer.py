@@ -40,6 +40,7 @@ class Trainer:
         cluster: Cluster | None = None,
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
+        spec.loss(model)  # SpecError for a model that has none
         mesh = cluster.mesh if isinstance(cluster, Processes) else Mesh([api.place(options.device)], (DATA,))
         own = Mesh(mesh.local_devices, (DATA,))
         self.train_step = TrainStep(model, optimizer, options, mesh)

@@ -3,13 +3,14 @@
 from backends.torch.api import build, forward, get_arrays, gradients, set_arrays
 from backends.torch.cluster import init_cluster
 from backends.torch.compilation import use_compilation_cache
-from backends.torch.model import FCMAE, Classifier
+from backends.torch.model import FCMAE, Backbone, Classifier
 from backends.torch.space.engines import ENGINES
 from backends.torch.trainer import Trainer
 
 __all__ = [
     "ENGINES",
     "FCMAE",
+    "Backbone",
     "Classifier",
     "Trainer",
     "build",

@@ -10,11 +10,18 @@ import spec
 from backends import api
 from backends.initial import initial_arrays
 from backends.protocol import Arrays, BackendError, Dtype, Engine
-from backends.torch.model import FCMAE, Classifier
+from backends.torch.model import FCMAE, Backbone, Classifier
 from backends.torch.space.engines import ENGINES
 from backends.torch.space.protocol import Space
 
-Net = Classifier | FCMAE
+Net = Classifier | FCMAE | Backbone
+
+NETS: dict[type[spec.Model], type[Net]] = {
+    spec.Classifier: Classifier,
+    spec.FCMAE: FCMAE,
+    spec.Backbone: Backbone,
+}
+"""The module of every kind of model."""
 
 
 @contextmanager
@@ -40,7 +47,7 @@ def evaluating(m: Net) -> Iterator[None]:
 def build(model: spec.Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Net:
     """A torch.nn.Module with fresh parameters drawn from `seed`; dtype is what it computes in."""
     explicit = torch.bfloat16 if dtype == "bfloat16" else None  # the parameters stay float32
-    m: Net = Classifier(model, explicit) if isinstance(model, spec.Classifier) else FCMAE(model, explicit)
+    m = NETS[type(model)](model, explicit)
     if dtype == "float64":
         m.double()
     m.to(place(device))

@@ -1,4 +1,9 @@
-"""The two models, forward and loss."""
+"""The three models, forward and loss.
+
+The encoder of each has `features`: the maps of its stages, for dense tasks.
+"""
+
+from collections.abc import Collection, Iterable
 
 import numpy as np
 import torch
@@ -15,18 +20,59 @@ from spec.model import KERNEL
 
 
 class Model(Chain):
-    """Base of both models: compute dtype, and images to (x, space)."""
+    """Base of all models: compute dtype, images to (x, space), and feature maps."""
 
     def __init__(self, model: spec.Model, dtype: torch.dtype | None = None) -> None:
         """dtype: what to compute in; None: the type of the parameters, which `.to(dtype)` changes."""
-        super().__init__(model.steps)
+        super().__init__(spec.modules(model))
         self.model, self.explicit_dtype = model, dtype
+        self.stage_names = spec.stage_names(model)
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the model computes in."""
         stem: torch.dtype = self._at(self.names[0]).weight.dtype
         return self.explicit_dtype or stem
+
+    def feature_info(self, stages: Iterable[int] | None = None) -> tuple[spec.FeatureInfo, ...]:
+        """Stage, channels and stride of each map that `features` returns."""
+        return self.model.encoder.feature_info(stages)
+
+    def features(
+        self,
+        images: Tensor,
+        stages: Iterable[int] | None = None,
+        mask: Tensor | None = None,
+        *,
+        layout: str = "NHWC",
+        engine: str | None = None,
+        visible: int | None = None,
+        kernels: str = "auto",
+        keep_paths: Tensor | None = None,
+        remat: bool = False,
+    ) -> tuple[Tensor, ...]:
+        """The feature maps of stages, in the order asked for: (N, H / stride, W / stride, C), 0 at removed sites.
+
+        images (N, H, W, C). stages: numbers from 0; None: all. layout: "NHWC", or "NCHW" for maps
+        (N, C, H / stride, W / stride). The other arguments are those of the call, see `Classifier`.
+        `feature_info` has the channels and strides. Stages after the last one asked for are not computed.
+        """
+        chosen = [info.stage for info in self.feature_info(stages)]
+        axes = api.map_axes(layout)
+        call = Call(None, keep_paths, remat)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(chosen, x, space, call)
+        return tuple(maps[stage].permute(axes) for stage in chosen)
+
+    def _maps(self, stages: Collection[int], x: Tensor, space: Space, call: Call) -> dict[int, Tensor]:
+        """Stage -> its feature map (N, H, W, C), of x from before the stem."""
+        maps = {}
+        for stage in range(max(stages) + 1):
+            x, space = self.run(self.stage_names[stage], x, space, call)
+            if stage in stages:
+                norm = getattr(self, f"norm{stage}", None)  # of a Backbone with out_norm
+                maps[stage] = space.grid(x if norm is None else norm(x))
+        return maps
 
     def _enter(
         self, images: Tensor, mask: Tensor | None, call: Call, engine: str | None, visible: int | None, kernels: str
@@ -46,7 +92,7 @@ class Model(Chain):
 
 
 class Classifier(Model):
-    """ConvNeXt V2 with a linear head."""
+    """ConvNeXt V2 with a linear head, or without for 0 classes."""
 
     def forward(
         self,
@@ -60,7 +106,7 @@ class Classifier(Model):
         keep_paths: Tensor | None = None,
         remat: bool = False,
     ) -> dict[str, Tensor]:
-        """features (N, C3) and logits (N, classes) of images (N, H, W, C).
+        """features (N, C3) and, with a head, logits (N, classes) of images (N, H, W, C).
 
         mask (N, G_h, G_w), 1 = removed. engine None: "visible" where the mask keeps the same number
         of patches of every image, "masked" otherwise. visible: that number; needed by engine "visible"
@@ -71,8 +117,11 @@ class Classifier(Model):
         """
         call = Call(record, keep_paths, remat)
         x, space = self._enter(images, mask, call, engine, visible, kernels)
-        features, space = self.run(self.names[:-1], x, space, call)
-        logits, _ = self.run(self.names[-1:], features, space, call)
+        past = self.names.index("norm") + 1
+        features, space = self.run(self.names[:past], x, space, call)
+        if past == len(self.names):
+            return {"features": features}
+        logits, _ = self.run(self.names[past:], features, space, call)
         return {"features": features, "logits": logits}
 
 
@@ -83,7 +132,7 @@ class FCMAE(Model):
 
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
-        self.encoder_names = tuple(name for name in self.names if name.startswith("encoder."))
+        self.encoder_names = sum(self.stage_names, ())
         self.masked_loss = masked_loss  # which may be compiled
 
     def forward(
@@ -122,6 +171,31 @@ class FCMAE(Model):
         call = call or Call()
         x, space = self._enter(images, mask, call, engine, visible, kernels)
         return self.run(self.encoder_names, x, space, call)
+
+
+class Backbone(Model):
+    """The encoder alone, for dense tasks."""
+
+    def forward(
+        self,
+        images: Tensor,
+        mask: Tensor | None = None,
+        *,
+        engine: str | None = None,
+        visible: int | None = None,
+        kernels: str = "auto",
+        record: Record | None = None,
+        keep_paths: Tensor | None = None,
+        remat: bool = False,
+    ) -> dict[str, Tensor]:
+        """stage0, stage1, ...: the feature map of each stage (N, H / stride, W / stride, C), 0 at removed sites.
+
+        Arguments as in `Classifier.forward`. `features` chooses stages and layout.
+        """
+        call = Call(record, keep_paths, remat)
+        x, space = self._enter(images, mask, call, engine, visible, kernels)
+        maps = self._maps(range(len(self.stage_names)), x, space, call)
+        return {f"stage{stage}": value for stage, value in maps.items()}
 
 
 def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:

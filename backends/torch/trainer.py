@@ -32,6 +32,7 @@ class Trainer:
         cluster: Cluster | None = None,
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
+        spec.loss(model)  # SpecError for a model that has none
         self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
         self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
         parameter = next(self.net.parameters())

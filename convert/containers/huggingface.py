@@ -8,7 +8,7 @@ from convert.arrays import Entries
 from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
-from spec import EPS, Model
+from spec import EPS, Backbone, Classifier, Model
 
 CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
 FILES = (WHOLE, f"{WHOLE}.index.json", PICKLED, f"{PICKLED}.index.json")
@@ -39,8 +39,7 @@ def write(path: Path, content: Content) -> None:
         raise AssertionError("a config needs a model")
     path.mkdir()
     safetensors.write(path / WHOLE, content)
-    headless = "classifier.weight" not in content.params
-    config = config_of(content.model, headless, content.classes)
+    config = config_of(content.model, content.classes)
     (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
 
 
@@ -52,11 +51,11 @@ def config_in(path: Path) -> dict[str, Any]:
     return config
 
 
-def config_of(model: Model, headless: bool, classes: list[str]) -> dict[str, Any]:
+def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
     """transformers' config of a model. Its layer_norm_eps, 1e-12 by default, is that of the last norm only."""
     encoder = model.encoder
     config: dict[str, Any] = {
-        "architectures": ["ConvNextV2Model" if headless else "ConvNextV2ForImageClassification"],
+        "architectures": [_architecture(model)],
         "model_type": "convnextv2",
         "num_channels": encoder.in_chans,
         "patch_size": encoder.stem_stride,
@@ -68,11 +67,20 @@ def config_of(model: Model, headless: bool, classes: list[str]) -> dict[str, Any
         "drop_path_rate": encoder.drop_path,
         "image_size": 224,
     }
-    if not headless:
-        names = classes or [f"{UNNAMED}{i}" for i in range(getattr(model, "num_classes", 0))]
+    if isinstance(model, Backbone) and model.out_norm:
+        config["out_features"] = [f"stage{i + 1}" for i in range(len(encoder.depths))]
+    if isinstance(model, Classifier) and model.num_classes:
+        names = classes or [f"{UNNAMED}{i}" for i in range(model.num_classes)]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
         config["label2id"] = {name: i for i, name in enumerate(names)}
     return config
+
+
+def _architecture(model: Model) -> str:
+    """The class of transformers that holds the model's arrays."""
+    if isinstance(model, Classifier) and model.num_classes:
+        return "ConvNextV2ForImageClassification"
+    return "ConvNextV2Backbone" if isinstance(model, Backbone) and model.out_norm else "ConvNextV2Model"
 
 
 def _names(labels: Any) -> list[str]:

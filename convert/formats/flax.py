@@ -35,6 +35,7 @@ FLAX = Format(
         *_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
         *_norm("norm", "norm"),
         *_layer("head", "head", "in out"),
+        *_norm("norm{i}", "norm{i}"),
         *_layer("proj", "proj", "in out"),
         Rule("mask_token", "mask_token"),
         *_block("decoder.{j}", "decoder.{j}"),

@@ -1,6 +1,9 @@
-"""Hugging Face transformers: ConvNextV2ForImageClassification, or a bare ConvNextV2Model."""
+"""Hugging Face transformers: ConvNextV2ForImageClassification, ConvNextV2Backbone, or a bare ConvNextV2Model."""
 
 from convert.rules import Format, Rule
+
+STAGES = 8
+"""Of a backbone, at most: transformers counts them from 1."""
 
 HF = Format(
     "hf",
@@ -17,6 +20,7 @@ HF = Format(
         Rule("stages.{i}.{j}.pwconv2.*", "{trunk}encoder.stages.{i}.layers.{j}.pwconv2.*"),
         Rule("norm.*", "{trunk}layernorm.*"),
         Rule("head.*", "classifier.*"),
+        *(Rule(f"norm{stage}.*", f"hidden_states_norms.stage{stage + 1}.*") for stage in range(STAGES)),
     ),
     trunks=("", "convnextv2."),
     trunk=lambda fcmae, head: "convnextv2." if head else "",

@@ -34,6 +34,7 @@ DENSE = Format(
         *_dense_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
         Rule("norm.*", "norm.*"),
         Rule("head.*", "head.*"),
+        Rule("norm{i}.*", "norm{i}.*"),
         *_DECODER,
     ),
     trunks=("", "encoder."),

@@ -14,6 +14,7 @@ OURS = Format(
         *(Rule(name, name) for name in ("norm.*", "head.*", "proj.*", "mask_token")),
         *(Rule(f"decoder.{{j}}.{leaf}", f"decoder.{{j}}.{leaf}") for leaf in _BLOCK),
         Rule("pred.*", "pred.*"),
+        Rule("norm{i}.*", "norm{i}.*"),
     ),
     trunks=("", "encoder."),
     trunk=lambda fcmae, head: "encoder." if fcmae else "",

@@ -51,6 +51,11 @@ def masked_error(prediction: np.ndarray, goal: np.ndarray, mask: np.ndarray) -> 
     return (error**2).sum() / size, 2 * error / size
 
 
+def feature_map(field: Field) -> np.ndarray:
+    """The values at the visible sites, exactly 0 at removed ones."""
+    return field.visible
+
+
 @dataclass(frozen=True)
 class Rules:
     """The rule of every step, each replaceable: a mutant is these rules with one of them wrong."""
@@ -66,6 +71,7 @@ class Rules:
     fill_removed: Callable[..., tuple[Field, Vjp]] = steps.fill_removed
     global_pool: Callable[..., tuple[Field, Vjp]] = steps.global_pool
     residual: Callable[..., tuple[np.ndarray, Vjp]] = steps.residual
+    feature_map: Callable[[Field], np.ndarray] = feature_map
     target: Callable[..., np.ndarray] = target
     masked_error: Callable[..., tuple[np.ndarray, np.ndarray]] = masked_error
 
@@ -154,17 +160,33 @@ def forward(
     *,
     rules: Rules = RULES,
 ) -> Arrays:
-    """Every step's output under its path and, as backends name them, encoded, prediction, loss; features, logits."""
+    """Every step's output under its path, and a model's own outputs as backends name them."""
     intermediates: Arrays = {}
     walk = Walk(rules, arrays, None, intermediates)
-    field, _ = walk.run(rules.tree(model), start(model, images, mask, rules))
+    first = start(model, images, mask, rules)
+    field, _ = walk.run(rules.tree(model), first)
+    if isinstance(model, spec.Backbone):
+        return {**intermediates, **feature_maps(model, walk, first.keep)}
     if isinstance(model, spec.Classifier):
-        heads = {name: intermediates[name][:, 0, 0] for name in ("pool", "norm", "head")}
-        return {**intermediates, **heads, "features": heads["norm"], "logits": heads["head"]}
+        outputs = {"features": "norm", "logits": "head"} if model.num_classes else {"features": "norm"}
+        heads = {name: intermediates[name][:, 0, 0] for name in ("pool", *outputs.values())}
+        return {**intermediates, **heads, **{output: heads[name] for output, name in outputs.items()}}
     mask = np.zeros((len(images), *model.grid)) if mask is None else mask
     loss, _ = rules.masked_error(field.x, rules.target(model, images), mask)
     last = [name for name, _ in model.steps if name.startswith("encoder.")][-1]
     return {**intermediates, "encoded": intermediates[last], "prediction": field.x, "loss": loss}
+
+
+def feature_maps(model: spec.Backbone, walk: Walk, keep: np.ndarray) -> Arrays:
+    """What the last block of each stage has left, normalised if the model says so; keep (N, H, W) of the images."""
+    norms, maps = dict(model.out_norms), {}
+    for stage, info in enumerate(model.encoder.feature_info()):
+        last = f"stages.{stage}.{model.encoder.depths[stage] - 1}"
+        field = Field(walk.intermediates[last], keep[:, :: info.stride, :: info.stride])
+        if model.out_norm:
+            field, _ = walk.leaf(f"norm{stage}", norms[f"norm{stage}"], field)
+        maps[f"stage{stage}"] = walk.rules.feature_map(field)
+    return maps
 
 
 def gradients(

@@ -9,15 +9,21 @@ from hypothesis import strategies as st
 import convert
 import spec
 from convert.arrays import DTYPES
-from convert.surgery import encoder_only
 from parity_tests.strategies import sizes
 from parity_tests.tolerances import assert_same
 
 AUTOENCODER = ("ours", "flax", "official-dense", "official-sparse")
 CLASSIFIER = ("ours", "flax", "official-dense", "timm", "hf", "mmpretrain")
 ENCODER = (*CLASSIFIER, "official-sparse")
-KINDS = {"autoencoder": AUTOENCODER, "classifier": CLASSIFIER, "encoder": ENCODER, "features": CLASSIFIER}
-"""Kind of checkpoint -> the formats that can hold it; features are an encoder and its norm."""
+BACKBONE = ("ours", "flax", "official-dense", "hf")
+KINDS = {
+    "autoencoder": AUTOENCODER,
+    "classifier": CLASSIFIER,
+    "encoder": ENCODER,
+    "features": CLASSIFIER,
+    "backbone": BACKBONE,
+}
+"""Kind of checkpoint -> the formats that can hold it. Features: an encoder and its norm; backbone: a norm per stage."""
 
 CONTAINERS = (".safetensors", ".npz", ".msgpack", ".pth")
 
@@ -49,14 +55,12 @@ def checkpoints(draw: st.DrawFn, kind: str, dtypes: tuple[str, ...] = tuple(DTYP
         model: spec.Model = spec.fcmae(
             **fields, image_size=7 * patch, decoder_depth=depth, decoder_dim=9, norm_target=False
         )
+    elif kind in ("encoder", "backbone"):
+        model = spec.encoder(**fields, out_norm=kind == "backbone")
     else:
-        model = spec.classifier(**fields, num_classes=draw(st.integers(1, 5), label="num_classes"))
-    made = checkpoint(model, draw(st.sampled_from(dtypes), label="dtype"), draw(st.integers(0, 99), label="seed"))
-    if kind == "encoder":
-        return encoder_only(made)
-    if kind == "features":
-        made.arrays = {name: array for name, array in made.arrays.items() if not name.startswith("head.")}
-    return made
+        classes = draw(st.integers(1, 5), label="num_classes") if kind == "classifier" else 0
+        model = spec.classifier(**fields, num_classes=classes)
+    return checkpoint(model, draw(st.sampled_from(dtypes), label="dtype"), draw(st.integers(0, 99), label="seed"))
 
 
 def assert_equal(found: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray], what: str) -> None:

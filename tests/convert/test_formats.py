@@ -54,6 +54,17 @@ def test_a_model_is_inferred_from_names_and_shapes(data: st.DataObject, name: st
     assert models.infer(format, shapes, hints) == original.model
 
 
+@pytest.mark.parametrize("kind", ["encoder", "features", "backbone"])
+@given(data=st.data())
+def test_a_model_without_a_head_is_inferred_from_names_and_shapes(kind: str, data: st.DataObject) -> None:
+    original = data.draw(checkpoints(kind))
+    format = formats.named(data.draw(st.sampled_from(KINDS[kind])))
+    renamed = naming.foreign(format, original.model, entries_of(original.arrays))
+    paths = naming.paths(format, renamed)
+    shapes = {paths[name]: entry.shape for name, entry in renamed.items()}
+    assert models.infer(format, shapes, {"grn_scope": original.model.encoder.grn_scope}) == original.model
+
+
 @pytest.mark.parametrize(
     ("axes", "pattern", "shape"),
     [

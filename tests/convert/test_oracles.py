@@ -1,5 +1,6 @@
 """transformers and timm load what we write, strictly, and compute what we compute; we read what they save."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,16 @@ IMAGES = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype(np.float32)
 def sample(preset: str) -> convert.Checkpoint:
     """The classifier of a preset, as it starts but for vectors that are neither 0 nor 1."""
     model = spec.classifier(preset, num_classes=CLASSES)
+    return convert.Checkpoint(model, sample_arrays(model))
+
+
+def sample_arrays(model: spec.Model) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     arrays = initial_arrays(model)
     for array in arrays.values():
         if array.ndim == 1:
             array += 0.3 * rng.normal(size=array.shape).astype(np.float32)
-    return convert.Checkpoint(model, arrays)
+    return arrays
 
 
 def outputs(checkpoint: convert.Checkpoint, backend: str = "torch") -> dict[str, np.ndarray]:
@@ -101,12 +106,53 @@ def test_transformers_bare_model(tmp_path: Path) -> None:
 
     ours = sample("convnextv2_atto")
     expected = outputs(ours)["features"]
+    ours.model = replace(ours.model, num_classes=0)
     ours.arrays = {name: array for name, array in ours.arrays.items() if not name.startswith("head.")}
+    assert_close(outputs(ours)["features"], expected, 0.0, "without a head")
     convert.save(ours, tmp_path / "x", format="hf")
     theirs = from_pretrained(ConvNextV2Model, tmp_path / "x")
     assert_close(run(theirs).pooler_output.numpy(), expected, GOLDEN, "features")
     theirs.save_pretrained(tmp_path / "y")
     assert_equal(convert.load(tmp_path / "y").arrays, ours.arrays, "bare")
+
+
+def maps_of(checkpoint: convert.Checkpoint, backend: str = "torch", **options: Any) -> list[np.ndarray]:
+    m = convert.build(checkpoint, backend)
+    if backend == "torch":
+        return [found.detach().numpy() for found in m.features(torch.from_numpy(IMAGES), layout="NCHW", **options)]
+    return [np.asarray(found) for found in m.features(IMAGES, layout="NCHW", **options)]
+
+
+def test_features_are_those_of_timm(tmp_path: Path) -> None:
+    whole = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    torch.save(whole.state_dict(), tmp_path / "x.pth")
+    theirs = outside.timm().create_model("convnextv2_atto", features_only=True)
+    names = {name: name.replace("stem.", "stem_").replace("stages.", "stages_") for name in whole.state_dict()}
+    state = {names[name]: value for name, value in whole.state_dict().items() if not name.startswith("head.")}
+    theirs.load_state_dict(state, strict=True)
+    ours = convert.load(tmp_path / "x.pth")
+    info = convert.build(ours, "torch").feature_info()
+    assert [one.channels for one in info] == theirs.feature_info.channels()
+    assert [one.stride for one in info] == theirs.feature_info.reduction()
+    for backend in ("torch", "jax"):
+        for stage, (found, expected) in enumerate(zip(maps_of(ours, backend), run(theirs), strict=True)):
+            assert_close(found, expected.numpy(), GOLDEN, f"{backend}, stage {stage}")
+
+
+def test_features_are_those_of_transformers(tmp_path: Path) -> None:
+    from transformers import ConvNextV2Backbone
+
+    model = spec.encoder("convnextv2_atto", out_norm=True)
+    ours = convert.Checkpoint(model, sample_arrays(model))
+    convert.save(ours, tmp_path / "x", format="hf")
+    theirs = from_pretrained(ConvNextV2Backbone, tmp_path / "x")
+    assert [info.channels for info in convert.build(ours, "torch").feature_info()] == theirs.channels
+    for stage, (found, expected) in enumerate(zip(maps_of(ours), run(theirs).feature_maps, strict=True)):
+        assert_close(found, expected.numpy(), GOLDEN, f"stage {stage}")
+    theirs.save_pretrained(tmp_path / "y")
+    back = convert.load(tmp_path / "y")
+    assert (back.model, back.notes) == (model, [])
+    assert_equal(back.arrays, ours.arrays, "backbone")
 
 
 def test_transformers_files_in_shards(tmp_path: Path) -> None:

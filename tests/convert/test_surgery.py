@@ -39,7 +39,7 @@ def test_repeated_channels_give_the_same_function(channels: int) -> None:
 def test_an_encoder_keeps_its_bits_and_loses_the_rest() -> None:
     before = trained(AUTOENCODER)
     after = surgery.encoder_only(before)
-    assert isinstance(after.model, spec.Classifier)
+    assert after.model == spec.Backbone(AUTOENCODER.encoder)
     assert {f"encoder.{name}" for name in after.arrays} < set(before.arrays)
     for name in after.arrays:
         assert np.array_equal(after.arrays[name], before.arrays[f"encoder.{name}"])
@@ -57,6 +57,13 @@ def test_a_new_head_makes_an_encoder_whole() -> None:
     assert np.array_equal(whole.arrays["norm.weight"], np.ones(8, np.float32))
     assert 0 < np.abs(whole.arrays["head.weight"]).max() < 0.2
     assert "initialised for 9 classes and a norm of 1 and 0" in whole.notes[-1]
+
+
+def test_the_norms_of_a_detectors_backbone_do_not_become_a_classifiers() -> None:
+    model = spec.encoder(depths=(1, 1), dims=(6, 8), out_norm=True)
+    whole = surgery.with_classes(checkpoint(model), 9)
+    assert list(whole.arrays) == list(spec.parameters(spec.classifier(depths=(1, 1), dims=(6, 8), num_classes=9)))
+    assert whole.notes[0] == "encoder only: left out norm0, norm1"
 
 
 def test_a_head_of_the_same_size_is_kept() -> None:

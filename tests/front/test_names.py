@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,9 @@ import pytest
 
 import backends
 import twinnext as tn
+from convert import formats, surgery
+from convert.checkpoint import _to_content
+from convert.containers import safetensors
 from parity_tests.tolerances import assert_same
 from tests.convert.samples import checkpoint, filled
 
@@ -49,14 +53,26 @@ def test_a_model_becomes_a_module_with_fresh_parameters(backend: str) -> None:
     assert_same(built, backends.initial.initial_arrays(CLASSIFIER, 3), backend)
 
 
-def test_what_an_encoder_lacks_is_drawn_with_a_warning() -> None:
-    encoder = checkpoint(CLASSIFIER)
-    encoder.arrays = {name: array for name, array in encoder.arrays.items() if not name.startswith("head.")}
-    with pytest.warns(UserWarning, match="the checkpoint has no head: drawn from seed 3"):
-        module = tn.build(encoder, "torch", seed=3)
-    fresh, found = backends.initial.initial_arrays(CLASSIFIER, 3), tn.backend("torch").get_arrays(module)
-    assert_same({"head.weight": found["head.weight"]}, {"head.weight": fresh["head.weight"]}, "head")
-    assert_same({"norm.bias": found["norm.bias"]}, {"norm.bias": filled(CLASSIFIER)["norm.bias"]}, "norm")
+@pytest.mark.parametrize("backend", ["torch", "jax"])
+def test_an_encoder_file_is_a_model_without_a_head(backend: str, tmp_path: Path) -> None:
+    encoder = surgery.encoder_only(checkpoint(CLASSIFIER))
+    tn.save(encoder, tmp_path / "x.pth", format="official-dense")
+    loaded = tn.load(tmp_path / "x.pth")
+    assert loaded.model == tn.Backbone(CLASSIFIER.encoder)
+    module = tn.build(loaded, backend)
+    assert_same(tn.backend(backend).get_arrays(module), dict(encoder.arrays), backend)
+    patch = CLASSIFIER.encoder.patch_size
+    found = tn.backend(backend).forward(module, np.ones((1, patch, patch, CLASSIFIER.encoder.in_chans)))
+    assert [value.shape[-1] for value in found.values()] == list(CLASSIFIER.encoder.dims)
+
+
+def test_a_file_that_records_a_classifier_and_lacks_its_head_is_an_encoder(tmp_path: Path) -> None:
+    content = _to_content(checkpoint(CLASSIFIER), formats.named("ours"), in_torch=False)
+    for parts, model in ((("head",), replace(CLASSIFIER, num_classes=0)), (("norm",), tn.Backbone(CLASSIFIER.encoder))):
+        content.params = {name: p for name, p in content.params.items() if name.split(".")[0] not in parts}
+        assert content.model == CLASSIFIER
+        safetensors.write(tmp_path / "x.safetensors", content)
+        assert tn.load(tmp_path / "x.safetensors").model == model
 
 
 def test_the_default_backend_is_the_installed_one(monkeypatch: pytest.MonkeyPatch) -> None:

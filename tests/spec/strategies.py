@@ -25,7 +25,12 @@ def shapes(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def classifiers(draw: st.DrawFn) -> spec.Classifier:
-    return spec.classifier(**draw(shapes()), num_classes=draw(st.integers(1, 20), label="num_classes"))
+    return spec.classifier(**draw(shapes()), num_classes=draw(st.integers(0, 20), label="num_classes"))
+
+
+@st.composite
+def backbones(draw: st.DrawFn) -> spec.Backbone:
+    return spec.encoder(**draw(shapes()), out_norm=draw(st.booleans(), label="out_norm"))
 
 
 @st.composite
@@ -44,4 +49,4 @@ def autoencoders(draw: st.DrawFn) -> spec.FCMAE:
     )
 
 
-models = classifiers() | autoencoders()
+models = classifiers() | autoencoders() | backbones()

@@ -78,7 +78,7 @@ def test_show_takes_another_image_mask_and_head() -> None:
             "spec: image_size: (32, 32, 3) is neither a side nor",
         ),
         ("show convnextv2_atto --mask_ratio 1", "spec: mask_ratio: 1.0 is not between 0 and 1, both excluded; "),
-        ("show convnextv2_atto --num_classes 0", "spec: num_classes: 0 is not a whole number of at least 1"),
+        ("show convnextv2_atto --num_classes -1", "spec: num_classes: -1 is not a whole number of at least 0"),
     ],
 )
 def test_a_mistake_ends_in_one_line_and_status_two(arguments: str, message: str) -> None:

@@ -69,6 +69,8 @@ def test_the_count_is_the_closed_form(model: spec.Model) -> None:
     expected += sum(depth * _block(dim) for depth, dim in zip(encoder.depths, dims, strict=True))
     if isinstance(model, spec.Classifier):
         expected += 2 * last + (last + 1) * model.num_classes
+    elif isinstance(model, spec.Backbone):
+        expected += 2 * sum(dims) * model.out_norm
     else:
         width, values = model.decoder_dim, encoder.patch_size**2 * encoder.in_chans
         expected += (last + 1) * width + width + model.decoder_depth * _block(width) + (width + 1) * values

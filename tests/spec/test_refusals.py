@@ -48,7 +48,7 @@ EITHER: list[tuple[dict[str, Any], str]] = [
 ]
 
 CLASSIFIER: list[tuple[dict[str, Any], str]] = [
-    ({"num_classes": 0}, "num_classes: 0 is not a whole number of at least 1"),
+    ({"num_classes": -1}, "num_classes: -1 is not a whole number of at least 0"),
     ({"drop_path": 1}, "drop_path: 1 is not a number from 0 up to, not including, 1"),
     ({"drop_path": -0.1}, "drop_path: -0.1 is not a number from 0 up to, not including, 1"),
     ({"drop_path": float("nan")}, "drop_path: nan is not a number from 0 up to, not including, 1"),
@@ -92,7 +92,30 @@ AUTOENCODER: list[tuple[dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize("make", [spec.classifier, spec.fcmae])
+STAGES: list[tuple[Any, str]] = [
+    ((), "stages: () is not a choice from 0 to 3, each once"),
+    ((4,), "stages: (4,) is not a choice from 0 to 3, each once"),
+    ((-1,), "stages: (-1,) is not a choice from 0 to 3, each once"),
+    ((1, 1), "stages: (1, 1) is not a choice from 0 to 3, each once"),
+    ((True,), "stages: (True,) is not a choice from 0 to 3, each once"),
+    (("0",), "stages: ('0',) is not a choice from 0 to 3, each once"),
+    (3, "stages: 3 is not a sequence of stages, such as (3,)"),
+    ("3", "stages: '3' is not a sequence of stages, such as (3,)"),
+]
+
+
+@pytest.mark.parametrize(("stages", "message"), STAGES)
+def test_stages_that_there_are_not(stages: Any, message: str) -> None:
+    _assert_refused(spec.encoder(ATTO).encoder.feature_info, {"stages": stages}, message)
+
+
+@pytest.mark.parametrize("model", [spec.encoder(ATTO), spec.classifier(ATTO, num_classes=0)])
+def test_a_model_without_a_head_has_no_loss(model: spec.Model) -> None:
+    line = "model: it has no head, so there is no loss to train it by; use spec.classifier or spec.fcmae"
+    _assert_refused(spec.loss, {"model": model}, line)
+
+
+@pytest.mark.parametrize("make", [spec.classifier, spec.fcmae, spec.encoder])
 @pytest.mark.parametrize(("fields", "message"), EITHER)
 def test_an_encoder_that_cannot_be(make: Callable[..., spec.Model], fields: dict[str, Any], message: str) -> None:
     _assert_refused(make, fields, message)
@@ -103,12 +126,23 @@ def test_a_classifier_that_cannot_be(fields: dict[str, Any], message: str) -> No
     _assert_refused(spec.classifier, {"preset": ATTO} | fields, message)
 
 
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"out_norm": 1}, "out_norm: 1 is neither True nor False"),
+        ({"num_classes": 3}, f"num_classes: no such field of this model; the fields are {FIELDS}, out_norm, drop_path"),
+    ],
+)
+def test_a_backbone_that_cannot_be(fields: dict[str, Any], message: str) -> None:
+    _assert_refused(spec.encoder, {"preset": ATTO} | fields, message)
+
+
 @pytest.mark.parametrize(("fields", "message"), AUTOENCODER)
 def test_an_autoencoder_that_cannot_be(fields: dict[str, Any], message: str) -> None:
     _assert_refused(spec.fcmae, {"preset": ATTO} | fields, message)
 
 
-def _assert_refused(make: Callable[..., spec.Model], fields: dict[str, Any], message: str) -> None:
+def _assert_refused(make: Callable[..., object], fields: dict[str, Any], message: str) -> None:
     with pytest.raises(spec.SpecError) as refusal:
         make(**fields)
     assert str(refusal.value) == message

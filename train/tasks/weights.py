@@ -39,7 +39,7 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
 def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
     """The model in a checkpoint, its parameters, with_ema their EMA ({} if there is none), and its metadata."""
     checkpoint = load(path, weights_only=not with_ema)
-    if not isinstance(checkpoint.model, spec.Classifier) or checkpoint.absent:
+    if not isinstance(checkpoint.model, spec.Classifier) or not checkpoint.model.num_classes:
         raise TrainError(
             f"--finetune {path}: has no classification head; train one with --task finetune --finetune {path}"
         )
