@@ -166,7 +166,7 @@ def table(speeds: list[Speed], source: Photographs) -> str:
 def needs(speeds: list[Speed], model: str = "convnextv2_base", batch_size: int = 256) -> list[str]:
     """The number of these cores that feed a GPU training `model` in bfloat16 at some shares of its roofline."""
     lines = []
-    models: dict[str, spec.Model] = {
+    models: dict[str, spec.Classifier | spec.FCMAE] = {
         "pre-training": spec.fcmae(model),
         "fine-tuning": spec.classifier(model, num_classes=CLASSES),
     }

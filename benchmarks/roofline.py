@@ -32,7 +32,7 @@ class Bound:
 
 
 def bounds(
-    model: spec.Model,
+    model: spec.Classifier | spec.FCMAE,
     batch_size: int,
     *,
     visible: int | None = None,
@@ -73,7 +73,9 @@ def bounds(
     return found
 
 
-def _loss(model: spec.Model, batch_size: int, visible: int | None, width: int, backward: bool) -> Bound:
+def _loss(
+    model: spec.Classifier | spec.FCMAE, batch_size: int, visible: int | None, width: int, backward: bool
+) -> Bound:
     """Nine operations per removed value (three of them for its patch's mean and variance); the gradient takes two."""
     if isinstance(model, spec.Classifier):
         values = batch_size * model.num_classes

@@ -211,7 +211,7 @@ def _batch(work: Work, step: TrainStep) -> Iterator[tuple[str, Any]]:
     yield "images", _shape((rows, *work.image_size, work.model.encoder.in_chans), "uint8", where)
     if isinstance(work.model, spec.FCMAE):
         yield "mask", _shape((rows, *work.model.grid), "uint8", where)
-    else:
+    elif isinstance(work.model, spec.Classifier):
         yield "targets", _shape((rows, work.model.num_classes), "float32", where)
 
 

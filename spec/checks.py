@@ -68,7 +68,9 @@ def chosen_stages(values: Any, count: int) -> tuple[int, ...]:
     if isinstance(values, str) or not isinstance(values, Iterable):
         raise SpecError(f"stages: {values!r} is not a sequence of stages, such as ({count - 1},)")
     chosen = tuple(values)
-    known = all(isinstance(stage, Integral) and not isinstance(stage, bool) and 0 <= stage < count for stage in chosen)
+    known = all(
+        isinstance(stage, Integral) and not isinstance(stage, bool) and int(stage) in range(count) for stage in chosen
+    )
     if not chosen or not known or len(set(chosen)) < len(chosen):
         raise SpecError(f"stages: {chosen} is not a choice from 0 to {count - 1}, each once")
     return tuple(map(int, chosen))

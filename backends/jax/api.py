@@ -22,7 +22,7 @@ from backends.protocol import Arrays, BackendError, Dtype, Engine
 
 Net = Classifier | FCMAE | Backbone
 
-NETS: dict[type[spec.Model], type[Net]] = {
+NETS: dict[type[spec.Model], Callable[..., Net]] = {
     spec.Classifier: Classifier,
     spec.FCMAE: FCMAE,
     spec.Backbone: Backbone,

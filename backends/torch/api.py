@@ -1,6 +1,6 @@
 """Numpy in, numpy out: build a model, read and write its parameters, run it."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import numpy as np
@@ -16,7 +16,7 @@ from backends.torch.space.protocol import Space
 
 Net = Classifier | FCMAE | Backbone
 
-NETS: dict[type[spec.Model], type[Net]] = {
+NETS: dict[type[spec.Model], Callable[..., Net]] = {
     spec.Classifier: Classifier,
     spec.FCMAE: FCMAE,
     spec.Backbone: Backbone,

@@ -23,6 +23,7 @@ def compile_steps(net: Model) -> None:
     Blocks of the same shapes share what is compiled: seconds, where the model as one graph takes minutes.
     """
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # dynamo asks for it
+    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 products are exact on purpose
     torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
     modules = dict(net.named_modules())
     for step in [modules[name] for name in net.names if name in modules]:
