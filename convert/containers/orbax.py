@@ -1,8 +1,10 @@
 """An Orbax folder: a tree of arrays, read one leaf at a time; Orbax can only write a whole tree."""
 
 import re
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -39,7 +41,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
         if not hasattr(leaf, "shape"):
             raise ConvertError(f"{path}: {name} is not an array")
         dtype = DTYPES.get(str(leaf.dtype)) or np.dtype(leaf.dtype)
-        entries[name] = Entry(tuple(leaf.shape or ()), dtype, partial(_values, path, structure, place))
+        entries[name] = Entry(tuple(leaf.shape or ()), dtype, partial(_values, path, structure, place, keys))
     content = header.content_of(entries, (metadata.custom_metadata or {}).get(header.KEY), path)
     content.notes += notes
     return content
@@ -78,12 +80,23 @@ def _item(path: Path, items: dict[str, Path]) -> tuple[Path, list[str]]:
     return items[name], [f"read: {name}; left out: {others}"] if others else []
 
 
-def _values(path: Path, structure: jax.tree_util.PyTreeDef, place: int) -> np.ndarray:
+def _template(structure: jax.tree_util.PyTreeDef, place: int, keys: Sequence[Any]) -> tuple[Any, bool]:
+    """What to restore to read one leaf, and whether that is a part of the tree: faster, but lists have to be whole."""
+    if all(isinstance(key, jax.tree_util.DictKey) for key in keys):
+        item: Any = 0
+        for key in reversed(keys):
+            item = {key.key: item}
+        return item, True
+    leaves: list[Any] = [ocp.PLACEHOLDER] * structure.num_leaves
+    leaves[place] = 0
+    return structure.unflatten(leaves), False
+
+
+def _values(path: Path, structure: jax.tree_util.PyTreeDef, place: int, keys: Sequence[Any]) -> np.ndarray:
     """The array of one leaf; the rest of the tree is not read."""
-    wanted = [ocp.PLACEHOLDER] * structure.num_leaves
-    wanted[place] = 0
-    item = structure.unflatten(wanted)
+    item, part = _template(structure, place, keys)
     how = jax.tree.map(lambda _: ocp.RestoreArgs(restore_type=np.ndarray), item)
+    args = ocp.args.PyTreeRestore(item=item, restore_args=how, partial_restore=part)
     with reading(path, "orbax"):
-        found = ocp.PyTreeCheckpointer().restore(path, args=ocp.args.PyTreeRestore(item=item, restore_args=how))
-    return np.asarray(jax.tree.leaves(found)[place])
+        found = ocp.PyTreeCheckpointer().restore(path, args=args)
+    return np.asarray(jax.tree.leaves(found)[0 if part else place])

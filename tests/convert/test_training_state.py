@@ -16,9 +16,9 @@ from backends.protocol import State
 from convert import ConvertError, formats, naming
 from convert.adamw import GROUPINGS
 from convert.arrays import Arrays, entries_of
+from convert.containers import run
 from parity_tests import golden
 from tests.convert.samples import assert_equal, checkpoint, filled, trained
-from train.checkpoints import store as run
 
 AUTOENCODER = spec.fcmae(depths=(1, 2), dims=(8, 9), stem_stride=2, image_size=16, decoder_dim=7)
 CLASSIFIER = spec.classifier(depths=(1, 2), dims=(8, 9), num_classes=3)
@@ -172,14 +172,15 @@ def test_a_run_continues_in_the_other_framework(tmp_path: Path) -> None:
     state = State(*(filled(AUTOENCODER, seed=k) for k in range(4)), t=12)
     state.nu = {name: array**2 for name, array in state.nu.items()}
     meta = {"identity": {"model": convert.models.describe(AUTOENCODER)}, "epoch": 2.5}
-    step = run.save(tmp_path / "run" / "checkpoints", 12, state, meta, keep=1)
+    step = tmp_path / "run" / "checkpoints" / run.name_of(12)
+    run.save(step, 12, state, meta)
     found = convert.load(tmp_path / "run")
     assert found.model == AUTOENCODER
     convert.save(found, tmp_path / "x.pth", format="official-sparse")
     convert.save(convert.load(tmp_path / "x.pth"), tmp_path / "step-00000012")
-    again = run.read(tmp_path / "step-00000012")
+    again = run.load(tmp_path / "step-00000012")
     assert (again.step, again.state.t) == (12, 12)
-    assert run.read(step).meta["epoch"] == again.meta["epoch"]
+    assert run.load(step).meta["epoch"] == again.meta["epoch"]
     for part in ("params", "mu", "nu", "ema"):
         assert_equal(dict(sorted(getattr(again.state, part).items())), dict(sorted(getattr(state, part).items())), part)
     for name in backends.installed():
