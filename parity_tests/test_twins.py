@@ -35,8 +35,12 @@ OWN = {
 }
 """The files without a twin, and why."""
 
-INDICES = {"Halo", "Neighbours"}
-"""What each backend's depthwise convolutions read: each has forms of its own, so the indices differ."""
+OWN_CLASSES = {
+    "Halo": "what torch's depthwise convolution reads: each backend has forms of its own, so the indices differ",
+    "Neighbours": "the same of JAX",
+    "Tiling": "of Triton's kernel; Pallas has kernels/plan.py",
+}
+"""The classes without a twin in files that have one, and why."""
 
 MECHANISM = "torch.autograd.Function"
 """The base of classes that torch alone needs: JAX attaches gradients to functions."""
@@ -56,7 +60,7 @@ def files(backend: str) -> set[str]:
 def classes(path: Path) -> list[tuple[str, str]]:
     """Name and first docstring line of every class, in order."""
     nodes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
-    ours = [node for node in nodes if MECHANISM not in map(ast.unparse, node.bases) and node.name not in INDICES]
+    ours = [node for node in nodes if MECHANISM not in map(ast.unparse, node.bases) and node.name not in OWN_CLASSES]
     return [(node.name, (ast.get_docstring(node) or "").split("\n")[0]) for node in ours]
 
 
