@@ -3,16 +3,16 @@
 import numpy as np
 from sklearn.datasets import load_digits
 
-SIDE, DIGITS, CLASSES = 32, 2, 4
-"""Pixels of a scene, digits in it, and classes of a pixel: the digits 0, 1 and 2, and the background."""
+SIDE, DIGITS, CLASSES = 32, 2, 3
+"""Pixels of a scene, digits in it, and classes of a pixel: the digits 0 and 1, and the background."""
 
-TRAINING = 450
-"""Digits to train on; scenes of evaluation are made of the other 87."""
+TRAINING = 300
+"""Digits to train on; scenes of evaluation are made of the other 60."""
 
 
 def scenes(seed: int, count: int = 16, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Images (N, H, W, 1) float32 in 0..1, and the class of every pixel (N, H, W) int64."""
-    rng, (pixels, names) = np.random.default_rng([seed, held_out]), load_digits(n_class=3, return_X_y=True)
+    rng, (pixels, names) = np.random.default_rng([seed, held_out]), load_digits(n_class=2, return_X_y=True)
     first, last = (TRAINING, len(names)) if held_out else (0, TRAINING)
     images = np.zeros((count, SIDE, SIDE, 1), np.float32)
     labels = np.full((count, SIDE, SIDE), CLASSES - 1)

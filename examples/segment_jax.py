@@ -45,7 +45,9 @@ def train(steps: int = 100) -> float:
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
 
     @jax.jit
-    def update(params: nnx.State, state: optax.OptState, images: Array, labels: Array) -> tuple:
+    def update(
+        params: nnx.State, state: optax.OptState, images: Array, labels: Array
+    ) -> tuple[nnx.State, optax.OptState, Array]:
         loss, grads = jax.value_and_grad(loss_of)(params, images, labels)
         changes, state = optimizer.update(grads, state, params)
         return optax.apply_updates(params, changes), state, loss

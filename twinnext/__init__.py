@@ -8,6 +8,15 @@
 >>> type(module).__name__
 'FCMAE'
 
+Feature maps for dense tasks, of any model's encoder; images are channels-last, a mask may hide patches of them:
+
+>>> import torch
+>>> backbone = tn.build(tn.encoder(depths=(1, 1), dims=(8, 16)), backend="torch")
+>>> [tuple(found.shape) for found in backbone.features(torch.zeros(1, 16, 24, 3), layout="NCHW")]
+[(1, 8, 4, 6), (1, 16, 2, 3)]
+>>> backbone.feature_info([1])
+(FeatureInfo(stage=1, channels=16, stride=8),)
+
 `tn.load(path)` reads a checkpoint of any known format, and `tn.build(tn.load(path))` makes a module of it.
 The packages behind these names: `spec`, `backends`, `convert`, `train`.
 """

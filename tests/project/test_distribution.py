@@ -7,7 +7,7 @@ from importlib.metadata import distribution, packages_distributions
 from tests.project.tree import ROOT, SHIPPED, imports, pyproject, sources
 from twinnext import __version__
 
-EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "experiments", "tools")
+EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "experiments", "examples", "tools")
 
 # Asked for by name and never imported: the TPU's compiler, tools of the tests, and this distribution's own extras.
 UNIMPORTED = {"libtpu", "mypy", "ruff", "pytest-xdist", "twinnext"}
