@@ -11,7 +11,7 @@ from examples import own_loop, segment_jax, segment_torch
 from tests.project.tree import ROOT, sources
 
 LEARNT = 0.55
-"""Mean intersection over union after 60 steps; 0.63 was seen in both, a third is the most without telling digits."""
+"""Mean intersection over union after 60 steps; 0.63 was seen in both, 0.5 is every digit called the same."""
 
 
 def test_segmentation_in_a_torch_loop() -> None:
@@ -41,7 +41,7 @@ def test_the_sparse_encoder_in_a_loop_of_ones_own_has_the_same_losses_bit_for_bi
     assert losses == own_loop.train(ours, 5)
     assert len(set(losses)) == 5
     with torch.no_grad():
-        theirs.encoder.get_submodule("stages.0.0").dwconv.weight *= 1 + 2**-10
+        theirs.encoder.get_submodule("stages.0.0").pwconv2.bias += 2**-10
     assert own_loop.train(theirs, 1) != own_loop.train(ours, 1)
 
 
