@@ -59,7 +59,7 @@ CLASSIFIER: list[tuple[dict[str, Any], str]] = [
 
 AUTOENCODER: list[tuple[dict[str, Any], str]] = [
     ({"image_size": 225}, "image_size: the height 225 is no multiple of the patch, 32 pixels; try 224 or 256"),
-    ({"image_size": (64, 20)}, "image_size: the width 20 is no multiple of the patch, 32 pixels; try 32"),
+    ({"image_size": (64, 20)}, "image_size: the width 20 is no multiple of the patch, 32 pixels; try 64"),
     ({"image_size": (64, 64, 3)}, "image_size: (64, 64, 3) is neither a side nor (height, width)"),
     ({"image_size": "224"}, "image_size height: '224' is not a whole number of at least 1"),
     ({"image_size": 224.0}, "image_size height: 224.0 is not a whole number of at least 1"),
