@@ -49,12 +49,12 @@ def test_mpirun_is_understood() -> None:
     """On one machine; on several it has to say where the first is. An srun around it is that of its daemons."""
     assert launch.place(OPEN_MPI) == launch.place(SRUN | OPEN_MPI) == launch.Place(3, 4, 3, "127.0.0.1", 20771)
     assert launch.place(MPICH) == launch.Place(3, 4, 3, "127.0.0.1", launch.port(str(os.getppid())))
-    for told in (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, MPICH | {"MPI_LOCALNRANKS": "2"}):
+    for given in (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, MPICH | {"MPI_LOCALNRANKS": "2"}):
         with pytest.raises(
             BackendError, match=r"^MASTER_ADDR: not in the environment.* \(mpirun -x MASTER_ADDR=HOST\)"
         ):
-            launch.place(told)
-        there = told | {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
+            launch.place(given)
+        there = given | {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
         assert launch.place(there) == launch.Place(3, 4, 3, "node7", 29500)
     assert launch.place(TORCHRUN | OPEN_MPI | MPICH) == launch.place(TORCHRUN)
 
@@ -65,9 +65,9 @@ def test_two_processes_of_mpirun_are_one_run(tmp_path: Path) -> None:
     script = (
         "from backends.torch.cluster import init_cluster as i\nc = i('cpu'); print(c.rank, c.processes); c.shutdown()"
     )
-    told = OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "MASTER_PORT": str(free_port())}
+    given = OPEN_MPI | {"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_LOCAL_SIZE": "2", "MASTER_PORT": str(free_port())}
     names = ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_LOCAL_RANK")
-    processes = [start(["-c", script], **told | dict.fromkeys(names, str(rank))) for rank in range(2)]
+    processes = [start(["-c", script], **given | dict.fromkeys(names, str(rank))) for rank in range(2)]
     assert [text.splitlines()[-1:] for _, text in ended(processes)] == [["0 2"], ["1 2"]]
 
 

@@ -1,4 +1,4 @@
-"""Whatever is done with a checkpoint takes its run's values unless told otherwise, and says which."""
+"""Whatever is done with a checkpoint takes its run's values unless flags say otherwise, and says which."""
 
 from pathlib import Path
 

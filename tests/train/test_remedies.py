@@ -86,6 +86,6 @@ def test_grey_images_need_no_mean(tmp_path: Path, capsys: pytest.CaptureFixture[
     words = [*f"{size} --batch_size 4 --max_steps 1 --picture_freq 0 --data_path".split(), str(data)]
     words += ["--output_dir", str(tmp_path / "run")]
     assert main(words) == 2
-    told = capsys.readouterr().err.rpartition("give ")[2].split()
-    assert told == ["--in_chans", "1"]
-    assert main([*words, *told]) == 0
+    advised = capsys.readouterr().err.rpartition("give ")[2].split()
+    assert advised == ["--in_chans", "1"]
+    assert main([*words, *advised]) == 0
