@@ -23,7 +23,7 @@ OWN = {
     "torch": {
         "space/minkowski.py": "an engine that exists for torch alone",
         "parallel.py": "DDP and FSDP2; XLA splits arrays by their shardings",
-        "compiling.py": "compiled steps and CUDA graphs; JAX compiles the whole update",
+        "graphs.py": "CUDA graphs; XLA launches a whole update at once",
         "defaults.py": "when to compile, which JAX always does",
     },
     "jax": {

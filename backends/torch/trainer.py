@@ -12,7 +12,8 @@ from backends.api import check_arrays, choose, in_model_order, learning_rate_sca
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 from backends.torch import api, defaults, parallel
 from backends.torch.cluster import distributed_errors
-from backends.torch.compiling import GraphedGradient, compile_steps
+from backends.torch.compilation import compile_steps
+from backends.torch.graphs import GraphedGradient
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
 

@@ -1,37 +1,9 @@
-"""Compiled steps, and a gradient recorded as a CUDA graph."""
+"""A gradient recorded as a CUDA graph."""
 
-import warnings
 from collections.abc import Callable, Hashable, Sequence
 
 import torch
 from torch import Tensor, nn
-
-from backends.torch.model import FCMAE, Model
-from backends.torch.steps import Dense, LayerNorm, Residual
-
-KINDS = 64
-"""Variants that dynamo keeps of what is compiled here: stages, decoder and head, with and without drop path and
-gradients. Its own limit is 8."""
-
-OPTIONS = {"realize_opcount_threshold": 200}
-"""Of inductor. At its own 30 it writes what is between GRN's gradient and GELU's to memory, and reads it back."""
-
-
-def compile_steps(net: Model) -> None:
-    """Compile the blocks, norms, dense layers and the loss of a model, each where it is called.
-
-    Blocks of the same shapes share what is compiled: seconds, where the model as one graph takes minutes.
-    """
-    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # dynamo asks for it
-    warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 products are exact on purpose
-    torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
-    modules = dict(net.named_modules())
-    for step in [modules[name] for name in net.names if name in modules]:
-        if isinstance(step, Residual | LayerNorm | Dense):
-            step.compile(fullgraph=True, dynamic=False, options=OPTIONS)
-    if isinstance(net, FCMAE):
-        net.masked_loss = torch.compile(net.masked_loss, fullgraph=True, dynamic=False)
-
 
 Gradient = Callable[[dict[str, Tensor]], Tensor]
 """The loss of a batch, after its gradients have been added to those of the parameters."""

@@ -14,7 +14,7 @@ from parity_tests import tolerances
 
 torch = pytest.importorskip("torch")
 
-from backends.torch import compiling, defaults  # noqa: E402
+from backends.torch import defaults  # noqa: E402
 from backends.torch.trainer import Trainer  # noqa: E402
 
 COMPILERS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
@@ -85,14 +85,14 @@ class Replay:
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
     """The graphs recorded, where `torch.cuda` has none."""
-    graphs: list[Replay] = []
+    replays: list[Replay] = []
 
     @contextmanager
     def graph(graph: Replay, pool: int | None) -> Iterator[None]:
-        graphs.append(graph)
+        replays.append(graph)
         yield
 
-    def record(self: Any, gradient: compiling.Gradient, adds: bool) -> Any:
+    def record(self: Any, gradient: graphs.Gradient, adds: bool) -> Any:
         before = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         made, loss = real(self, gradient, adds)
         if adds:  # recording computes nothing
@@ -110,12 +110,12 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
         made.work = work
         return made, loss
 
-    real = compiling.GraphedGradient._record
-    monkeypatch.setattr(compiling.GraphedGradient, "_record", record)
+    real = graphs.GraphedGradient._record
+    monkeypatch.setattr(graphs.GraphedGradient, "_record", record)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", Replay)
     monkeypatch.setattr(torch.cuda, "graph", graph)
     monkeypatch.setattr(defaults, "_not_recorded", lambda *args: None)
-    return graphs
+    return replays
 
 
 @pytest.mark.parametrize("micro_batches", [1, 3])
