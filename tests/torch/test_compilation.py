@@ -14,7 +14,7 @@ from parity_tests import tolerances
 
 torch = pytest.importorskip("torch")
 
-from backends.torch import defaults  # noqa: E402
+from backends.torch import defaults, graphs  # noqa: E402
 from backends.torch.trainer import Trainer  # noqa: E402
 
 COMPILERS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
