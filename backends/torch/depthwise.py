@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backends.torch.norm import is_differentiated
 from backends.torch.space.patches import Halo
 
 
@@ -38,8 +39,9 @@ class HaloConv(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, *saved = ctx.saved_tensors
         halo, grad = Halo(*saved), grad.contiguous()
-        dx = _conv(grad, weight.flip(2, 3), None, halo, ctx.kernels)
-        return dx, *_parameter_gradients(x, grad, weight, halo, ctx.kernels), None, None, None
+        kernels = ctx.kernels and not is_differentiated()  # Triton's results have no gradient
+        dx = _conv(grad, weight.flip(2, 3), None, halo, kernels)
+        return dx, *_parameter_gradients(x, grad, weight, halo, kernels), None, None, None
 
 
 def _rows(x: Tensor, index: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ def safe_norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def respond(x: Tensor, norm: Tensor, gamma: Tensor, beta: Tensor, eps: float) -> Tensor:
     """y = x * scale + beta, scale = 1 + gamma * norm / (mean of norm over channels + eps)."""
-    scale = (1 + gamma * (norm / (norm.mean(-1, keepdim=True) + eps))).to(x.dtype)
+    _, scale = _statistics(norm, gamma, eps, x.dtype)
     return torch.addcmul(beta.to(x.dtype), x, scale)
 
 
@@ -57,20 +57,23 @@ class GRN(torch.autograd.Function):
     @staticmethod
     def forward(x: Tensor, axes: tuple[int, ...], gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
         norm = _norm(x, axes)
-        mean = norm.mean(-1, keepdim=True) + eps
-        scale = (1 + gamma * (norm / mean)).to(x.dtype)
+        mean, scale = _statistics(norm, gamma, eps, x.dtype)
         return torch.addcmul(beta.to(x.dtype), x, scale), norm, mean, scale
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], outputs: tuple[Tensor, ...]) -> None:
         x, _, gamma, _, _ = inputs
-        ctx.set_materialize_grads(False)
+        _, ctx.axes, _, _, ctx.eps = inputs
         ctx.mark_non_differentiable(*outputs[1:])
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, gamma, *outputs[1:])
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         x, gamma, norm, mean, scale = ctx.saved_tensors
+        if is_differentiated():  # as functions of x and gamma
+            norm = safe_norm(x, ctx.axes)
+            mean, scale = _statistics(norm, gamma, ctx.eps, x.dtype)
         by_x, by_scale, by_beta = _scaled_gradients(x, grad, scale)
         response = norm / mean
         by_gamma = (by_scale * response).flatten(0, -2).sum(0)
@@ -78,6 +81,17 @@ class GRN(torch.autograd.Function):
         by_norm = (by_response - (by_response * response).mean(-1, keepdim=True)) / mean
         through_norm = torch.where(norm > 0, by_norm / norm, 0).to(x.dtype)
         return torch.addcmul(by_x, x, through_norm, out=_reusable(by_x)), None, by_gamma, by_beta, None
+
+
+def is_differentiated() -> bool:
+    """Whether the backward pass that runs is itself differentiated: by create_graph, or within torch.func."""
+    return torch.is_grad_enabled() and not torch.compiler.is_compiling()
+
+
+def _statistics(norm: Tensor, gamma: Tensor, eps: float, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """The mean of the norm over channels + eps, and the scale of x in its dtype."""
+    mean = norm.mean(-1, keepdim=True) + eps
+    return mean, (1 + gamma * (norm / mean)).to(dtype)
 
 
 def _norm(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -94,5 +108,6 @@ def _scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, T
 
 
 def _reusable(tensor: Tensor) -> Tensor | None:
-    """The tensor as `out` of an operation; None where the backward pass is itself differentiated or batched."""
-    return None if torch.is_grad_enabled() else tensor
+    """The tensor as `out` of an operation; None where the backward pass is itself differentiated, or batched."""
+    batched = not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(tensor)
+    return None if torch.is_grad_enabled() or batched else tensor

@@ -95,6 +95,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
     def record(self: Any, gradient: graphs.Gradient, adds: bool) -> Any:
         before = [None if p.grad is None else p.grad.clone() for p in self.parameters]
         made, loss = real(self, gradient, adds)
+        written = list(self.gradients)
         if adds:  # recording computes nothing
             for p, value in zip(self.parameters, before, strict=True):
                 p.grad.copy_(value)
@@ -104,7 +105,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
             for p in self.parameters:
                 p.grad = None
             loss.copy_(gradient(self.inputs))
-            for p, value, first in zip(self.parameters, self.gradients, start, strict=True):
+            for p, value, first in zip(self.parameters, written, start, strict=True):
                 value.copy_(first + p.grad)
 
         made.work = work
@@ -125,6 +126,23 @@ def test_graphs_change_no_update(micro_batches: int, recorded: list[Replay]) -> 
     found = trained(MODEL, updates, replace(CPU, graphs=True))
     tolerances.assert_same(found, trained(MODEL, updates, CPU), "graphed")
     assert len(recorded) == min(micro_batches, 2)
+
+
+def test_another_number_of_micro_batches_is_not_recorded(recorded: list[Replay]) -> None:
+    """Its graph would write gradients that those of the first one are not added to."""
+    counts = [1, 1, 1, 2, 2, 2, 1]
+    updates = [[batch(10 * update + i) for i in range(count)] for update, count in enumerate(counts)]
+    tolerances.assert_same(trained(MODEL, updates, replace(CPU, graphs=True)), trained(MODEL, updates, CPU), "graphed")
+    assert len(recorded) == 1
+
+
+def test_masks_of_different_counts_are_not_recorded(recorded: list[Replay]) -> None:
+    """Their space is chosen by their values, which a graph cannot read."""
+    other = batch(0)
+    other["mask"][0] = 0
+    updates = [[other]] * 3
+    tolerances.assert_same(trained(MODEL, updates, replace(CPU, graphs=True)), trained(MODEL, updates, CPU), "masked")
+    assert not recorded
 
 
 @pytest.mark.gpu
