@@ -69,7 +69,9 @@ class GRN(torch.autograd.Function):
         ctx.save_for_backward(x, gamma, *outputs[1:])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, *_: None) -> tuple[Tensor | None, ...]:
+        if grad is None:
+            return (None,) * 5
         x, gamma, norm, mean, scale = ctx.saved_tensors
         if is_differentiated():  # as functions of x and gamma
             norm = safe_norm(x, ctx.axes)
@@ -108,6 +110,5 @@ def _scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, T
 
 
 def _reusable(tensor: Tensor) -> Tensor | None:
-    """The tensor as `out` of an operation; None where the backward pass is itself differentiated, or batched."""
-    batched = not torch.compiler.is_compiling() and torch._C._functorch.is_batchedtensor(tensor)
-    return None if torch.is_grad_enabled() or batched else tensor
+    """The tensor as `out` of an operation; None where the backward pass is itself differentiated."""
+    return None if torch.is_grad_enabled() else tensor

@@ -14,9 +14,13 @@ from parity_tests.strategies import CASES
 
 torch = pytest.importorskip("torch")
 from torch import Tensor, nn  # noqa: E402
+from torch.autograd import gradcheck, gradgradcheck  # noqa: E402
 from torch.func import functional_call, grad, vmap  # noqa: E402
 
 from backends.torch import build, gradients, set_arrays  # noqa: E402
+from backends.torch.depthwise import halo_conv  # noqa: E402
+from backends.torch.norm import grn  # noqa: E402
+from backends.torch.space.patches import Layout  # noqa: E402
 from backends.torch.steps import Residual  # noqa: E402
 
 CASE = CASES["equal widths"]
@@ -191,3 +195,25 @@ def test_vmap_without_a_count_is_masked() -> None:
     found = vmap(lambda image, mask: net(image[None], mask[None])["loss"])(*inputs())
     expected = vmap(lambda image, mask: net(image[None], mask[None], engine="masked")["loss"])(*inputs())
     assert torch.equal(found, expected)
+
+
+def test_second_derivatives_of_grn() -> None:
+    """Its gradient depends on x and gamma through the norm, too."""
+    torch.manual_seed(0)
+    x, gamma, beta = (torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((2, 3, 4, 5), (5,), (5,)))
+
+    def normalised(*arrays: Tensor) -> Tensor:
+        return grn(arrays[0], (1, 2), *arrays[1:], 1e-6)
+
+    assert gradcheck(normalised, (x, gamma, beta))
+    assert gradgradcheck(normalised, (x, gamma, beta))
+
+
+def test_second_derivatives_of_the_convolution_of_visible_patches() -> None:
+    torch.manual_seed(0)
+    layout = Layout.of(torch.tensor([[[0, 1], [0, 0]]]), 3)
+    halo = layout.halo(2, 1)
+    x, weight, bias = (
+        torch.randn(size, dtype=torch.float64, requires_grad=True) for size in ((1, 3, 2, 2, 4), (4, 1, 3, 3), (4,))
+    )
+    assert gradgradcheck(lambda *arrays: halo_conv(*arrays, halo), (x, weight, bias))
