@@ -146,8 +146,8 @@ class Backend(Protocol):
     def use_compilation_cache(self, where: str = "") -> str:
         """Keep compiled programs in a folder, or nowhere if `where` is "off"; return a line for the log, or "".
 
-        Default: the framework's own variable if set, else a folder of the user's. BackendError if the folder
-        that is asked for cannot be written.
+        Default: the framework's own variable if set, else a folder of the framework's or the user's. BackendError if
+        the folder that is asked for cannot be written.
         """
 
     def build(self, model: Model, *, seed: int = 0, dtype: Dtype = "float32", device: str | None = None) -> Any:

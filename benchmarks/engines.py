@@ -7,6 +7,7 @@ import select
 import statistics
 import subprocess
 import sys
+import tempfile
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -116,7 +117,10 @@ class Worker:
     def __init__(self, job: dict[str, Any], **environment: str) -> None:
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
         command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=os.environ | environment)
+        self.compiled = tempfile.TemporaryDirectory()  # empty, since the first step is timed
+        caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), self.compiled.name)
+        environment = {**os.environ, **caches, **environment}
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._send(json.dumps(job))
 
     @property
@@ -144,6 +148,7 @@ class Worker:
     def stop(self) -> None:
         with self.process:  # which closes its pipes
             self.process.kill()
+        self.compiled.cleanup()
 
     def _ask(self, line: str) -> str:
         self._send(line)

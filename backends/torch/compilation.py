@@ -28,7 +28,7 @@ def use_compilation_cache(where: str = "") -> str:
     """
     if where == "off":
         torch.compiler.config.force_disable_caches = True
-        return "compiled programs are not kept"
+        return "compiled programs are not kept (of Triton's kernels, Triton keeps its own)"
     if where:
         make_writable(where)
         os.environ |= {VARIABLE: where, "TRITON_CACHE_DIR": str(Path(where, "triton"))}

@@ -13,12 +13,14 @@ class Choice(NamedTuple):
     triton: bool  # whether Triton kernels convolve visible patches
     compile: bool
     graphs: bool
+    missing: bool = False  # a GPU's kernels and compiler, since Triton is not installed
 
     def __str__(self) -> str:
+        """With the flag that turns each part off."""
         kernels = "Triton kernels (--kernels plain)" if self.triton else "plain kernels"
-        compiled = "compiled steps (--compile False)" if self.compile else "eager steps (--compile True)"
+        compiled = "compiled steps (--compile False)" if self.compile else "eager steps"
         graphs = ", CUDA graphs (--cuda_graphs False)" if self.graphs else ""
-        return f"{kernels}, {compiled}{graphs}"
+        return f"{kernels}, {compiled}{graphs}" + ("; pip install triton for faster ones" if self.missing else "")
 
 
 def choose(options: TrainerOptions, device: str, processes: int = 1) -> Choice:
@@ -26,7 +28,10 @@ def choose(options: TrainerOptions, device: str, processes: int = 1) -> Choice:
 
     On CUDA all of it, where Triton is installed, which torch compiles with too; elsewhere none.
     """
-    fast = device == "cuda" and importlib.util.find_spec("triton") is not None
+    installed = importlib.util.find_spec("triton") is not None
+    fast = device == "cuda" and installed
+    if options.kernels == "triton" and options.engine in ("masked", "minkowski"):
+        raise BackendError(f"kernels: 'triton' convolve visible patches; engine {options.engine!r} has none of them")
     problems = {
         "compile": _not_compiled(options, processes),
         "graphs": _not_recorded(options, device, processes),
@@ -38,6 +43,7 @@ def choose(options: TrainerOptions, device: str, processes: int = 1) -> Choice:
         use_triton(options.kernels, device) and options.engine not in ("masked", "minkowski"),
         (fast if options.compile is None else options.compile) and not problems["compile"],
         (fast if options.graphs is None else options.graphs) and not problems["graphs"],
+        device == "cuda" and not installed,
     )
 
 

@@ -183,7 +183,7 @@ def test_the_device_decides(
 
 def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults.importlib.util, "find_spec", lambda name: None)
-    assert defaults.choose(TrainerOptions(), "cuda") == defaults.Choice(False, False, False)
+    assert defaults.choose(TrainerOptions(), "cuda") == defaults.Choice(False, False, False, missing=True)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +191,7 @@ def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -
     [
         (TrainerOptions(graphs=True), "graphs: CUDA graphs do not run on cpu; leave --cuda_graphs away"),
         (TrainerOptions(kernels="triton"), "kernels: 'triton': they do not run on cpu"),
+        (TrainerOptions(kernels="triton", engine="masked"), "kernels: 'triton' convolve visible patches"),
         (TrainerOptions(compile=True, engine="minkowski"), "compile: engine 'minkowski' goes through no compiler"),
     ],
 )
