@@ -19,7 +19,7 @@ if "jax" not in backends.installed():
 from backends.jax import Trainer, steps, update
 from backends.jax.space.engines import ENGINES
 
-DEPTH = steps.SCANNED
+DEPTH = steps.SCANNED_ON_CPU
 SMALL = {"depths": (1, DEPTH), "dims": (8, 8), "stem_stride": 2}
 AUTOENCODER = replace(
     CASES["batch of three"], model=spec.fcmae(**SMALL, decoder_dim=8, patch_size=4, image_size=8, mask_ratio=0.75)

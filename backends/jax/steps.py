@@ -22,8 +22,8 @@ from backends.jax.norm import at_least_float32, gelu
 from backends.jax.space.dense import DenseSpace
 from backends.jax.space.protocol import Space
 
-SCANNED = 2
-"""Run this many blocks of one shape, or more, as a scan: XLA compiles its body once."""
+SCANNED, SCANNED_ON_CPU = 2, 4
+"""Run this many blocks of one shape, or more, as a scan: XLA compiles its body once. On CPU a scan costs memory."""
 
 CONVOLVED, PRODUCT = "output of a depthwise convolution", "output of a linear layer"
 PRODUCTS = jax.checkpoint_policies.save_only_these_names(CONVOLVED, PRODUCT)
@@ -208,7 +208,8 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     """x after blocks of one shape; many run as a scan over their parameters, stacked."""
     graph = nnx.graphdef(blocks[0])
     layers = [(nnx.state(block), factor) for block, factor in zip(blocks, _factors(blocks, x, call), strict=True)]
-    scans, on_cpu = len(blocks) >= SCANNED, (call.platform or jax.default_backend()) == "cpu"
+    on_cpu = (call.platform or jax.default_backend()) == "cpu"
+    scans = len(blocks) >= (SCANNED_ON_CPU if on_cpu else SCANNED)
     loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in a loop
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:

@@ -100,7 +100,7 @@ def test_a_loop_counts_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Blocks in a loop cost what XLA counts for the same blocks unrolled."""
     work = tpu.Work(LOOPS, (16, 16), 8, what="step", dtype="float32")
     loops = tpu.measure(work, "cpu:1", "visible")
-    monkeypatch.setattr(steps, "SCANNED", 99)
+    monkeypatch.setattr(steps, "SCANNED_ON_CPU", 99)
     unrolled = tpu.measure(work, "cpu:1", "visible")
     assert loops.loops
     assert abs(loops.flops / unrolled.flops - 1) < FLOPS

@@ -111,7 +111,7 @@ def test_verify_compares_what_both_have(tmp_path: Path) -> None:
     part = convert.surgery.encoder_only(whole)
     verdict = verify(whole, part)
     assert verdict.same
-    assert list(verdict.gaps)[-1] == "stages.1.0"
+    assert {"stages.1.0", "stage1"} <= verdict.gaps.keys()
 
 
 def test_verify_refuses_models_of_other_shapes(

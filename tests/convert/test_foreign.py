@@ -109,7 +109,7 @@ def test_features_of_timm_both_ways(tmp_path: Path) -> None:
     smp = {f"encoder.model.{name}": tensor for name, tensor in theirs.state_dict().items()}
     torch.save({"state_dict": smp | {"decoder.blocks.0.weight": torch.zeros(3)}}, tmp_path / "x.pth")
     found = convert.load(tmp_path / "x.pth", prefix="encoder.model.")
-    assert (found.meta["format"], found.model) == ("timm-features", spec.classifier("convnextv2_atto"))
+    assert (found.meta["format"], found.model) == ("timm-features", spec.encoder("convnextv2_atto"))
     convert.save(found, tmp_path / "y.safetensors", format="timm-features")
     before = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
     theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "y.safetensors"), strict=True)
