@@ -11,6 +11,7 @@ from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
 from train.config import Config, cli
+from train.config.groups import IMAGENET
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 IMAGES = "--input_size 16 --mean 0.3 --std 0.2 --in_chans 1"
@@ -53,6 +54,15 @@ def test_what_is_given_is_taken_and_a_difference_is_reported(run_dir: Path) -> N
         f"from the run of {run_dir}: --input_size 16 --in_chans 1",
         f"note: --mean is 0.5, the run of {run_dir} had 0.3",
     )
+
+
+def test_data_to_evaluate_on_replaces_only_the_data(run_dir: Path, images: Path) -> None:
+    config = parsed("eval", run_dir, "--eval_data_path", "elsewhere")
+    assert config.flags().items() >= (KNOWN | {"data_path": str(images), "eval_data_path": "elsewhere"}).items()
+    config = parsed("eval", GOLDEN / "official_classifier.pth", "--eval_data_path", "elsewhere")
+    assert (config.data.input_size, config.data.mean, config.finetune.crop_pct) == ((224,), IMAGENET["mean"], None)
+    config = parsed("eval", run_dir, "--data_path", "elsewhere", "--eval_data_path", "digits")
+    assert config.finetune.crop_pct == 1.0
 
 
 def test_another_checkpoint_in_the_same_plot_is_compared(run_dir: Path, images: Path, tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
 """Flags that say what images a model has seen; so does in_chans."""
 
 DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column")
-"""Flags that say where the images of a run are: taken together, where none of them is given."""
+"""Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
 
 class Inherited(NamedTuple):
@@ -35,8 +35,8 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     values = _values(path, task) if path else {}
     if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
         values = {name: value for name, value in values.items() if name not in ("mean", "std")}
-    if any(asked.get(name) for name in (*DATA, "images")):
-        values = {name: value for name, value in values.items() if name not in DATA}
+    dropped = _replaced_data(task, asked)
+    values = {name: value for name, value in values.items() if name not in dropped}
     notes = list(_differences(path, values, asked))
     taken = {name: value for name, value in values.items() if name not in asked}
     if taken:
@@ -45,6 +45,13 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     for other in asked.get("against") or ():
         notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
     return Inherited(Layer(f"the run of {path}", taken), tuple(notes))
+
+
+def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """The flags of DATA that do not describe the data that is given. Evaluation reads one source only."""
+    if asked.get("data_path") or asked.get("images"):
+        return DATA
+    return DATA[1:] if task == "eval" and asked.get("eval_data_path") else ()
 
 
 def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:

@@ -42,8 +42,7 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
     known, notes = from_checkpoint(task, asked) if strict else Inherited(Layer("", {}))
-    on_digits = _merged([known, *given]).get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
-    digits = _digits(task, asked, bool(recipe)) if on_digits else []
+    digits = _digits(task, asked, bool(recipe)) if _on_digits(task, _merged([known, *given])) else []
     layers = [defaults, TASKS[task], *recipe, *digits, known]
     if strict:
         _refuse_unused(task, given, _merged(layers))
@@ -52,6 +51,12 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     origins = {name: layer.source for layer in layers for name in layer.values}
     config = Config.from_flags(**_merged(layers))
     return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
+
+
+def _on_digits(task: str, values: Mapping[str, Any]) -> bool:
+    """Whether the images that the task reads are the digits; training and probes read data_path, too."""
+    read = (values.get("eval_data_path") if task == "eval" else "") or values.get("data_path", DIGITS_PATH)
+    return read == DIGITS_PATH and not values.get("images")
 
 
 def _averaged(channels: int) -> Layer:
