@@ -7,11 +7,17 @@ import pytest
 
 import backends
 import convert
+import spec
+from backends.initial import initial_arrays
+from backends.protocol import State
+from convert.models import describe
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
+from train.checkpoints import store
 from train.config import Config, cli
 from train.config.groups import IMAGENET
+from train.errors import TrainError
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 IMAGES = "--input_size 16 --mean 0.3 --std 0.2 --in_chans 1"
@@ -84,6 +90,24 @@ def test_a_continued_run_is_not_affected(run_dir: Path) -> None:
     assert cli.parse(["--resume", str(run_dir)]) == cli.parse(["--resume", "absent"]).__class__.from_flags(
         **{**cli.parse([]).flags(), "resume": str(run_dir)}
     )
+
+
+def test_a_resumed_run_keeps_its_values_without_the_checkpoint_it_began_from(images: Path, tmp_path: Path) -> None:
+    flags = ["--task", "finetune", "--finetune", str(tmp_path / "gone"), "--output_dir", str(tmp_path / "run")]
+    began = cli.parse([*flags, *IMAGES.split(), "--data_path", str(images)])
+    model = spec.classifier(depths=(1,), dims=(4,), in_chans=1, patch_size=4, num_classes=2)
+    meta = {"identity": {"task": "finetune", "model": describe(model)}, "config": began.as_dict()}
+    store.save(tmp_path / "run" / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    assert cli.parse(flags) == began
+    assert cli.parse([*flags, "--mean", "0.7"]).data.mean == (0.7,)
+    assert cli.parse([*flags, "--auto_resume", "False"]).data.mean != (0.3,)
+
+
+def test_images_are_never_changed_without_a_flag(run_dir: Path, images: Path) -> None:
+    same = ["--max_steps", "1", "--in_chans", "1", "--std", "0.2"]
+    with pytest.raises(TrainError, match=r"--mean: the run began with 0\.3, now it is .*; give --mean 0\.3$"):
+        fake.train(images, run_dir, *same)
+    fake.train(images, run_dir, *same, "--mean", "0.3")
 
 
 def test_images_that_are_not_rgb_have_a_default() -> None:

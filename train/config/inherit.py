@@ -32,12 +32,15 @@ def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
 def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     """What a task takes from the run of its checkpoint. Nothing if there is none that can be read: the task says so."""
     path = checkpoint_path(task, asked)
-    values = _values(path, task) if path else {}
+    resumed = _resumed(task, asked) if path else {}
+    if resumed:
+        path = str(asked["output_dir"])
+    values = resumed or (_values(path, task) if path else {})
     if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
         values = {name: value for name, value in values.items() if name not in ("mean", "std")}
     dropped = _replaced_data(task, asked)
     values = {name: value for name, value in values.items() if name not in dropped}
-    notes = list(_differences(path, values, asked))
+    notes = [] if resumed else _differences(path, values, asked)  # resuming reports them itself
     taken = {name: value for name, value in values.items() if name not in asked}
     if taken:
         words = " ".join(f"--{name} {_word(value)}" for name, value in taken.items())
@@ -45,6 +48,13 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     for other in asked.get("against") or ():
         notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
     return Inherited(Layer(f"the run of {path}", taken), tuple(notes))
+
+
+def _resumed(task: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the run in --output_dir that training resumes; {} if there is none."""
+    folder = asked.get("output_dir")
+    resumes = task in TRAIN and folder and asked.get("auto_resume", True)
+    return _values(folder, task, of_task=True) if resumes else {}
 
 
 def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
@@ -63,11 +73,13 @@ def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any])
     ]
 
 
-def _values(path: str, task: str) -> dict[str, Any]:
-    """The values in a checkpoint that the task uses."""
+def _values(path: str, task: str, of_task: bool = False) -> dict[str, Any]:
+    """The values in a checkpoint that the task uses. of_task: only in a checkpoint of a run of this task."""
     try:
         checkpoint = convert.load(path, weights_only=True)
     except (ConvertError, OSError):
+        return {}
+    if of_task and checkpoint.meta.get("identity", {}).get("task") != task:
         return {}
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
