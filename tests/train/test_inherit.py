@@ -62,6 +62,15 @@ def test_what_is_given_is_taken_and_a_difference_is_reported(run_dir: Path) -> N
     )
 
 
+def test_what_the_run_left_off_is_compared_too(run_dir: Path) -> None:
+    notes = parsed("eval", run_dir, "--exif", "True", "--image_bits", "12", "--crop_pct", "0.9").notes
+    assert notes[1:] == (  # pre-training has no crop_pct
+        f"note: --exif is True, the run of {run_dir} had False",
+        f"note: --image_bits is 12, the run of {run_dir} had none",
+    )
+    assert len(parsed("eval", run_dir, "--exif", "False").notes) == 1
+
+
 def test_data_to_evaluate_on_replaces_only_the_data(run_dir: Path, images: Path) -> None:
     config = parsed("eval", run_dir, "--eval_data_path", "elsewhere")
     assert config.flags().items() >= (KNOWN | {"data_path": str(images), "eval_data_path": "elsewhere"}).items()

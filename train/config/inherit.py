@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import convert
 from convert import ConvertError
 from spec import FCMAE
-from train.config.config import FLAGS
+from train.config.config import FLAGS, format_value
 from train.config.groups import IMAGENET, INCEPTION, TRAIN
 from train.config.recipes import Layer
 
@@ -41,9 +41,9 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     dropped = _replaced_data(task, asked)
     values = {name: value for name, value in values.items() if name not in dropped}
     notes = [] if resumed else _differences(path, values, asked)  # resuming reports them itself
-    taken = {name: value for name, value in values.items() if name not in asked}
+    taken = {name: value for name, value in values.items() if value and name not in asked}
     if taken:
-        words = " ".join(f"--{name} {_word(value)}" for name, value in taken.items())
+        words = " ".join(f"--{name} {format_value(value)}" for name, value in taken.items())
         notes.insert(0, f"from the run of {path}: {words}")
     for other in asked.get("against") or ():
         notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
@@ -67,7 +67,7 @@ def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
 def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
     """A line for each value that is another than that of the checkpoint's run."""
     return [
-        f"note: --{name} is {_word(asked[name])}, the run of {path} had {_word(value)}"
+        f"note: --{name} is {format_value(asked[name])}, the run of {path} had {format_value(value)}"
         for name, value in values.items()
         if name in asked and name not in DATA and asked[name] != value
     ]
@@ -92,17 +92,14 @@ def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The values in the records of a run of ours, or of the published scripts."""
     config, args = meta.get("config"), meta.get("args")
     if isinstance(config, Mapping):
-        found = {name: config.get(name) for name in (*IMAGES, *DATA)}
+        own = config.get("task", "pretrain")
+        found = {name: config[name] for name in (*IMAGES, *DATA) if name in config and own in FLAGS[name].tasks}
     elif isinstance(args, Mapping):
-        found = {name: args.get(name) for name in ("input_size", "crop_pct")}
+        found = {name: args[name] for name in ("input_size", "crop_pct") if args.get(name)}
         default = args.get("imagenet_default_mean_and_std")
         found |= {} if default is None else IMAGENET if default else INCEPTION
     else:
         return {}
-    if isinstance(found["input_size"], int):
+    if isinstance(found.get("input_size"), int):
         found["input_size"] = (found["input_size"],)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
-
-
-def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from spec.console import nearest, table
-from train.config.config import FLAGS, Config, Flag
+from train.config.config import FLAGS, Config, Flag, format_value
 from train.config.groups import DIGITS_PATH, IMAGENET
 from train.config.inherit import Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
@@ -111,10 +111,3 @@ def _digits(task: str, asked: Mapping[str, Any], has_recipe: bool) -> list[Layer
 
 
 SIZE = ("model", "depths", "dims")
-
-
-def format_value(value: Any) -> str:
-    """The value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return "none" if value is None else str(value)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.config import cli
-from train.config.config import FLAGS, Config, titled
+from train.config.config import FLAGS, Config, format_value, titled
 from train.config.recipes import TASKS, Layer
-from train.config.resolve import format_value, resolve
+from train.config.resolve import resolve
 from train.errors import TrainError
 
 NAMED = ("task", "recipe", "data_path", "images")
