@@ -115,9 +115,9 @@ UNUSED = {
     "|--reprob 0.1|--train_labels 9|--nb_classes 3|--eval_data_path D|--images a.jpg|--knn_k 5",
     "finetune": "--mask_ratio 0.5|--decoder_depth 2|--norm_pix_loss False|--knn_k 5|--picture_freq 1|--against a",
     "eval": "--images a.jpg|--train_labels 9|--epochs 3|--mixup 0.8|--seed 3|--mask_ratio 0.5",
-    "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2",
-    "analyse": "--mask_ratio 0.5|--engine masked|--seed 3",
-    "probe": "--images a.jpg|--mask_ratio 0.5|--model_ema_eval True",
+    "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2|--kernels plain",
+    "analyse": "--mask_ratio 0.5|--engine masked|--seed 3|--compilation_cache off|--kernels plain",
+    "probe": "--images a.jpg|--mask_ratio 0.5|--model_ema_eval True|--kernels plain",
 }
 
 

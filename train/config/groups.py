@@ -84,8 +84,12 @@ class RunConfig(Group):
     )
     compile: bool | None = flag(None, "torch.compile the steps (none: on CUDA; JAX always compiles)", TRAIN)
     cuda_graphs: bool | None = flag(None, "torch: replay gradients as CUDA graphs (none: on one GPU)", TRAIN)
-    kernels: Literal["auto", "plain", "triton", "pallas"] = flag("auto", "depthwise convolutions by these kernels")
-    compilation_cache: str = flag("", "folder of compiled programs, or off (default: in the user's cache)")
+    kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
+        "auto", "depthwise convolutions by these kernels", (*TRAIN, "eval")
+    )
+    compilation_cache: str = flag(
+        "", "folder of compiled programs, or off (default: in the user's cache)", (*TRAIN, "eval", "probe")
+    )
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
     seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))
