@@ -11,6 +11,7 @@ import backends
 import convert
 from backends.cluster import SingleProcess
 from backends.protocol import Arrays, Batch, State
+from convert import files
 from convert.containers import run as run_format
 from tests.train import fake
 from tests.train.images import tree
@@ -72,6 +73,10 @@ def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
     assert raised == [["acc1_ema"], ["acc1"], ["acc1_ema"], []]
     assert (_kept(tmp_path, "best_acc1"), _kept(tmp_path, "best_acc1_ema")) == (["step-00000005"], ["step-00000006"])
     assert run_format.load(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
+    for leftover in (f"{files.ASIDE}x", f"{files.DOOMED}y"):  # of a killed process
+        (tmp_path / "best_acc1" / leftover).mkdir()
+    BestCheckpoints(tmp_path)
+    assert _kept(tmp_path, "best_acc1") == ["step-00000005"]
     BestCheckpoints(tmp_path).save(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
     assert _kept(tmp_path, "best_acc1") == ["step-00000004"]
 
