@@ -176,19 +176,19 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task eval", "--task eval: give the checkpoint with --finetune or --resume"),
         ("--task eval --finetune {golden} --resume {golden}", "--task eval: give the checkpoint with --finetune or w"),
         ("--task eval --finetune {golden} --in_chans 1", "--in_chans 1: the model in {golden} takes 3; leave it out"),
-        ("--task eval --finetune {golden} --dims 8 16", "--finetune {golden}: its encoder has another size; give --mo"),
+        ("--task eval --finetune {golden} --dims 8 16", "{golden}: its encoder has another size; give --mo"),
         ("--task eval --finetune {golden} --nb_classes 3", "--nb_classes 3: the head in {golden} has 11 classes"),
         (
             "--task eval --finetune {golden} --data_path {images}",
-            "--finetune {golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
+            "{golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
         ),
         (
             "--task eval --finetune {golden} --input_size 50",
             "image_size: the height 50 is no multiple",
         ),
         ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no EMA"),
-        ("--task eval --finetune {fcmae} --data_path {images}", "--finetune {fcmae}: has no classification head"),
-        ("--task eval --finetune {images}/none.pth", "--finetune {images}/none.pth: no such file or folder"),
+        ("--task eval --finetune {fcmae} --data_path {images}", "{fcmae}: has no classification head"),
+        ("--task eval --finetune {images}/none.pth", "{images}/none.pth: no such file or folder"),
         ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no EMA to evaluate"),
         (
             "--task finetune --nb_classes 9",
@@ -200,7 +200,7 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task finetune --data_path {images}/val/c0", "--data_path {images}/val/c0: all images are of one class"),
         (
             "--task finetune --data_path {images} --finetune {fcmae}",
-            "--finetune {fcmae}: its encoder has another size",
+            "{fcmae}: its encoder has another size",
         ),
         (
             "--task finetune --data_path {images} --in_chans 5 --mean 0 --std 1",

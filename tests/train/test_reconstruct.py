@@ -131,8 +131,8 @@ def _grey(folder: Path) -> Path:
     ("words", "line"),
     [
         ("", "--task reconstruct: give the checkpoint with --finetune or --resume"),
-        ("--finetune {classifier} --images {image}", "--finetune {classifier}: has no decoder"),
-        ("--finetune {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
+        ("--finetune {classifier} --images {image}", "{classifier}: has no decoder"),
+        ("--finetune {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out, or change the"),
         ("--finetune {fcmae} --input_size 64", "--in_chans 3: digit 0 has 1 channels; give --in_chans 1"),
         ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),

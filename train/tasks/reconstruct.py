@@ -58,7 +58,7 @@ def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
     theirs = checkpoint.model
     if not isinstance(theirs, spec.FCMAE):
         raise TrainError(
-            f"--finetune {path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
+            f"{path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
             " checkpoint (released ones are often encoders only)"
         )
     weights.check_flags(config, path, theirs)
