@@ -158,7 +158,8 @@ def _adopt(found: RunCheckpoint, own: Mapping[str, Any], config: Config, say: Ca
     counts = [before.get(name, 0) for name in ("batch_size", "update_freq", "world_size")]
     if all(isinstance(count, int) for count in counts) and math.prod(counts) not in (0, config.effective_batch):
         say(f"note: {config.effective_batch:,} images per update, it had {math.prod(counts):,}")
-    if config.optimizer.lr is None and math.isclose(before.get("lr") or 0, config.peak_lr):
+    lr = before.get("lr")
+    if config.optimizer.lr is None and isinstance(lr, float | int) and math.isclose(lr, config.peak_lr):
         del before["lr"]  # the released scripts compute it
     _report_changes(before, config, say)
 
