@@ -134,6 +134,18 @@ def test_a_flag_of_another_task_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize("value", ["True", "False"])
+def test_jax_refuses_compile_and_an_older_run_with_it_is_read(value: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainError) as error:
+        cli.parse(["--backend", "jax", "--compile", value])
+    line = f"--compile {value}: is for torch, JAX always compiles; leave it out, or give --backend torch"
+    assert str(error.value) == line
+    assert cli.parse(["--backend", "torch", "--compile", value]).run.compile == (value == "True")
+    file = tmp_path / "config.toml"
+    file.write_text(f'backend = "jax"\ncompile = {value.lower()}\n')
+    assert cli.read_run(file).run.backend == "jax"
+
+
 def test_every_flag_has_a_task_and_every_task_shows_its_flags(capsys: pytest.CaptureFixture[str]) -> None:
     for task in TASKS:
         with pytest.raises(SystemExit):

@@ -82,7 +82,9 @@ class RunConfig(Group):
     engine: str | None = flag(
         None, "how the encoder skips removed patches (none: the best one)", (*TRAIN, "eval", "reconstruct", "probe")
     )
-    compile: bool | None = flag(None, "torch.compile the steps (none: on CUDA; JAX always compiles)", TRAIN)
+    compile: bool | None = flag(
+        None, "torch.compile the steps (none: on CUDA; refused for JAX, which always compiles)", TRAIN
+    )
     cuda_graphs: bool | None = flag(None, "torch: replay gradients as CUDA graphs (none: on one GPU)", TRAIN)
     kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
         "auto", "depthwise convolutions by these kernels", (*TRAIN, "eval")

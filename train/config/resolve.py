@@ -50,6 +50,9 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     layers.insert(1, _averaged(_merged(layers)["in_chans"]))
     origins = {name: layer.source for layer in layers for name in layer.values}
     config = Config.from_flags(**_merged(layers))
+    if strict and config.run.backend == "jax" and config.run.compile is not None:  # older runs recorded False
+        advice = "leave it out, or give --backend torch"
+        raise TrainError(f"--compile {config.run.compile}: is for torch, JAX always compiles; {advice}")
     return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
 
 
