@@ -92,7 +92,9 @@ def test_the_published_scripts_arguments_are_such_values(tmp_path: Path) -> None
     loaded.meta["args"] = {"input_size": 64, "crop_pct": 0.9, "imagenet_default_mean_and_std": False}
     convert.save(loaded, tmp_path / "official.pth", format="official-dense")
     expected = {"input_size": (64,), "crop_pct": 0.9, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    assert parsed("eval", tmp_path / "official.pth").flags().items() >= expected.items()
+    config = parsed("eval", tmp_path / "official.pth")
+    assert config.flags().items() >= expected.items()
+    assert config.notes[0].startswith(f"from {tmp_path / 'official.pth'}: --input_size 64 ")  # it is no run
 
 
 def test_a_continued_run_is_not_affected(run_dir: Path) -> None:

@@ -17,6 +17,9 @@ DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column",
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
 
+NOTHING = Layer("", {})
+
+
 class Inherited(NamedTuple):
     """The values of a checkpoint's run, and lines that say which are taken and which differ."""
 
@@ -32,29 +35,27 @@ def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
 def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     """What a task takes from the run of its checkpoint. Nothing if there is none that can be read: the task says so."""
     path = checkpoint_path(task, asked)
-    resumed = _resumed(task, asked) if path else {}
-    if resumed:
-        path = str(asked["output_dir"])
-    values = resumed or (_values(path, task) if path else {})
+    resumed = _resumed(task, asked) if path else NOTHING
+    source, values = resumed if resumed.values else _known(path, task) if path else NOTHING
     if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
         values = {name: value for name, value in values.items() if name not in ("mean", "std")}
     dropped = _replaced_data(task, asked)
     values = {name: value for name, value in values.items() if name not in dropped}
-    notes = [] if resumed else _differences(path, values, asked)  # resuming reports them itself
+    notes = [] if resumed.values else _differences(Layer(source, values), asked)  # resuming reports them itself
     taken = {name: value for name, value in values.items() if value and name not in asked}
     if taken:
         words = " ".join(f"--{name} {format_value(value)}" for name, value in taken.items())
-        notes.insert(0, f"from the run of {path}: {words}")
+        notes.insert(0, f"from {source}: {words}")
     for other in asked.get("against") or ():
-        notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
-    return Inherited(Layer(f"the run of {path}", taken), tuple(notes))
+        notes += _differences(_known(other, task), values | dict(asked))
+    return Inherited(Layer(source, taken), tuple(notes))
 
 
-def _resumed(task: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the run in --output_dir that training resumes; {} if there is none."""
+def _resumed(task: str, asked: Mapping[str, Any]) -> Layer:
+    """The values of the run in --output_dir that training resumes; NOTHING if there is none."""
     folder = asked.get("output_dir")
     resumes = task in TRAIN and folder and asked.get("auto_resume", True)
-    return _values(folder, task, of_task=True) if resumes else {}
+    return _known(str(folder), task, of_task=True) if resumes else NOTHING
 
 
 def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
@@ -64,28 +65,32 @@ def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
     return DATA[1:] if task == "eval" and asked.get("eval_data_path") else ()
 
 
-def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def _differences(known: Layer, asked: Mapping[str, Any]) -> list[str]:
     """A line for each value that is another than that of the checkpoint's run."""
     return [
-        f"note: --{name} is {format_value(asked[name])}, the run of {path} had {format_value(value)}"
-        for name, value in values.items()
+        f"note: --{name} is {format_value(asked[name])}, {known.source} had {format_value(value)}"
+        for name, value in known.values.items()
         if name in asked and name not in DATA and asked[name] != value
     ]
 
 
-def _values(path: str, task: str, of_task: bool = False) -> dict[str, Any]:
-    """The values in a checkpoint that the task uses. of_task: only in a checkpoint of a run of this task."""
+def _known(path: str, task: str, of_task: bool = False) -> Layer:
+    """The values in a checkpoint that the task uses; NOTHING if there are none.
+
+    of_task: take only those of a run of this task.
+    """
     try:
         checkpoint = convert.load(path, weights_only=True)
     except (ConvertError, OSError):
-        return {}
+        return NOTHING
     if of_task and checkpoint.meta.get("identity", {}).get("task") != task:
-        return {}
+        return NOTHING
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
         found["mask_ratio"] = checkpoint.model.mask_ratio
     found["in_chans"] = checkpoint.model.encoder.in_chans
-    return {name: value for name, value in found.items() if task in FLAGS[name].tasks}
+    source = f"the run of {path}" if "config" in checkpoint.meta else path
+    return Layer(source, {name: value for name, value in found.items() if task in FLAGS[name].tasks})
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:

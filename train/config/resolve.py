@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from spec.console import nearest, table
 from train.config.config import FLAGS, Config, Flag, format_value
 from train.config.groups import DIGITS_PATH, IMAGENET
-from train.config.inherit import Inherited, from_checkpoint
+from train.config.inherit import NOTHING, Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError
 
@@ -41,7 +41,7 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     if recipe and task not in (own_task, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
-    known, notes = from_checkpoint(task, asked) if strict else Inherited(Layer("", {}))
+    known, notes = from_checkpoint(task, asked) if strict else Inherited(NOTHING)
     digits = _digits(task, asked, bool(recipe)) if _on_digits(task, _merged([known, *given])) else []
     layers = [defaults, TASKS[task], *recipe, *digits, known]
     if strict:
