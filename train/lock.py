@@ -19,6 +19,9 @@ PATIENCE = 2.0
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of a disk that has no locks."""
 
+HELD = (errno.EAGAIN, errno.EACCES)
+"""Errors of a lock that another process holds."""
+
 
 @contextmanager
 def locked(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
@@ -26,7 +29,7 @@ def locked(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
 
     The system releases the lock when its process ends, however it ends, and a child process does not
     inherit it. It is a POSIX record lock, which NFS and most cluster file systems share between machines;
-    a disk without locks costs one line. OSError if the file cannot be written.
+    a disk without locks costs one line. OSError if the file cannot be written or locked.
     """
     with (run_dir / NAME).open("a+", encoding="utf-8") as file:
         _acquire(file, run_dir, say)
@@ -48,6 +51,8 @@ def _acquire(file: IO[str], run_dir: Path, say: Callable[[str], None]) -> None:
         except OSError as error:
             if error.errno in UNSUPPORTED:
                 return say(f"note: the disk of {run_dir} has no locks; start no other run in this folder")
+            if error.errno not in HELD:
+                raise
             if time.monotonic() > deadline:
                 file.seek(0)
                 holder = file.read().strip() or "another process"

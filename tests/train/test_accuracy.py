@@ -11,6 +11,7 @@ import backends
 import convert
 from backends.cluster import SingleProcess
 from backends.protocol import Arrays, Batch, State
+from convert import files
 from convert.containers import run as run_format
 from tests.train import fake
 from tests.train.images import tree
@@ -72,6 +73,10 @@ def test_the_best_of_each_score_is_kept_alone(tmp_path: Path) -> None:
     assert raised == [["acc1_ema"], ["acc1"], ["acc1_ema"], []]
     assert (_kept(tmp_path, "best_acc1"), _kept(tmp_path, "best_acc1_ema")) == (["step-00000005"], ["step-00000006"])
     assert run_format.load(tmp_path / "best_acc1" / "step-00000005").meta["scores"]["acc1"] == 50
+    for leftover in (f"{files.ASIDE}x", f"{files.DOOMED}y"):  # of a killed process
+        (tmp_path / "best_acc1" / leftover).mkdir()
+    BestCheckpoints(tmp_path)
+    assert _kept(tmp_path, "best_acc1") == ["step-00000005"]
     BestCheckpoints(tmp_path).save(4, {"acc1": 60}, state, {})  # an earlier step, of a run begun again
     assert _kept(tmp_path, "best_acc1") == ["step-00000004"]
 
@@ -171,19 +176,19 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task eval", "--task eval: give the checkpoint with --finetune or --resume"),
         ("--task eval --finetune {golden} --resume {golden}", "--task eval: give the checkpoint with --finetune or w"),
         ("--task eval --finetune {golden} --in_chans 1", "--in_chans 1: the model in {golden} takes 3; leave it out"),
-        ("--task eval --finetune {golden} --dims 8 16", "--finetune {golden}: its encoder has another size; give --mo"),
+        ("--task eval --finetune {golden} --dims 8 16", "{golden}: its encoder has another size; give --mo"),
         ("--task eval --finetune {golden} --nb_classes 3", "--nb_classes 3: the head in {golden} has 11 classes"),
         (
             "--task eval --finetune {golden} --data_path {images}",
-            "--finetune {golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
+            "{golden}: the checkpoint has no class names; it has 11 classes, the data 3 (c0, c1, c2)",
         ),
         (
             "--task eval --finetune {golden} --input_size 50",
             "image_size: the height 50 is no multiple",
         ),
         ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no EMA"),
-        ("--task eval --finetune {fcmae} --data_path {images}", "--finetune {fcmae}: has no classification head"),
-        ("--task eval --finetune {images}/none.pth", "--finetune {images}/none.pth: no such file or folder"),
+        ("--task eval --finetune {fcmae} --data_path {images}", "{fcmae}: has no classification head"),
+        ("--task eval --finetune {images}/none.pth", "{images}/none.pth: no such file or folder"),
         ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no EMA to evaluate"),
         (
             "--task finetune --nb_classes 9",
@@ -195,7 +200,7 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task finetune --data_path {images}/val/c0", "--data_path {images}/val/c0: all images are of one class"),
         (
             "--task finetune --data_path {images} --finetune {fcmae}",
-            "--finetune {fcmae}: its encoder has another size",
+            "{fcmae}: its encoder has another size",
         ),
         (
             "--task finetune --data_path {images} --in_chans 5 --mean 0 --std 1",

@@ -129,7 +129,7 @@ def test_encoders_alone_and_several_checkpoints_share_a_plot(images: Path, tmp_p
     ("words", "line"),
     [
         ("", "--task analyse: give the checkpoint with --finetune or --resume"),
-        ("--finetune {fcmae} --against {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
+        ("--finetune {fcmae} --against {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3"),
         ("--finetune {fcmae} --input_size 64 --images none.png", "--images none.png: no such file"),
         ("--finetune {fcmae} --input_size 50", "image_size: the height 50 is no multiple"),

@@ -115,9 +115,9 @@ UNUSED = {
     "|--reprob 0.1|--train_labels 9|--nb_classes 3|--eval_data_path D|--images a.jpg|--knn_k 5",
     "finetune": "--mask_ratio 0.5|--decoder_depth 2|--norm_pix_loss False|--knn_k 5|--picture_freq 1|--against a",
     "eval": "--images a.jpg|--train_labels 9|--epochs 3|--mixup 0.8|--seed 3|--mask_ratio 0.5",
-    "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2",
-    "analyse": "--mask_ratio 0.5|--engine masked|--seed 3",
-    "probe": "--images a.jpg|--mask_ratio 0.5|--model_ema_eval True",
+    "reconstruct": "--crop_pct 0.9|--nb_classes 3|--against a|--decoder_depth 2|--kernels plain",
+    "analyse": "--mask_ratio 0.5|--engine masked|--seed 3|--compilation_cache off|--kernels plain",
+    "probe": "--images a.jpg|--mask_ratio 0.5|--model_ema_eval True|--kernels plain",
 }
 
 
@@ -132,6 +132,18 @@ def test_a_flag_of_another_task_is_refused(
     users = ", ".join(FLAGS[flag.removeprefix("--")].tasks)
     assert said == f"train: {flag}: --task {task} does not use it, only {users}; leave it out\n"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("value", ["True", "False"])
+def test_jax_refuses_compile_and_an_older_run_with_it_is_read(value: str, tmp_path: Path) -> None:
+    with pytest.raises(TrainError) as error:
+        cli.parse(["--backend", "jax", "--compile", value])
+    line = f"--compile {value}: is for torch, JAX always compiles; leave it out, or give --backend torch"
+    assert str(error.value) == line
+    assert cli.parse(["--backend", "torch", "--compile", value]).run.compile == (value == "True")
+    file = tmp_path / "config.toml"
+    file.write_text(f'backend = "jax"\ncompile = {value.lower()}\n')
+    assert cli.read_run(file).run.backend == "jax"
 
 
 def test_every_flag_has_a_task_and_every_task_shows_its_flags(capsys: pytest.CaptureFixture[str]) -> None:

@@ -61,6 +61,18 @@ def test_a_converted_run_continues(
     assert all((loaded.arrays[name] == array).all() for name, array in newest.params.items())
 
 
+@pytest.mark.parametrize("args", [{"lr": "0.1"}, {"blr": 0.0}])
+def test_a_learning_rate_that_is_no_number_or_absent(
+    args: dict[str, object], images: Path, official: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    loaded = convert.load(official)
+    loaded.meta = {"epoch": 0, "args": args}
+    convert.save(loaded, tmp_path / "other.pth", format="official-dense")
+    words = [*FLAGS.split(), "--blr", "0", "--resume", str(tmp_path / "other.pth")]
+    fake.train(images, tmp_path / "run", *words)
+    assert ("note: --lr is None, the run began with 0.1\n" in capsys.readouterr().out) == ("lr" in args)
+
+
 @pytest.mark.parametrize("kind", [".pth", "a run", "a checkpoint"])
 def test_resume_takes_what_there_is(
     kind: str, images: Path, official: Path, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -7,10 +7,17 @@ import pytest
 
 import backends
 import convert
+import spec
+from backends.initial import initial_arrays
+from backends.protocol import State
+from convert.models import describe
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
+from train.checkpoints import store
 from train.config import Config, cli
+from train.config.groups import IMAGENET
+from train.errors import TrainError
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 IMAGES = "--input_size 16 --mean 0.3 --std 0.2 --in_chans 1"
@@ -55,6 +62,24 @@ def test_what_is_given_is_taken_and_a_difference_is_reported(run_dir: Path) -> N
     )
 
 
+def test_what_the_run_left_off_is_compared_too(run_dir: Path) -> None:
+    notes = parsed("eval", run_dir, "--exif", "True", "--image_bits", "12", "--crop_pct", "0.9").notes
+    assert notes[1:] == (  # pre-training has no crop_pct
+        f"note: --exif is True, the run of {run_dir} had False",
+        f"note: --image_bits is 12, the run of {run_dir} had none",
+    )
+    assert len(parsed("eval", run_dir, "--exif", "False").notes) == 1
+
+
+def test_data_to_evaluate_on_replaces_only_the_data(run_dir: Path, images: Path) -> None:
+    config = parsed("eval", run_dir, "--eval_data_path", "elsewhere")
+    assert config.flags().items() >= (KNOWN | {"data_path": str(images), "eval_data_path": "elsewhere"}).items()
+    config = parsed("eval", GOLDEN / "official_classifier.pth", "--eval_data_path", "elsewhere")
+    assert (config.data.input_size, config.data.mean, config.finetune.crop_pct) == ((224,), IMAGENET["mean"], None)
+    config = parsed("eval", run_dir, "--data_path", "elsewhere", "--eval_data_path", "digits")
+    assert config.finetune.crop_pct == 1.0
+
+
 def test_another_checkpoint_in_the_same_plot_is_compared(run_dir: Path, images: Path, tmp_path: Path) -> None:
     other = tmp_path / "other"
     fake.train(images, other, "--max_steps", "1", *IMAGES.replace("0.3", "0.6").split())
@@ -67,13 +92,33 @@ def test_the_published_scripts_arguments_are_such_values(tmp_path: Path) -> None
     loaded.meta["args"] = {"input_size": 64, "crop_pct": 0.9, "imagenet_default_mean_and_std": False}
     convert.save(loaded, tmp_path / "official.pth", format="official-dense")
     expected = {"input_size": (64,), "crop_pct": 0.9, "mean": (0.5,) * 3, "std": (0.5,) * 3}
-    assert parsed("eval", tmp_path / "official.pth").flags().items() >= expected.items()
+    config = parsed("eval", tmp_path / "official.pth")
+    assert config.flags().items() >= expected.items()
+    assert config.notes[0].startswith(f"from {tmp_path / 'official.pth'}: --input_size 64 ")  # it is no run
 
 
 def test_a_continued_run_is_not_affected(run_dir: Path) -> None:
     assert cli.parse(["--resume", str(run_dir)]) == cli.parse(["--resume", "absent"]).__class__.from_flags(
         **{**cli.parse([]).flags(), "resume": str(run_dir)}
     )
+
+
+def test_a_resumed_run_keeps_its_values_without_the_checkpoint_it_began_from(images: Path, tmp_path: Path) -> None:
+    flags = ["--task", "finetune", "--finetune", str(tmp_path / "gone"), "--output_dir", str(tmp_path / "run")]
+    began = cli.parse([*flags, *IMAGES.split(), "--data_path", str(images)])
+    model = spec.classifier(depths=(1,), dims=(4,), in_chans=1, patch_size=4, num_classes=2)
+    meta = {"identity": {"task": "finetune", "model": describe(model)}, "config": began.as_dict()}
+    store.save(tmp_path / "run" / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
+    assert cli.parse(flags) == began
+    assert cli.parse([*flags, "--mean", "0.7"]).data.mean == (0.7,)
+    assert cli.parse([*flags, "--auto_resume", "False"]).data.mean != (0.3,)
+
+
+def test_images_are_never_changed_without_a_flag(run_dir: Path, images: Path) -> None:
+    same = ["--max_steps", "1", "--in_chans", "1", "--std", "0.2"]
+    with pytest.raises(TrainError, match=r"--mean: the run began with 0\.3, now it is .*; give --mean 0\.3$"):
+        fake.train(images, run_dir, *same)
+    fake.train(images, run_dir, *same, "--mean", "0.3")
 
 
 def test_images_that_are_not_rgb_have_a_default() -> None:

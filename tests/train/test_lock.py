@@ -82,6 +82,19 @@ def test_a_disk_without_locks_is_a_note(tmp_path: Path, monkeypatch: pytest.Monk
         assert said == [f"note: the disk of {tmp_path} has no locks; start no other run in this folder"]
 
 
+def test_another_error_is_not_taken_for_a_holder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+
+    def fail(*_: object) -> None:
+        calls.append(_)
+        raise OSError(lock.errno.EIO, "Input/output error")
+
+    monkeypatch.setattr("fcntl.lockf", fail)
+    with pytest.raises(OSError, match="Input/output error"), lock.locked(tmp_path, print):
+        pass
+    assert len(calls) == 1
+
+
 def test_a_refused_run_leaves_the_configuration_of_the_first(images: Path, tmp_path: Path) -> None:
     fake.train(images, tmp_path, "--max_steps", "1")
     before = (tmp_path / "config.toml").read_text()

@@ -207,7 +207,7 @@ def test_a_run_of_ours_is_probed(images: Path, tmp_path: Path, capsys: pytest.Ca
     [
         ("--knn_k 15", "--knn_k 15: there are 14 training images; give at most that many"),
         ("--knn_k 0", "--knn_k: 0 is below 1"),
-        ("--finetune {images}", "--finetune {images}: "),
+        ("--finetune {images}", "{images}: "),
         ("--in_chans 1 --mean 0 --std 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out"),
         ("--input_size 50", "image_size: the height 50 is no multiple of the patch"),
         ("--data_path {folder}", "--data_path {folder}: "),

@@ -15,7 +15,10 @@ from tests.train.images import encoded, pixels, tree
 from train.__main__ import main
 from train.checkpoints import store
 from train.config import cli
+from train.errors import TrainError
 from train.report.pictures import GAP, LABEL, MARGIN, REMOVED
+from train.tasks.images import open_images
+from train.tasks.reconstruct import _model
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
@@ -76,6 +79,24 @@ def test_named_files_seed_and_ratio_are_what_is_drawn(images: Path, tmp_path: Pa
     assert np.all(sheet == REMOVED, -1).sum() > np.all(fewer == REMOVED, -1).sum() > 0
 
 
+def test_given_values_override_what_the_file_says(tmp_path: Path) -> None:
+    model = spec.fcmae(
+        depths=(1,), dims=(4,), patch_size=4, image_size=16, decoder_dim=4, grn_scope="batch", norm_target=False
+    )
+    path = str(
+        store.save(tmp_path, 1, State(initial_arrays(model, 0)), {"identity": {"model": describe(model)}}, keep=1)
+    )
+    words = ["--task", "reconstruct", "--finetune", path, "--input_size", "16"]
+    for more, scope, normalised in (
+        ([], "batch", False),
+        (["--grn_scope", "image", "--norm_pix_loss", "True"], "image", True),
+    ):
+        found, _ = _model(cli.parse([*words, *more]), path)
+        assert (found.encoder.grn_scope, found.norm_target) == (scope, normalised)
+    with pytest.raises(TrainError, match="--num_images: is for images of --data_path"):
+        open_images(cli.parse([*words, "--images", "a.jpg", "--num_images", "3"]))
+
+
 def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = "--depths 1 1 --dims 4 8 --decoder_embed_dim 4 --patch_size 4 --input_size 16 --mask_ratio 0.4 --output_dir"
     config = cli.parse([*words.split(), str(tmp_path)])
@@ -110,8 +131,8 @@ def _grey(folder: Path) -> Path:
     ("words", "line"),
     [
         ("", "--task reconstruct: give the checkpoint with --finetune or --resume"),
-        ("--finetune {classifier} --images {image}", "--finetune {classifier}: has no decoder"),
-        ("--finetune {folder}/none.pth", "--finetune {folder}/none.pth: no such file or folder"),
+        ("--finetune {classifier} --images {image}", "{classifier}: has no decoder"),
+        ("--finetune {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out, or change the"),
         ("--finetune {fcmae} --input_size 64", "--in_chans 3: digit 0 has 1 channels; give --in_chans 1"),
         ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),

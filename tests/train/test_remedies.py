@@ -34,7 +34,7 @@ def test_a_file_whose_names_have_a_prefix(tmp_path: Path) -> None:
     np.savez(path, **arrays)
     with pytest.raises(TrainError) as error:
         load(str(path))
-    assert str(error.value).startswith(f"--finetune {path}: ")
+    assert str(error.value).startswith(f"{path}: ")
     assert convert_main(advised(str(error.value) + "\n", path, tmp_path / "new")) == 0
     found = load(str(tmp_path / "new"))
     assert all((found.arrays[name] == array).all() for name, array in loaded.arrays.items())

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import shlex
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree
@@ -226,11 +227,16 @@ def test_of_many_pictures_a_few_are_shown() -> None:
 def test_the_command_of_the_page_starts_the_same_run(run_dir: Path, tmp_path: Path) -> None:
     flags = "--recipe finetune_tiny --data_path 'a b' --drop_path 0.3 --lr none --input_size 64 96 --output_dir 'it''s'"
     (tmp_path / "config.toml").write_text(cli.parse(shlex.split(flags)).to_toml())
+    job = tmp_path / "job"
+    job.mkdir()
+    submitted = cli.parse(["--slurm", "True", "--nodes", "4"])
+    (job / "config.toml").write_text(replace(submitted, cluster=replace(submitted.cluster, slurm=False)).to_toml())
     for folder in (tmp_path, run_dir):
         page = Page(report.write(folder))
         command = shlex.split(page.text.partition("Command ")[2].partition(" What differs")[0])
         assert command[:3] == ["python", "-m", "train"]
         assert cli.parse(command[3:]) == run_data.load(folder).config
+    assert run_data.load(job).command() == "python -m train"
 
 
 def test_date_and_duration_are_shown(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from backends.protocol import State
+from convert import files
 from train.checkpoints import store
 
 SCORES = ("acc1", "acc1_ema")
@@ -16,8 +17,13 @@ class BestCheckpoints:
     """Folders best_acc1/ and, for the EMA, best_acc1_ema/, each with the one checkpoint of the highest score."""
 
     def __init__(self, run_dir: Path) -> None:
-        """Read the scores so far from metrics.jsonl, which must already be truncated to where the run resumes."""
+        """Read the scores so far from metrics.jsonl, which must already be truncated to where the run resumes.
+
+        Also removes what killed processes left, so no other process may be writing.
+        """
         self.run_dir = run_dir
+        for name in SCORES:
+            files.sweep(run_dir / f"best_{name}")
         self.scores = _highest(run_dir / "metrics.jsonl")
 
     def improved(self, scores: Mapping[str, float]) -> list[str]:

@@ -28,6 +28,8 @@ COMPARED = ("data", "optimizer", "finetune", "augment")
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
 """Flags whose change is not reported: they do not change results, or the identity covers them."""
 
+SEEN = ("input_size", "mean", "std")
+"""Flags that change every image: a change must be given."""
 
 UNDETERMINED = ("image_size", "mask_ratio", "norm_target", "drop_path", "grn_scope")
 """Fields of a model that its arrays do not determine."""
@@ -156,7 +158,8 @@ def _adopt(found: RunCheckpoint, own: Mapping[str, Any], config: Config, say: Ca
     counts = [before.get(name, 0) for name in ("batch_size", "update_freq", "world_size")]
     if all(isinstance(count, int) for count in counts) and math.prod(counts) not in (0, config.effective_batch):
         say(f"note: {config.effective_batch:,} images per update, it had {math.prod(counts):,}")
-    if config.optimizer.lr is None and math.isclose(before.get("lr") or 0, config.peak_lr):
+    lr = before.get("lr")
+    if config.optimizer.lr is None and isinstance(lr, float | int) and math.isclose(lr, config.peak_lr):
         del before["lr"]  # the released scripts compute it
     _report_changes(before, config, say)
 
@@ -191,7 +194,11 @@ def _first_difference(theirs: Any, own: Mapping[str, Any], prefix: str = "") -> 
 
 
 def _report_changes(before: Mapping[str, Any], config: Config, say: Callable[[str], None]) -> None:
+    """A line for each changed flag; TrainError for a change of what the model sees that was not given."""
     now = config.as_dict()
     for name in (name for name, flag in FLAGS.items() if flag.group in COMPARED and config.run.task in flag.tasks):
         if name not in FREE and name in before and before[name] != now[name] and [before[name]] != now[name]:
+            if name in SEEN and name not in config.given:
+                value = " ".join(map(str, before[name])) if isinstance(before[name], list) else before[name]
+                raise TrainError(f"--{name}: the run began with {value}, now it is {now[name]}; give --{name} {value}")
             say(f"note: --{name} is {now[name]}, the run began with {before[name]}")

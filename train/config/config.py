@@ -153,6 +153,13 @@ def titled() -> Iterator[tuple[str, list[Flag]]]:
         yield group.title, [flag for flag in FLAGS.values() if flag.group == name]
 
 
+def format_value(value: Any) -> str:
+    """The value as it is written on the command line."""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return "none" if value is None else str(value)
+
+
 def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the flags of one group."""
     return {member.name: values[member.name] for member in fields(group) if member.name in values}  # type: ignore[arg-type]

@@ -82,10 +82,16 @@ class RunConfig(Group):
     engine: str | None = flag(
         None, "how the encoder skips removed patches (none: the best one)", (*TRAIN, "eval", "reconstruct", "probe")
     )
-    compile: bool | None = flag(None, "torch.compile the steps (none: on CUDA; JAX always compiles)", TRAIN)
+    compile: bool | None = flag(
+        None, "torch.compile the steps (none: on CUDA; refused for JAX, which always compiles)", TRAIN
+    )
     cuda_graphs: bool | None = flag(None, "torch: replay gradients as CUDA graphs (none: on one GPU)", TRAIN)
-    kernels: Literal["auto", "plain", "triton", "pallas"] = flag("auto", "depthwise convolutions by these kernels")
-    compilation_cache: str = flag("", "folder of compiled programs, or off (default: the user's cache; torch: its own)")
+    kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
+        "auto", "depthwise convolutions by these kernels", (*TRAIN, "eval")
+    )
+    compilation_cache: str = flag(
+        "", "folder of compiled programs, or off (default: the user's cache; torch: its own)", (*TRAIN, "eval", "probe")
+    )
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
     seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import convert
 from convert import ConvertError
 from spec import FCMAE
-from train.config.config import FLAGS
+from train.config.config import FLAGS, format_value
 from train.config.groups import IMAGENET, INCEPTION, TRAIN
 from train.config.recipes import Layer
 
@@ -14,7 +14,10 @@ IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
 """Flags that say what images a model has seen; so does in_chans."""
 
 DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column")
-"""Flags that say where the images of a run are: taken together, where none of them is given."""
+"""Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
+
+
+NOTHING = Layer("", {})
 
 
 class Inherited(NamedTuple):
@@ -32,58 +35,76 @@ def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
 def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     """What a task takes from the run of its checkpoint. Nothing if there is none that can be read: the task says so."""
     path = checkpoint_path(task, asked)
-    values = _values(path, task) if path else {}
+    resumed = _resumed(task, asked) if path else NOTHING
+    source, values = resumed if resumed.values else _known(path, task) if path else NOTHING
     if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
         values = {name: value for name, value in values.items() if name not in ("mean", "std")}
-    if any(asked.get(name) for name in (*DATA, "images")):
-        values = {name: value for name, value in values.items() if name not in DATA}
-    notes = list(_differences(path, values, asked))
-    taken = {name: value for name, value in values.items() if name not in asked}
+    dropped = _replaced_data(task, asked)
+    values = {name: value for name, value in values.items() if name not in dropped}
+    notes = [] if resumed.values else _differences(Layer(source, values), asked)  # resuming reports them itself
+    taken = {name: value for name, value in values.items() if value and name not in asked}
     if taken:
-        words = " ".join(f"--{name} {_word(value)}" for name, value in taken.items())
-        notes.insert(0, f"from the run of {path}: {words}")
+        words = " ".join(f"--{name} {format_value(value)}" for name, value in taken.items())
+        notes.insert(0, f"from {source}: {words}")
     for other in asked.get("against") or ():
-        notes += _differences(other, {**_values(other, task), **dict.fromkeys(DATA)}, values | dict(asked))
-    return Inherited(Layer(f"the run of {path}", taken), tuple(notes))
+        notes += _differences(_known(other, task), values | dict(asked))
+    return Inherited(Layer(source, taken), tuple(notes))
 
 
-def _differences(path: str, values: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+def _resumed(task: str, asked: Mapping[str, Any]) -> Layer:
+    """The values of the run in --output_dir that training resumes; NOTHING if there is none."""
+    folder = asked.get("output_dir")
+    resumes = task in TRAIN and folder and asked.get("auto_resume", True)
+    return _known(str(folder), task, of_task=True) if resumes else NOTHING
+
+
+def _replaced_data(task: str, asked: Mapping[str, Any]) -> tuple[str, ...]:
+    """The flags of DATA that do not describe the data that is given. Evaluation reads one source only."""
+    if asked.get("data_path") or asked.get("images"):
+        return DATA
+    return DATA[1:] if task == "eval" and asked.get("eval_data_path") else ()
+
+
+def _differences(known: Layer, asked: Mapping[str, Any]) -> list[str]:
     """A line for each value that is another than that of the checkpoint's run."""
     return [
-        f"note: --{name} is {_word(asked[name])}, the run of {path} had {_word(value)}"
-        for name, value in values.items()
+        f"note: --{name} is {format_value(asked[name])}, {known.source} had {format_value(value)}"
+        for name, value in known.values.items()
         if name in asked and name not in DATA and asked[name] != value
     ]
 
 
-def _values(path: str, task: str) -> dict[str, Any]:
-    """The values in a checkpoint that the task uses."""
+def _known(path: str, task: str, of_task: bool = False) -> Layer:
+    """The values in a checkpoint that the task uses; NOTHING if there are none.
+
+    of_task: take only those of a run of this task.
+    """
     try:
         checkpoint = convert.load(path, weights_only=True)
     except (ConvertError, OSError):
-        return {}
+        return NOTHING
+    if of_task and checkpoint.meta.get("identity", {}).get("task") != task:
+        return NOTHING
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
         found["mask_ratio"] = checkpoint.model.mask_ratio
     found["in_chans"] = checkpoint.model.encoder.in_chans
-    return {name: value for name, value in found.items() if task in FLAGS[name].tasks}
+    source = f"the run of {path}" if "config" in checkpoint.meta else path
+    return Layer(source, {name: value for name, value in found.items() if task in FLAGS[name].tasks})
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     """The values in the records of a run of ours, or of the published scripts."""
     config, args = meta.get("config"), meta.get("args")
     if isinstance(config, Mapping):
-        found = {name: config.get(name) for name in (*IMAGES, *DATA)}
+        own = config.get("task", "pretrain")
+        found = {name: config[name] for name in (*IMAGES, *DATA) if name in config and own in FLAGS[name].tasks}
     elif isinstance(args, Mapping):
-        found = {name: args.get(name) for name in ("input_size", "crop_pct")}
+        found = {name: args[name] for name in ("input_size", "crop_pct") if args.get(name)}
         default = args.get("imagenet_default_mean_and_std")
         found |= {} if default is None else IMAGENET if default else INCEPTION
     else:
         return {}
-    if isinstance(found["input_size"], int):
+    if isinstance(found.get("input_size"), int):
         found["input_size"] = (found["input_size"],)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
-
-
-def _word(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

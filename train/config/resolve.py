@@ -5,9 +5,9 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 from spec.console import nearest, table
-from train.config.config import FLAGS, Config, Flag
+from train.config.config import FLAGS, Config, Flag, format_value
 from train.config.groups import DIGITS_PATH, IMAGENET
-from train.config.inherit import Inherited, from_checkpoint
+from train.config.inherit import NOTHING, Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError
 
@@ -41,9 +41,8 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     if recipe and task not in (own_task, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
-    known, notes = from_checkpoint(task, asked) if strict else Inherited(Layer("", {}))
-    on_digits = _merged([known, *given]).get("data_path", DIGITS_PATH) == DIGITS_PATH and not asked.get("images")
-    digits = _digits(task, asked, bool(recipe)) if on_digits else []
+    known, notes = from_checkpoint(task, asked) if strict else Inherited(NOTHING)
+    digits = _digits(task, asked, bool(recipe)) if _on_digits(task, _merged([known, *given])) else []
     layers = [defaults, TASKS[task], *recipe, *digits, known]
     if strict:
         _refuse_unused(task, given, _merged(layers))
@@ -51,7 +50,16 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     layers.insert(1, _averaged(_merged(layers)["in_chans"]))
     origins = {name: layer.source for layer in layers for name in layer.values}
     config = Config.from_flags(**_merged(layers))
+    if strict and config.run.backend == "jax" and config.run.compile is not None:  # older runs recorded False
+        advice = "leave it out, or give --backend torch"
+        raise TrainError(f"--compile {config.run.compile}: is for torch, JAX always compiles; {advice}")
     return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
+
+
+def _on_digits(task: str, values: Mapping[str, Any]) -> bool:
+    """Whether the images that the task reads are the digits; training and probes read data_path, too."""
+    read = (values.get("eval_data_path") if task == "eval" else "") or values.get("data_path", DIGITS_PATH)
+    return read == DIGITS_PATH and not values.get("images")
 
 
 def _averaged(channels: int) -> Layer:
@@ -106,10 +114,3 @@ def _digits(task: str, asked: Mapping[str, Any], has_recipe: bool) -> list[Layer
 
 
 SIZE = ("model", "depths", "dims")
-
-
-def format_value(value: Any) -> str:
-    """The value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return " ".join(map(str, value))
-    return "none" if value is None else str(value)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.config import cli
-from train.config.config import FLAGS, Config, titled
+from train.config.config import FLAGS, Config, format_value, titled
 from train.config.recipes import TASKS, Layer
-from train.config.resolve import format_value, resolve
+from train.config.resolve import resolve
 from train.errors import TrainError
 
 NAMED = ("task", "recipe", "data_path", "images")
@@ -62,8 +62,9 @@ class RunData:
         """A command line that starts the same run: the flags that differ from what they would be without it."""
         values = self.config.used_flags()
         words = ["python", "-m", "train"]
+        unused = "" if values["slurm"] else "slurm"
         for name in (value.flag for value in self.values() if value.origin == "given"):
-            if values[name] != FLAGS[name].default or name not in NAMED:
+            if FLAGS[name].group != unused and (values[name] != FLAGS[name].default or name not in NAMED):
                 parts = values[name] if isinstance(values[name], tuple) else [format_value(values[name])]
                 words += [f"--{name}", *map(str, parts)]
         return shlex.join(words)

@@ -79,4 +79,4 @@ def _match(path: str, model: spec.Classifier, meta: Mapping[str, Any], source: S
     try:
         return match_checkpoint(meta, model.num_classes, source.classes)
     except TrainError as error:
-        raise TrainError(f"--finetune {path}: {error}") from None
+        raise TrainError(f"{path}: {error}") from None

@@ -41,6 +41,8 @@ class ImageFiles:
 def open_images(config: Config) -> Source:
     """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read."""
     files, options = config.inspect.images, read_options(config.data)
+    if files and "num_images" in config.given:
+        raise TrainError("--num_images: is for images of --data_path; all of --images are used; leave it out")
     source = ImageFiles(files, options) if files else open_eval(config.data.data_path, "--data_path", options)
     refuse_unused(config.data, source.reading)
     return source

@@ -52,24 +52,25 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
     """The autoencoder in a checkpoint, for --input_size and --mask_ratio, and its parameters.
 
-    A file may not say how its model was trained; --norm_pix_loss False and --grn_scope batch do.
+    A file may not say how its model was trained: --norm_pix_loss and --grn_scope override it, if they are given.
     """
     checkpoint = weights.load(path)
     theirs = checkpoint.model
     if not isinstance(theirs, spec.FCMAE):
         raise TrainError(
-            f"--finetune {path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
+            f"{path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
             " checkpoint (released ones are often encoders only)"
         )
     weights.check_flags(config, path, theirs)
     patch = theirs.encoder.patch_size
     height, width = config.data.image_size
-    scope = config.model.grn_scope if config.model.grn_scope == "batch" else theirs.encoder.grn_scope
+    scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
+    normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
     model = replace(
         theirs,
         encoder=replace(theirs.encoder, grn_scope=scope),
         image_size=(height, width),
         mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
-        norm_target=theirs.norm_target and config.model.norm_pix_loss,
+        norm_target=normalised,
     )
     return model, {name: weights.read(path, checkpoint, name) for name in spec.parameters(model)}

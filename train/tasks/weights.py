@@ -40,9 +40,7 @@ def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arra
     """The model in a checkpoint, its parameters, with_ema their EMA ({} if there is none), and its metadata."""
     checkpoint = load(path, weights_only=not with_ema)
     if not isinstance(checkpoint.model, spec.Classifier) or not checkpoint.model.num_classes:
-        raise TrainError(
-            f"--finetune {path}: has no classification head; train one with --task finetune --finetune {path}"
-        )
+        raise TrainError(f"{path}: has no classification head; train one with --task finetune --finetune {path}")
     names = spec.parameters(checkpoint.model)
     arrays = {name: read(path, checkpoint, name) for name in names}
     ema = {name: np.asarray(checkpoint.ema[name], np.float32) for name in names if checkpoint.ema}
@@ -64,7 +62,7 @@ def load(path: str, weights_only: bool = True) -> Checkpoint:
     try:
         return convert.load(path, weights_only=weights_only)
     except ConvertError as error:
-        raise TrainError(f"--finetune {of_convert(path, error)}") from None
+        raise TrainError(of_convert(path, error)) from None
 
 
 def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
@@ -72,7 +70,7 @@ def read(path: str, checkpoint: Checkpoint, name: str) -> np.ndarray:
     try:
         return np.asarray(checkpoint.arrays[name]).astype(np.float32)
     except ConvertError as error:
-        raise TrainError(f"--finetune {path}: {error}") from None
+        raise TrainError(f"{path}: {error}") from None
 
 
 def check_flags(config: Config, path: str, model: spec.Model) -> None:
@@ -84,7 +82,7 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     expected = {**sizes, **{name: value for name, value in own.items() if name in config.given and value}}
     known = asked.model is None or asked.model in spec.PRESETS
     if not known or any(getattr(encoder, name) != value for name, value in expected.items()):
-        raise TrainError(f"--finetune {path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
+        raise TrainError(f"{path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
     checks.image_size(config.data.image_size, encoder.patch_size)
 
 
@@ -104,7 +102,7 @@ def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
     theirs = model.encoder
     check_channels(path, model, own.in_chans)
     if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) != own:
-        raise TrainError(f"--finetune {path}: its encoder has another size; give {_flags_of(theirs)}")
+        raise TrainError(f"{path}: its encoder has another size; give {_flags_of(theirs)}")
 
 
 def _flags_of(encoder: spec.Encoder) -> str:
