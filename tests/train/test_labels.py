@@ -106,6 +106,24 @@ def test_files_of_other_columns_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("bee", "ant", "cat"), ("ant", "bee"), None])
+def test_files_that_name_other_classes_are_refused(names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", names=NAMES)
+    table(tmp_path / "b.parquet", names=NAMES)
+    assert opened(tmp_path).classes == NAMES
+    table(tmp_path / "c.parquet", names=names)
+    listed = ", ".join(names or ["none"])
+    with pytest.raises(TrainError, match=rf"c\.parquet: .* {listed}; that of .*a\.parquet names ant, bee, cat;"):
+        opened(tmp_path)
+
+
+def test_a_wrong_label_is_reported_with_its_file_and_row(tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", names=NAMES)
+    table(tmp_path / "b.parquet", labels=[0, 1, 2, 3, 0, 1], names=NAMES)
+    with pytest.raises(TrainError, match=r"b\.parquet: row 3 has the label 3, which is not one of its 3"):
+        opened(tmp_path)
+
+
 def test_npz_without_labels_says_where_they_go(tmp_path: Path) -> None:
     import numpy as np
 

@@ -75,6 +75,12 @@ class Parquet:
         group = int(np.searchsorted(self.ends, index, side="right"))
         return group, index - (int(self.ends[group - 1]) if group else 0)
 
+    def _row(self, index: int) -> str:
+        """File of an image and row in the file."""
+        place, _ = self.groups[self._place(index)[0]]
+        before = sum(other < place for other, _ in self.groups)
+        return f"{self.files[place]}: row {index - (int(self.ends[before - 1]) if before else 0)}"
+
     def __reduce__(self) -> tuple[type, tuple[list[Path], ReadOptions, tuple[str, ...]]]:
         """Pickled as its files: what is in memory stays in its process."""
         return Parquet, (self.files, self.reading.options, self.reading.left_out)
@@ -93,10 +99,11 @@ class Parquet:
             self.reading = self.reading._replace(unlabelled=f"each {name} is {HIDDEN}: the labels are not published")
             return (UNLABELLED,), [0] * len(values)
         known = columns.class_names(name)
+        _refuse_other_classes(self.files, tables, name)
         wrong = next((row for row, value in enumerate(values) if not _fits(value, known)), None)
         if wrong is not None:
             what = f"not one of its {len(known)} classes" if known else "neither a class number nor a name"
-            raise TrainError(f"{self.files[0]}: row {wrong} has the {name} {values[wrong]!r}, which is {what}")
+            raise TrainError(f"{self._row(wrong)} has the {name} {values[wrong]!r}, which is {what}")
         if known:
             return known, values
         return labels.number([str(int(value)) if isinstance(value, int) else value for value in values])
@@ -173,6 +180,18 @@ def _refuse_other_columns(files: Sequence[Path], tables: Sequence[Any]) -> None:
         found = table.schema_arrow.names
         if found != expected:
             raise TrainError(f"{file}: has the columns {', '.join(found)}, {files[0]} has {', '.join(expected)}")
+
+
+def _refuse_other_classes(files: Sequence[Path], tables: Sequence[Any], label: str) -> None:
+    """TrainError if the files do not name the same classes in the same order."""
+    found = [_Columns(table.schema_arrow, file).class_names(label) for file, table in zip(files, tables, strict=True)]
+    other = next((place for place, names in enumerate(found) if names != found[0]), None)
+    if other is not None:
+        first, names = (", ".join(names) or "none" for names in (found[0], found[other]))
+        raise TrainError(
+            f"{files[other]}: its metadata names the classes of {label} {names}; that of {files[0]} names {first};"
+            " write the files again with the same class names"
+        )
 
 
 def _values(table: Any, label: str) -> list[Any]:
