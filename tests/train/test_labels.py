@@ -63,6 +63,28 @@ def test_a_tar_without_cls_names_the_label_keys_that_work(tmp_path: Path) -> Non
     assert opened(path, label_key="txt").classes == NAMES
 
 
+def test_a_json_label_needs_its_field(tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", pairs(range(6), about, "json"))
+    with pytest.raises(TrainError, match=r"000\.jpg: its label is a JSON object; give --label_key json:FIELD"):
+        opened(path, label_key="json")
+
+
+@pytest.mark.parametrize("text", ["", "-1"])
+def test_a_label_that_is_no_class_is_refused(text: str, tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", pairs(range(6), lambda label: str(label) if label else text))
+    with pytest.raises(TrainError, match=rf"001\.jpg: its label is '{text}', neither a class number nor a name"):
+        opened(path)
+    path = table(tmp_path / "x.parquet", labels=[NAMES[n] if n else text for n in LABELS])
+    with pytest.raises(TrainError, match=rf"row 1 has the label '{text}', which is neither a class number nor a name"):
+        opened(path)
+
+
+def test_a_shard_of_hidden_labels_is_unlabelled(tmp_path: Path) -> None:
+    source = opened(shard(tmp_path / "x.tar", pairs(range(6), lambda _: "-1")))
+    assert list(source.labels) == [0] * 6
+    assert "each label is -1: the labels are not published" in one_class(source)
+
+
 def test_labels_read_with_one_key_are_not_remembered_for_another(tmp_path: Path) -> None:
     members = [*pairs(range(6)), *((f"{n:03}.txt", NAMES[0].encode()) for n in range(6))]
     path = shard(tmp_path / "x.tar", members)

@@ -19,8 +19,6 @@ IMAGES = ("image", "img")
 LABELS = ("label", "labels", "fine_label")
 BUDGET = 2**30  # bytes of row groups kept in memory
 GROUP = 2**26  # bytes of a row group above which reading it for one image is not worth it
-HIDDEN = -1
-"""The label that the hub gives to images of a test set whose labels are not published."""
 
 
 class Parquet:
@@ -95,8 +93,8 @@ class Parquet:
         if name is None:
             return (UNLABELLED,), [0] * int(self.ends[-1])
         values = [value for table in tables for value in _values(table, name)]
-        if all(value == HIDDEN for value in values):
-            self.reading = self.reading._replace(unlabelled=f"each {name} is {HIDDEN}: the labels are not published")
+        if all(value == labels.HIDDEN for value in values):
+            self.reading = self.reading._replace(unlabelled=labels.not_published(name))
             return (UNLABELLED,), [0] * len(values)
         known = columns.class_names(name)
         _refuse_other_classes(self.files, tables, name)
@@ -207,7 +205,7 @@ def _holds_bytes(column: Any) -> bool:
 def _fits(label: Any, known: Sequence[str]) -> bool:
     """Whether a value is a class: a number, or a name where the file does not number its classes."""
     if isinstance(label, str):
-        return not known
+        return not known and labels.is_label(label)
     return isinstance(label, int) and label >= 0 and (not known or label < len(known))
 
 
