@@ -154,6 +154,14 @@ def test_npz_without_labels_says_where_they_go(tmp_path: Path) -> None:
     assert "left out: the array test_images" in describe(opened(path))
 
 
+def test_npz_labels_that_are_no_class_numbers_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    path = arrays(tmp_path / "x.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.array([0, labels.NUMBERS]))
+    with pytest.raises(TrainError, match="labels has the label 1000000; class numbers are below 1,000,000"):
+        opened(path)
+
+
 def test_numbers_are_indices_and_names_are_sorted() -> None:
     assert labels.number(["2", "0"]) == (("0", "1", "2"), [2, 0])
     assert labels.number(["b", "a", "b"]) == (("a", "b"), [1, 0, 1])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.labels import NUMBERS
 from train.data.reading import DEFAULTS, Reading, ReadOptions
 from train.errors import NoSplit, TrainError
 
@@ -38,6 +39,10 @@ class Npz:
             shape = f"{labels.dtype}{labels.shape}"
             raise TrainError(
                 f"{file}: {prefix}labels is {shape}, not a class number for each of {len(images):,} images"
+            )
+        if labels.max() >= NUMBERS:
+            raise TrainError(
+                f"{file}: {prefix}labels has the label {labels.max()}; class numbers are below {NUMBERS:,}"
             )
         self.images = images if images.ndim == 4 else images[..., None]
         self.labels: list[int] = labels.reshape(-1).tolist()
