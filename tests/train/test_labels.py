@@ -9,7 +9,7 @@ import pytest
 from tests.train.images import encoded, pixels
 from tests.train.shards import FILES, LABELS, arrays, images, pairs, shard, table
 from train.data import labels
-from train.data.classes import describe, require_several
+from train.data.classes import describe, require_labels, require_several
 from train.data.reading import ReadOptions
 from train.data.sources import Source, open_source
 from train.errors import TrainError
@@ -151,6 +151,8 @@ def test_npz_without_labels_says_where_they_go(tmp_path: Path) -> None:
 
     path = arrays(tmp_path / "x.npz", train_images=np.zeros((3, 8, 8), np.uint8), test_images=np.zeros((3, 8, 8)))
     assert "write an array train_labels (N,) of class numbers" in one_class(opened(path))
+    with pytest.raises(TrainError, match="images without labels cannot be evaluated on; write an array train_labels"):
+        require_labels(opened(path), "--data_path")
     assert "left out: the array test_images" in describe(opened(path))
 
 
