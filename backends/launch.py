@@ -33,12 +33,13 @@ class Place(NamedTuple):
 def place(environ: Mapping[str, str]) -> Place | None:
     """The place of this process, or None if it is the only one; BackendError if the description is incomplete.
 
-    torchrun's variables come first, then those of mpirun, then SLURM's. Under mpirun and srun, MASTER_ADDR
+    torchrun's variables come first, then those of mpirun, then SLURM's: inside a SLURM job, those of
+    an mpirun's processes describe its daemons. Under mpirun and srun, MASTER_ADDR
     and MASTER_PORT may replace the name of the first machine and the port that is derived from the job's number.
     """
     if "RANK" in environ or "WORLD_SIZE" in environ:
         found = _read(environ)
-    elif own := _of_open_mpi(environ) or _of_slurm(environ) or _of_pmi(environ):
+    elif own := _of_open_mpi(environ) or _of_hydra(environ) or _of_slurm(environ) or _of_pmi(environ):
         found = _read(own)
     else:
         return None
@@ -68,6 +69,11 @@ def _of_open_mpi(environ: Mapping[str, str]) -> dict[str, str]:
     return _of_mpi(environ, "OMPI_COMM_WORLD_SIZE")
 
 
+def _of_hydra(environ: Mapping[str, str]) -> dict[str, str]:
+    """As `_of_pmi`, of the mpirun of MPICH and Intel; srun sets PMI_SIZE, too, but no MPI_LOCALRANKID."""
+    return _of_pmi(environ) if "MPI_LOCALRANKID" in environ else {}
+
+
 def _of_pmi(environ: Mapping[str, str]) -> dict[str, str]:
     return _of_mpi(environ, "PMI_SIZE")
 
@@ -90,7 +96,7 @@ def _of_mpi(environ: Mapping[str, str], size: str) -> dict[str, str]:
 
 def _of_slurm(environ: Mapping[str, str]) -> dict[str, str]:
     """torchrun's variables from those of srun; {} for a single process, such as a batch script."""
-    if int(environ.get("SLURM_STEP_NUM_TASKS", 1)) == 1:
+    if environ.get("SLURM_STEP_NUM_TASKS", "1") == "1":
         return {}
     nodes = environ.get("SLURM_STEP_NODELIST") or environ.get("SLURM_JOB_NODELIST")
     return _known(
@@ -112,7 +118,8 @@ def _read(environ: Mapping[str, str]) -> Place:
         there = ", ".join(name for name in NAMES if name in environ)
         raise BackendError(
             f"{', '.join(missing)}: not in the environment beside {there}; start several processes with torchrun,"
-            " mpirun or srun, set these (mpirun -x MASTER_ADDR=HOST), or unset these variables"
+            " mpirun or srun, set these (Open MPI: mpirun -x MASTER_ADDR=HOST; MPICH and Intel MPI: mpirun -genv"
+            " MASTER_ADDR HOST), or unset these variables"
         )
     try:
         rank, processes, local_rank, port = (int(environ[name]) for name in NAMES if name != "MASTER_ADDR")

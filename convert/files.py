@@ -1,11 +1,14 @@
 """Write files and folders that appear whole or not at all."""
 
 import contextlib
+import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from convert.errors import ConvertError
 
@@ -16,14 +19,39 @@ ASIDE, DOOMED = ".writing-", ".deleting-"
 """What the names of unfinished writes and deletions begin with."""
 
 
+class Written(NamedTuple):
+    """What this program writes to a folder: its description, keys of which it has one, an array file, all names."""
+
+    description: str
+    keys: tuple[str, ...]
+    arrays: str
+    names: str
+
+
+FOLDERS = (
+    Written("manifest.json", ("files",), "params.safetensors", r"manifest\.json|(params|mu|nu|ema)\.safetensors"),
+    Written("config.json", ("model_type", "architecture"), "model.safetensors", r"config\.json|model\.safetensors"),
+    Written(
+        "_METADATA",
+        ("tree_metadata",),
+        "manifest.ocdbt",
+        r"_METADATA|_CHECKPOINT_METADATA|_sharding|commit_success\.txt|manifest\.ocdbt|d|array_metadatas|ocdbt\.process_\d+",
+    ),
+)
+"""The folders of the formats ours, of transformers and timm, and of Orbax."""
+
+
 @contextlib.contextmanager
 def replacing(path: Path, force: bool) -> Iterator[Path]:
     """`atomic` for a path that a user named; ConvertError if something is there and force is not given, or it fails."""
     if path.exists() and not force:
         raise ConvertError(f"{path}: exists already; --force replaces it, -o names another output")
-    if path.is_dir() and not any((path / name).exists() for name in ("manifest.json", "config.json", "_METADATA")):
-        raise ConvertError(f"{path}: a folder that is not a checkpoint is not replaced, even with --force")
     try:
+        if path.is_dir() and not _is_checkpoint(path):
+            raise ConvertError(
+                f"{path}: a folder that is not a checkpoint, or holds other things, is not replaced, even with --force;"
+                " name another output"
+            )
         with atomic(path) as aside:
             yield aside
     except OSError as error:
@@ -84,6 +112,26 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _is_checkpoint(folder: Path) -> bool:
+    """Whether a folder holds a checkpoint as this program writes it, and nothing else."""
+    names = {child.name for child in folder.iterdir()}
+    return any(
+        {kind.description, kind.arrays} <= names
+        and all(re.fullmatch(kind.names, name) for name in names)
+        and not set(kind.keys).isdisjoint(_keys(folder / kind.description))
+        for kind in FOLDERS
+    )
+
+
+def _keys(file: Path) -> set[str]:
+    """The keys of a JSON object in a file; none if there is no such object."""
+    try:
+        found = json.loads(file.read_bytes())
+    except (OSError, ValueError):
+        return set()
+    return set(found) if isinstance(found, dict) else set()
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:

@@ -49,20 +49,18 @@ def unpack(content: Content, weights_only: bool = False) -> Content:
         raise ConvertError("some arrays have the same name with and without .value; keep one of each")
     moments = {name: found for name in entries if (found := MOMENT.fullmatch(name))}
     rest = [name for name in entries if name not in moments]
-    ema = {found["name"]: entries[name] for name in rest if (found := EMA.fullmatch(name))}
+    ema = {found["name"]: entries[name] for name in rest if (found := EMA.fullmatch(name)) and not weights_only}
     others = [name for name in rest if OPTIMIZER.fullmatch(name) or STEP.fullmatch(name)]
     params = {name: entries[name] for name in rest if name not in others and not EMA.fullmatch(name)}
     meta, notes = dict(content.meta), [*content.notes]
     hyper = meta.pop("optimizer", None)
     optimizer = None
-    if moments:
+    if moments and not weights_only:
         optimizer = _moments(entries, moments.values(), others)
         optimizer.hyper = hyper if isinstance(hyper, dict) else {}
     unused = [name for name in others if entries[name].shape]
     if unused:
         notes.append(f"left out: {listed(unused, 3)}: not AdamW's")
-    if weights_only:
-        optimizer, ema = None, {}
     return replace(content, params=params, ema=ema, optimizer=optimizer, meta=meta, notes=notes)
 
 

@@ -50,13 +50,19 @@ def test_mpirun_is_understood() -> None:
     assert launch.place(OPEN_MPI) == launch.place(SRUN | OPEN_MPI) == launch.Place(3, 4, 3, "127.0.0.1", 20771)
     assert launch.place(MPICH) == launch.Place(3, 4, 3, "127.0.0.1", launch.port(str(os.getppid())))
     for given in (OPEN_MPI | {"OMPI_COMM_WORLD_LOCAL_SIZE": "2"}, MPICH | {"MPI_LOCALNRANKS": "2"}):
-        with pytest.raises(
-            BackendError, match=r"^MASTER_ADDR: not in the environment.* \(mpirun -x MASTER_ADDR=HOST\)"
-        ):
+        remedies = r"Open MPI: mpirun -x MASTER_ADDR=HOST; MPICH and Intel MPI: mpirun -genv MASTER_ADDR HOST\)"
+        with pytest.raises(BackendError, match=rf"^MASTER_ADDR: not in the environment.* \({remedies}"):
             launch.place(given)
         there = given | {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
         assert launch.place(there) == launch.Place(3, 4, 3, "node7", 29500)
     assert launch.place(TORCHRUN | OPEN_MPI | MPICH) == launch.place(TORCHRUN)
+
+
+def test_an_mpirun_inside_a_slurm_job_is_understood() -> None:
+    """SLURM's variables are those of its daemons, one per machine: all processes of a machine share them."""
+    daemon = SRUN | {"SLURM_STEP_NUM_TASKS": "2", "SLURM_PROCID": "1", "SLURM_LOCALID": "0"}
+    assert launch.place(daemon | MPICH) == launch.Place(3, 4, 3, "127.0.0.1", launch.port(str(os.getppid())))
+    assert launch.place(SRUN | {"PMI_RANK": "9", "PMI_SIZE": "16"}) == launch.place(SRUN)
 
 
 def test_two_processes_of_mpirun_are_one_run(tmp_path: Path) -> None:
@@ -75,6 +81,11 @@ def test_two_processes_of_mpirun_are_one_run(tmp_path: Path) -> None:
 def test_one_process_is_alone(alone: dict[str, str]) -> None:
     """So is a batch script, though its environment describes the tasks that srun would start."""
     assert launch.place(alone) is None
+
+
+def test_a_number_of_tasks_that_is_no_number_is_one_line() -> None:
+    with pytest.raises(BackendError, match=r"^environment: .*WORLD_SIZE=many.*must be whole numbers$"):
+        launch.place(SRUN | {"SLURM_STEP_NUM_TASKS": "many"})
 
 
 def test_what_is_announced_is_understood() -> None:

@@ -128,9 +128,30 @@ def test_a_folder_that_is_no_checkpoint_is_never_replaced(tmp_path: Path) -> Non
     assert (home / "precious").read_text() == "all my work"
 
 
-def test_a_checkpoint_folder_is_replaced_whole(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": '{"editor": "vi"}'},
+        {"config.json": '{"model_type": "convnextv2"}'},
+        {"config.json": "[]", "model.safetensors": ""},
+        {"config.json": '{"architecture": "x"}', "model.safetensors": "", "notes/precious": "all my work"},
+        {"manifest.json": '{"name": "an extension"}', "params.safetensors": ""},
+        {"manifest.json": '{"files": {}}', "params.safetensors": "", "precious": "all my work"},
+    ],
+)
+def test_a_folder_with_other_files_is_never_replaced(files: dict[str, str], tmp_path: Path) -> None:
+    for name, text in files.items():
+        (tmp_path / "x" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "x" / name).write_text(text)
+    with pytest.raises(ConvertError, match="not replaced, even with --force; name another output"):
+        convert.save(checkpoint(SMALL), tmp_path / "x", format="hf", force=True)
+    assert {name: (tmp_path / "x" / name).read_text() for name in files} == files
+
+
+@pytest.mark.parametrize("format", ["ours", "hf", "flax"])
+def test_a_checkpoint_folder_is_replaced_whole(format: str, tmp_path: Path) -> None:
     path = tmp_path / "x"
-    convert.save(trained(SMALL), path)
+    convert.save(trained(SMALL), path, format=format)
     convert.save(checkpoint(SMALL, seed=5), path, force=True)
     found = convert.load(path)
     assert_equal(found.arrays, filled(SMALL, seed=5), "replaced")

@@ -79,6 +79,11 @@ def test_the_digits_have_a_recipe_and_folders_the_published_values() -> None:
     assert cli.parse(["--data_path", "/images"]) == Config.from_flags(data_path="/images")
 
 
+@pytest.mark.parametrize("data", ["/data/birds/*.tar", "/data/birds/part-*/x[0-9].tar", "/data/birds"])
+def test_the_default_run_directory_holds_no_pattern(data: str) -> None:
+    assert cli.parse(["--data_path", data, "--backend", "torch"]).run_dir == Path("runs/birds-torch")
+
+
 def test_a_named_model_replaces_the_sizes_of_the_recipe() -> None:
     config = cli.parse(["--model", "convnextv2_atto"])
     found = config.model

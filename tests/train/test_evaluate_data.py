@@ -180,6 +180,21 @@ def test_a_run_with_unpublished_test_labels_ends_well(
     assert said.count("left out: the test part") == 2
 
 
+@pytest.mark.parametrize("task", ["eval", "probe", "finetune"])
+def test_images_whose_labels_are_not_published_are_not_evaluated_on(
+    task: str, arrays: Arrays, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parquet(tmp_path / "train.parquet", list(range(COUNT)))
+    parquet(tmp_path / "test.parquet", [-1] * COUNT)
+    run = run_of_ours(tmp_path / "run", arrays, FRUITS)
+    words = {"eval": "--task eval", "probe": "--task probe --knn_k 1", "finetune": FINETUNE}[task]
+    flags = ["--finetune", str(run), "--data_path", str(tmp_path / "train.parquet"), *SIZE.split()]
+    hidden = ["--eval_data_path", str(tmp_path / "test.parquet")]
+    assert main([*words.split(), *flags, *hidden, "--output_dir", str(tmp_path / task)]) == 2
+    said = capsys.readouterr().err
+    assert "--eval_data_path: images without labels cannot be evaluated on; each label is -1" in said
+
+
 @each_backend
 @pytest.mark.parametrize("task", ["eval", "probe", "finetune"])
 def test_skipped_images_are_counted_beside_the_score(

@@ -9,7 +9,7 @@ import pytest
 from tests.train.images import encoded, pixels
 from tests.train.shards import FILES, LABELS, arrays, images, pairs, shard, table
 from train.data import labels
-from train.data.classes import describe, require_several
+from train.data.classes import describe, require_labels, require_several
 from train.data.reading import ReadOptions
 from train.data.sources import Source, open_source
 from train.errors import TrainError
@@ -63,6 +63,28 @@ def test_a_tar_without_cls_names_the_label_keys_that_work(tmp_path: Path) -> Non
     assert opened(path, label_key="txt").classes == NAMES
 
 
+def test_a_json_label_needs_its_field(tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", pairs(range(6), about, "json"))
+    with pytest.raises(TrainError, match=r"000\.jpg: its label is a JSON object; give --label_key json:FIELD"):
+        opened(path, label_key="json")
+
+
+@pytest.mark.parametrize("text", ["", "-1"])
+def test_a_label_that_is_no_class_is_refused(text: str, tmp_path: Path) -> None:
+    path = shard(tmp_path / "x.tar", pairs(range(6), lambda label: str(label) if label else text))
+    with pytest.raises(TrainError, match=rf"001\.jpg: its label is '{text}', neither a class number nor a name"):
+        opened(path)
+    path = table(tmp_path / "x.parquet", labels=[NAMES[n] if n else text for n in LABELS])
+    with pytest.raises(TrainError, match=rf"row 1 has the label '{text}', which is neither a class number nor a name"):
+        opened(path)
+
+
+def test_a_shard_of_hidden_labels_is_unlabelled(tmp_path: Path) -> None:
+    source = opened(shard(tmp_path / "x.tar", pairs(range(6), lambda _: "-1")))
+    assert list(source.labels) == [0] * 6
+    assert "each label is -1: the labels are not published" in one_class(source)
+
+
 def test_labels_read_with_one_key_are_not_remembered_for_another(tmp_path: Path) -> None:
     members = [*pairs(range(6)), *((f"{n:03}.txt", NAMES[0].encode()) for n in range(6))]
     path = shard(tmp_path / "x.tar", members)
@@ -106,12 +128,40 @@ def test_files_of_other_columns_are_refused(tmp_path: Path) -> None:
         opened(tmp_path)
 
 
+@pytest.mark.parametrize("names", [("bee", "ant", "cat"), ("ant", "bee"), None])
+def test_files_that_name_other_classes_are_refused(names: tuple[str, ...] | None, tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", names=NAMES)
+    table(tmp_path / "b.parquet", names=NAMES)
+    assert opened(tmp_path).classes == NAMES
+    table(tmp_path / "c.parquet", names=names)
+    listed = ", ".join(names or ["none"])
+    with pytest.raises(TrainError, match=rf"c\.parquet: .* {listed}; that of .*a\.parquet names ant, bee, cat;"):
+        opened(tmp_path)
+
+
+def test_a_wrong_label_is_reported_with_its_file_and_row(tmp_path: Path) -> None:
+    table(tmp_path / "a.parquet", names=NAMES)
+    table(tmp_path / "b.parquet", labels=[0, 1, 2, 3, 0, 1], names=NAMES)
+    with pytest.raises(TrainError, match=r"b\.parquet: row 3 has the label 3, which is not one of its 3"):
+        opened(tmp_path)
+
+
 def test_npz_without_labels_says_where_they_go(tmp_path: Path) -> None:
     import numpy as np
 
     path = arrays(tmp_path / "x.npz", train_images=np.zeros((3, 8, 8), np.uint8), test_images=np.zeros((3, 8, 8)))
     assert "write an array train_labels (N,) of class numbers" in one_class(opened(path))
+    with pytest.raises(TrainError, match="images without labels cannot be evaluated on; write an array train_labels"):
+        require_labels(opened(path), "--data_path")
     assert "left out: the array test_images" in describe(opened(path))
+
+
+def test_npz_labels_that_are_no_class_numbers_are_refused(tmp_path: Path) -> None:
+    import numpy as np
+
+    path = arrays(tmp_path / "x.npz", images=np.zeros((2, 8, 8), np.uint8), labels=np.array([0, labels.NUMBERS]))
+    with pytest.raises(TrainError, match="labels has the label 1000000; class numbers are below 1,000,000"):
+        opened(path)
 
 
 def test_numbers_are_indices_and_names_are_sorted() -> None:

@@ -84,7 +84,7 @@ class Config:
     @property
     def run_dir(self) -> Path:
         """The run directory: --output_dir, or a folder in runs/ named after data, task and backend."""
-        words = [Path(self.data.data_path).resolve().name, self.run.task, self.run.backend]
+        words = [_data_name(Path(self.data.data_path).resolve()), self.run.task, self.run.backend]
         return Path(self.run.output_dir or "runs/" + "-".join(word for word in words if word != "pretrain"))
 
     def trainer_options(self) -> TrainerOptions:
@@ -163,6 +163,11 @@ def format_value(value: Any) -> str:
 def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of the flags of one group."""
     return {member.name: values[member.name] for member in fields(group) if member.name in values}  # type: ignore[arg-type]
+
+
+def _data_name(path: Path) -> str:
+    """The last part of a path that is no pattern."""
+    return next(part.name for part in (path, *path.parents) if not set("*?[") & set(part.name))
 
 
 def _toml(value: Any) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 
 from train.data.names import printable
 from train.data.sources import Source
+from train.data.tars import UNLABELLED
 from train.errors import TrainError
 
 LISTED = 12  # classes that are listed one by one
@@ -49,6 +50,12 @@ def require_several(source: Source, flag: str) -> int:
     if len(source.classes) < 2:
         raise TrainError(f"{flag}: all images are of one class; {source.reading.unlabelled}")
     return len(source.classes)
+
+
+def require_labels(source: Source, flag: str) -> None:
+    """TrainError, with the remedy, if the images to evaluate on have no labels."""
+    if source.classes == (UNLABELLED,):
+        raise TrainError(f"{flag}: images without labels cannot be evaluated on; {source.reading.unlabelled}")
 
 
 def match(model: Sequence[str], data: Sequence[str]) -> Match:

@@ -6,6 +6,9 @@ from unicodedata import normalize
 NUMBERS = 10**6
 """Labels below are class numbers; greater ones are names of classes."""
 
+HIDDEN = -1
+"""The label that the hub gives to images of a test set whose labels are not published."""
+
 
 def number(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
     """The classes, and the class index of each label.
@@ -31,3 +34,13 @@ def by_name(labels: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
 def is_number(label: str) -> bool:
     """Whether a label is a class number: decimal digits, below NUMBERS."""
     return label.isascii() and label.isdigit() and int(label) < NUMBERS
+
+
+def is_label(text: str) -> bool:
+    """Whether a text is a class number or a name: not empty and not HIDDEN."""
+    return text.strip() not in ("", str(HIDDEN))
+
+
+def not_published(what: str) -> str:
+    """Why images have no classes where every label is HIDDEN. what: where the labels are."""
+    return f"each {what} is {HIDDEN}: the labels are not published"

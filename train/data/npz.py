@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from train.data.labels import NUMBERS
 from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
 
 USED = ("", "train_", "val_")
@@ -30,7 +32,8 @@ class Npz:
         unlabelled = f"write an array {prefix}labels (N,) of class numbers beside the images"
         self.reading = Reading(options, left_out, unlabelled, uses=())
         images = _read(file, f"{prefix}images")
-        labels = _read(file, f"{prefix}labels") if f"{prefix}labels" in names else np.zeros(len(images), np.int64)
+        labelled = f"{prefix}labels" in names
+        labels = _read(file, f"{prefix}labels") if labelled else np.zeros(len(images), np.int64)
         if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
             shape = f"{images.dtype}{images.shape}"
             raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
@@ -39,9 +42,13 @@ class Npz:
             raise TrainError(
                 f"{file}: {prefix}labels is {shape}, not a class number for each of {len(images):,} images"
             )
+        if labels.max() >= NUMBERS:
+            raise TrainError(
+                f"{file}: {prefix}labels has the label {labels.max()}; class numbers are below {NUMBERS:,}"
+            )
         self.images = images if images.ndim == 4 else images[..., None]
         self.labels: list[int] = labels.reshape(-1).tolist()
-        self.classes = tuple(str(number) for number in range(max(self.labels) + 1))
+        self.classes = tuple(map(str, range(max(self.labels) + 1))) if labelled else (UNLABELLED,)
 
     @property
     def fingerprint(self) -> str:

@@ -19,8 +19,6 @@ IMAGES = ("image", "img")
 LABELS = ("label", "labels", "fine_label")
 BUDGET = 2**30  # bytes of row groups kept in memory
 GROUP = 2**26  # bytes of a row group above which reading it for one image is not worth it
-HIDDEN = -1
-"""The label that the hub gives to images of a test set whose labels are not published."""
 
 
 class Parquet:
@@ -75,6 +73,12 @@ class Parquet:
         group = int(np.searchsorted(self.ends, index, side="right"))
         return group, index - (int(self.ends[group - 1]) if group else 0)
 
+    def _row(self, index: int) -> str:
+        """File of an image and row in the file."""
+        place, _ = self.groups[self._place(index)[0]]
+        before = sum(other < place for other, _ in self.groups)
+        return f"{self.files[place]}: row {index - (int(self.ends[before - 1]) if before else 0)}"
+
     def __reduce__(self) -> tuple[type, tuple[list[Path], ReadOptions, tuple[str, ...]]]:
         """Pickled as its files: what is in memory stays in its process."""
         return Parquet, (self.files, self.reading.options, self.reading.left_out)
@@ -89,14 +93,15 @@ class Parquet:
         if name is None:
             return (UNLABELLED,), [0] * int(self.ends[-1])
         values = [value for table in tables for value in _values(table, name)]
-        if all(value == HIDDEN for value in values):
-            self.reading = self.reading._replace(unlabelled=f"each {name} is {HIDDEN}: the labels are not published")
+        if all(value == labels.HIDDEN for value in values):
+            self.reading = self.reading._replace(unlabelled=labels.not_published(name))
             return (UNLABELLED,), [0] * len(values)
         known = columns.class_names(name)
+        _refuse_other_classes(self.files, tables, name)
         wrong = next((row for row, value in enumerate(values) if not _fits(value, known)), None)
         if wrong is not None:
             what = f"not one of its {len(known)} classes" if known else "neither a class number nor a name"
-            raise TrainError(f"{self.files[0]}: row {wrong} has the {name} {values[wrong]!r}, which is {what}")
+            raise TrainError(f"{self._row(wrong)} has the {name} {values[wrong]!r}, which is {what}")
         if known:
             return known, values
         return labels.number([str(int(value)) if isinstance(value, int) else value for value in values])
@@ -175,6 +180,18 @@ def _refuse_other_columns(files: Sequence[Path], tables: Sequence[Any]) -> None:
             raise TrainError(f"{file}: has the columns {', '.join(found)}, {files[0]} has {', '.join(expected)}")
 
 
+def _refuse_other_classes(files: Sequence[Path], tables: Sequence[Any], label: str) -> None:
+    """TrainError if the files do not name the same classes in the same order."""
+    found = [_Columns(table.schema_arrow, file).class_names(label) for file, table in zip(files, tables, strict=True)]
+    other = next((place for place, names in enumerate(found) if names != found[0]), None)
+    if other is not None:
+        first, names = (", ".join(names) or "none" for names in (found[0], found[other]))
+        raise TrainError(
+            f"{files[other]}: its metadata names the classes of {label} {names}; that of {files[0]} names {first};"
+            " write the files again with the same class names"
+        )
+
+
 def _values(table: Any, label: str) -> list[Any]:
     """The label of each row of a file."""
     return table.read([label])[label].to_pylist()
@@ -188,7 +205,7 @@ def _holds_bytes(column: Any) -> bool:
 def _fits(label: Any, known: Sequence[str]) -> bool:
     """Whether a value is a class: a number, or a name where the file does not number its classes."""
     if isinstance(label, str):
-        return not known
+        return not known and labels.is_label(label)
     return isinstance(label, int) and label >= 0 and (not known or label < len(known))
 
 

@@ -95,14 +95,23 @@ class Tars:
         """The classes and the label of each image."""
         missing = texts.index(None) if None in texts else None
         if missing is None:
-            found = [_value(text or "", field, self.name(place)) for place, text in enumerate(texts)]
-            return labels.number(found)
+            return self._numbered([_value(text or "", extension, field, self.name(i)) for i, text in enumerate(texts)])
         if self.reading.options.label_key is None and set(texts) == {None}:
             return (UNLABELLED,), [0] * len(texts)
         other = f"; --label_key names it: {self.reading.unlabelled}"
         if set(texts) != {None}:
             other = ", other images have; write the missing ones, or leave these images out of the shard"
         raise TrainError(f"{self.name(missing)}: has no .{extension} file{other}")
+
+    def _numbered(self, found: Sequence[str]) -> tuple[tuple[str, ...], list[int]]:
+        """The classes and the label of each image from its label's text; one class if no label is published."""
+        if set(found) == {str(labels.HIDDEN)}:
+            self.reading = self.reading._replace(unlabelled=labels.not_published("label"))
+            return (UNLABELLED,), [0] * len(found)
+        wrong = next((place for place, text in enumerate(found) if not labels.is_label(text)), None)
+        if wrong is not None:
+            raise TrainError(f"{self.name(wrong)}: its label is {found[wrong]!r}, neither a class number nor a name")
+        return labels.number(found)
 
 
 def _scanned(path: Path, label: str) -> Shard:
@@ -179,9 +188,11 @@ def _two_images(one: Member, other: Member) -> str:
     )
 
 
-def _value(text: str, field: str, name: str) -> str:
+def _value(text: str, extension: str, field: str, name: str) -> str:
     """A label: the text itself, or a field of the JSON in it."""
     if not field:
+        if text.startswith("{"):
+            raise TrainError(f"{name}: its label is a JSON object; give --label_key {extension}:FIELD")
         return text
     try:
         value: Any = json.loads(text)

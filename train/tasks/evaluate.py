@@ -7,7 +7,7 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from train.config import Config
-from train.data.classes import Match, describe, match_checkpoint
+from train.data.classes import Match, describe, match_checkpoint, require_labels
 from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_eval
 from train.errors import TrainError
@@ -45,12 +45,13 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
 
 
 def _open(config: Config) -> Source:
-    """The images to evaluate on."""
+    """The images to evaluate on; TrainError if they have no labels."""
     path, flag = config.data.data_path, "--data_path"
     if config.finetune.eval_data_path:
         path, flag = config.finetune.eval_data_path, "--eval_data_path"
     source = open_eval(path, flag, read_options(config.data))
     refuse_unused(config.data, source.reading)
+    require_labels(source, flag)
     return source
 
 

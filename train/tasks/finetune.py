@@ -6,7 +6,7 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.config import Config
-from train.data.classes import describe, listed, match, require_several
+from train.data.classes import describe, listed, match, require_labels, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
@@ -157,8 +157,12 @@ def open_labelled(config: Config) -> Source:
 
 
 def open_eval_source(config: Config) -> Source:
-    """The images to evaluate on; TrainError if there are none."""
-    options = read_options(config.data)
+    """The images to evaluate on; TrainError if there are none, or none with labels."""
+    options, flag = read_options(config.data), "--data_path"
     if config.finetune.eval_data_path:
-        return open_eval(config.finetune.eval_data_path, "--eval_data_path", options)
-    return open_source(config.data.data_path, "val", options=options)
+        flag = "--eval_data_path"
+        source = open_eval(config.finetune.eval_data_path, flag, options)
+    else:
+        source = open_source(config.data.data_path, "val", options=options)
+    require_labels(source, flag)
+    return source
