@@ -8,9 +8,11 @@ READY  := $(VENV)/ready
 # Exact versions of everything else are in requirements/locked.txt; torch's build is the index's or the machine's choice.
 TORCH  := 2.13.0
 
-# Most of the tests' time goes into compiling: a thread for each worker, and XLA's work kept for the next run.
+# Most of the tests' time goes into compiling: a thread for each worker, and XLA's work kept for the next run. With a
+# limit of size JAX locks that folder, so that no worker reads what another still writes.
 TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
-          JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax
+          JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax-tests \
+          JAX_COMPILATION_CACHE_MAX_SIZE=8589934592
 
 .PHONY: demo test newest lock reliability lint format types tables bench gpu minkowski aot slurm clean
 

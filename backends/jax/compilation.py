@@ -1,5 +1,6 @@
 """Where compiled programs are kept from one run to the next, and how XLA compiles them."""
 
+import importlib.util
 import os
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,10 @@ from backends.api import make_writable
 from backends.protocol import BackendError
 
 VARIABLE = "JAX_COMPILATION_CACHE_DIR"
+
+LARGEST = 8 << 30
+"""Bytes of the folder. With a limit JAX locks it (by filelock); without one, a process may read a program that another
+is still writing, and crash."""
 
 GPU_OPTIONS = {"xla_gpu_enable_triton_gemm": False}
 """cuBLAS for every product: XLA would compile dozens of its own kernels for each, and find that cuBLAS is faster."""
@@ -35,6 +40,8 @@ def use_compilation_cache(where: str = "") -> str:
         if where:
             raise
         folder, line = "", f"compiled programs are not kept: {error}"
+    if importlib.util.find_spec("filelock"):
+        jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_compilation_cache_dir", folder or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()  # jax reads the folder at its first compilation, and never again
