@@ -98,9 +98,9 @@ def _unit(rng: np.random.Generator, param: spec.Param) -> np.ndarray:
     match param.init:
         case "trunc_normal":
             return noise / np.sqrt(np.prod(param.shape[1:]))
-        case "ones":
+        case 1.0:
             return 1 + 0.3 * noise
-        case "zeros":
+        case float():
             return 0.5 * noise
         case "normal":
             return noise

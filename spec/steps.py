@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 GRNScope = Literal["image", "batch"]
-Init = Literal["trunc_normal", "normal", "zeros", "ones"]
+Init = Literal["trunc_normal", "normal"] | float
+"""A distribution, or the value of every entry."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def _weight(axes: str, *shape: int) -> Array:
     return Array(tuple(axes.split()), shape, "trunc_normal", decays=True)
 
 
-def _vector(size: int, init: Init = "zeros") -> Array:
+def _vector(size: int, init: float = 0.0) -> Array:
     return Array(("ch",), (size,), init, decays=False)
 
 
@@ -78,7 +79,7 @@ class LayerNorm:
     eps: float
 
     def arrays(self) -> dict[str, Array]:
-        return {"weight": _vector(self.channels, "ones"), "bias": _vector(self.channels)}
+        return {"weight": _vector(self.channels, 1.0), "bias": _vector(self.channels)}
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_a_model_without_a_head_is_inferred_from_names_and_shapes(kind: str, dat
 def test_axes_mean_what_einops_means(axes: str, pattern: str, shape: tuple[int, ...]) -> None:
     named = {1: ("ch",), 2: ("out", "in"), 4: ("out", "in", "kh", "kw")}[len(shape)]
     named = ("ch", "one", "kh", "kw") if shape[1:2] == (1,) else named
-    param = spec.Param(named, shape, "zeros", True, {"single": 0, "group": 0})
+    param = spec.Param(named, shape, 0.0, True, {"single": 0, "group": 0})
     values = np.random.default_rng(0).normal(size=shape)
     place = Place("x", axes, shape_of(axes, dict(zip(named, shape, strict=True))))
     entry = entries_of({"x": values})["x"]
