@@ -10,7 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from spec import checks
-from spec.presets import size_of
+from spec.presets import PRESETS, size_of
 from spec.steps import (
     GRN,
     Dense,
@@ -72,6 +72,12 @@ class Encoder:
     @property
     def num_blocks(self) -> int:
         return sum(self.depths)
+
+    @property
+    def preset(self) -> str | None:
+        """The name of the preset of this size, if there is one."""
+        own = vars(self).items()
+        return next((name for name, size in PRESETS.items() if size.items() <= own), None)
 
     def drop_path_rates(self) -> tuple[float, ...]:
         """The rate of each block: linear from 0 at the first to `drop_path` at the last."""

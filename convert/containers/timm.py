@@ -7,7 +7,7 @@ from typing import Any
 from convert.containers import huggingface, safetensors
 from convert.content import Content
 from convert.errors import ConvertError
-from spec import PRESETS, Model
+from spec import Model
 
 FAMILY = "convnextv2_"
 IMAGE_SIZE = 224
@@ -46,10 +46,9 @@ def write(path: Path, content: Content) -> None:
 def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
     """timm's config of a model; model_args are what its architecture does not say."""
     encoder = model.encoder
-    own = {"depths": encoder.depths, "dims": encoder.dims}
-    preset = next((name for name, size in PRESETS.items() if size == own), None)
+    preset = encoder.preset
     classes = 0 if headless else getattr(model, "num_classes", 0)
-    args: dict[str, Any] = {} if preset else {name: list(values) for name, values in own.items()}
+    args: dict[str, Any] = {} if preset else {"depths": list(encoder.depths), "dims": list(encoder.dims)}
     if encoder.stem_stride != 4:
         args["patch_size"] = encoder.stem_stride
     if encoder.in_chans != 3:

@@ -1,15 +1,14 @@
 """timm: stem, stages with their own downsampling, and a head of pool, norm, fc; and its models of features only."""
 
 from convert.rules import Format, Rule
-from spec import PRESETS, Model
+from spec import Model
 
-CONV_MLP = [PRESETS[f"convnextv2_{size}"] for size in ("atto", "femto", "pico", "nano")]
+CONV_MLP = [f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano")]
 """The sizes whose linear layers timm builds as 1x1 convolutions."""
 
 
 def _mlp(model: Model) -> str:
-    encoder = model.encoder
-    return "out in 1 1" if {"depths": encoder.depths, "dims": encoder.dims} in CONV_MLP else "out in"
+    return "out in 1 1" if model.encoder.preset in CONV_MLP else "out in"
 
 
 TIMM = Format(
