@@ -134,6 +134,14 @@ def sizes(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def encoders(draw: st.DrawFn) -> dict[str, Any]:
+    """Sizes, and blocks of either kind; those of V1 have no GRN."""
+    if draw(st.booleans(), label="V1"):
+        return draw(sizes()) | {"block": "v1", "grn_scope": "image"}
+    return draw(sizes())
+
+
+@st.composite
 def grids(draw: st.DrawFn) -> tuple[int, int]:
     """Rows and columns of patches, at least two patches in all."""
     rows = draw(st.integers(1, 4), label="rows")
@@ -141,9 +149,9 @@ def grids(draw: st.DrawFn) -> tuple[int, int]:
 
 
 @st.composite
-def fcmae_cases(draw: st.DrawFn, scopes: tuple[str, ...] = ("image", "batch")) -> Case:
+def fcmae_cases(draw: st.DrawFn) -> Case:
     """Masked autoencoders: from one visible patch to all but one, batch 1 included."""
-    fields = draw(sizes()) | {"grn_scope": draw(st.sampled_from(scopes), label="grn_scope")}
+    fields = draw(encoders())
     rows, columns = draw(grids())
     patch, total = fields["stem_stride"] * 2 ** (len(fields["dims"]) - 1), rows * columns
     visible = draw(st.sampled_from(sorted({1, total - 1, max(1, total * 2 // 5)})), label="visible")
@@ -162,7 +170,7 @@ def fcmae_cases(draw: st.DrawFn, scopes: tuple[str, ...] = ("image", "batch")) -
 def classifier_cases(draw: st.DrawFn) -> Case:
     """Dense classifiers."""
     rows, columns = draw(grids())
-    model = spec.classifier(**draw(sizes()), num_classes=draw(st.integers(1, 5), label="num_classes"))
+    model = spec.classifier(**draw(encoders()), num_classes=draw(st.integers(1, 5), label="num_classes"))
     return draw(_around(model, (rows, columns), rows * columns))
 
 
@@ -170,7 +178,7 @@ def classifier_cases(draw: st.DrawFn) -> Case:
 def backbone_cases(draw: st.DrawFn) -> Case:
     """Encoders alone, masked or not, with and without norms of their maps."""
     rows, columns = draw(grids())
-    model = spec.encoder(**draw(sizes()), out_norm=draw(st.booleans(), label="out_norm"))
+    model = spec.encoder(**draw(encoders()), out_norm=draw(st.booleans(), label="out_norm"))
     return draw(_around(model, (rows, columns), draw(st.integers(1, rows * columns), label="visible")))
 
 
@@ -210,6 +218,7 @@ def _backbone(grid: tuple[int, int], visible: int, **fields: Any) -> Case:
 CASES: dict[str, Case] = {
     "four stages": _fcmae((2, 3), 2, depths=(1, 1, 1, 1), dims=(8, 9, 10, 12), decoder_dim=8, stem_stride=1),
     "batch scope": _fcmae((3, 2), 2, depths=(1, 1), dims=(8, 10), decoder_dim=12, stem_stride=2, grn_scope="batch"),
+    "V1": _fcmae((2, 3), 2, depths=(1, 2), dims=(8, 10), decoder_dim=8, stem_stride=2, block="v1"),
     "equal widths": _fcmae((3, 3), 4, depths=(1, 2), dims=(6, 8), decoder_dim=8, decoder_depth=2, in_chans=2),
     "batch of three": _fcmae((2, 2), 1, depths=(1, 1), dims=(8, 8), decoder_dim=8, stem_stride=2, count=3),
     "offset": _fcmae((2, 2), 2, depths=(1,), dims=(8,), decoder_dim=8, weights="offset"),

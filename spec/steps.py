@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+BlockKind = Literal["v1", "v2"]
 GRNScope = Literal["image", "batch"]
 Init = Literal["trunc_normal", "normal"] | float
 """A distribution, or the value of every entry."""
@@ -119,6 +120,17 @@ class GRN:
 
 
 @dataclass(frozen=True)
+class LayerScale:
+    """y = gamma * x, one gamma per channel, which starts at `init`."""
+
+    channels: int
+    init: float
+
+    def arrays(self) -> dict[str, Array]:
+        return {"": _vector(self.channels, self.init)}
+
+
+@dataclass(frozen=True)
 class Residual:
     """y = x + keep / (1 - drop_path) * body(x); keep is 0 or 1 per image, drawn outside; 1 in evaluation.
 
@@ -151,5 +163,5 @@ class GlobalPool:
         return {}
 
 
-Step = PatchConv | DepthwiseConv | LayerNorm | Dense | Gelu | GRN | Residual | FillRemoved | GlobalPool
+Step = PatchConv | DepthwiseConv | LayerNorm | Dense | Gelu | GRN | LayerScale | Residual | FillRemoved | GlobalPool
 Named = tuple[tuple[str, Step], ...]

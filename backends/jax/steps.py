@@ -134,8 +134,8 @@ class GlobalPool(Step):
         return space.pool(x)
 
 
-def mask_token(step: spec.FillRemoved) -> nnx.Param:
-    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
+def vector(step: spec.FillRemoved | spec.LayerScale) -> nnx.Param:
+    """The mask token, or the factors of a LayerScale: a bare parameter, since its path is its step's own."""
     return nnx.Param(jnp.zeros(step.channels))
 
 
@@ -196,6 +196,8 @@ def _apply(kind: type[spec.Step], step: Any, x: Array, space: Space, call: Call)
     """x and its space after one step of a kind: a module, or a bare parameter."""
     if kind is spec.FillRemoved:
         return space.fill(x, step[...].astype(x.dtype))
+    if kind is spec.LayerScale:
+        return x * step[...].astype(x.dtype), space
     if isinstance(step, PatchConv | GlobalPool):
         return step(x, space)
     if isinstance(step, DepthwiseConv | GRN):
@@ -244,7 +246,8 @@ MODULES: dict[type, Callable[[Any], nnx.Module | nnx.Param]] = {
     spec.Gelu: Gelu,
     spec.GRN: GRN,
     spec.Residual: Residual,
-    spec.FillRemoved: mask_token,
+    spec.FillRemoved: vector,
+    spec.LayerScale: vector,
     spec.GlobalPool: GlobalPool,
 }
 """The module, or the parameter, of every step of the spec."""

@@ -120,8 +120,8 @@ class GlobalPool(Step):
         return space.pool(x)
 
 
-def mask_token(step: spec.FillRemoved) -> nn.Parameter:
-    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
+def vector(step: spec.FillRemoved | spec.LayerScale) -> nn.Parameter:
+    """The mask token, or the factors of a LayerScale: a bare parameter, since its path is its step's own."""
     return nn.Parameter(torch.empty(step.channels))
 
 
@@ -189,6 +189,8 @@ def _apply(kind: type[spec.Step], step: Any, x: Tensor, space: Space, call: Call
     """x and its space after one step of a kind: a module, or a bare parameter."""
     if kind is spec.FillRemoved:
         return space.fill(x, step.to(x.dtype))
+    if kind is spec.LayerScale:
+        return x * step.to(x.dtype), space
     if isinstance(step, PatchConv | GlobalPool):
         return cast(tuple[Tensor, Space], step(x, space))
     if isinstance(step, DepthwiseConv | GRN):
@@ -206,7 +208,8 @@ MODULES: dict[type, Callable[[Any], nn.Module | nn.Parameter]] = {
     spec.Gelu: Gelu,
     spec.GRN: GRN,
     spec.Residual: Residual,
-    spec.FillRemoved: mask_token,
+    spec.FillRemoved: vector,
+    spec.LayerScale: vector,
     spec.GlobalPool: GlobalPool,
 }
 """The module, or the parameter, of every step of the spec."""
