@@ -2,7 +2,7 @@
 
 import re
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
 
 def _layer(ours: str, theirs: str, axes: str) -> tuple[Rule, ...]:
@@ -42,7 +42,7 @@ FLAX = Format(
         *_layer("pred", "pred", "in out"),
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )
 
 NNX = Format(

@@ -23,5 +23,5 @@ HF = Format(
         *(Rule(f"norm{stage}.*", f"hidden_states_norms.stage{stage + 1}.*") for stage in range(STAGES)),
     ),
     trunks=("", "convnextv2."),
-    trunk=lambda fcmae, head: "convnextv2." if head else "",
+    trunk=lambda model, head: "convnextv2." if head else "",
 )

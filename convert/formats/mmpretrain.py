@@ -17,5 +17,5 @@ MMPRETRAIN = Format(
         Rule("head.*", "head.fc.*"),
     ),
     trunks=("backbone.", ""),
-    trunk=lambda fcmae, head: "backbone.",
+    trunk=lambda model, head: "backbone.",
 )

@@ -3,7 +3,7 @@
 In the sparse kernels the first spatial axis is the fastest, hence (kw kh).
 """
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
 
 def _dense_block(ours: str, theirs: str) -> tuple[Rule, ...]:
@@ -38,7 +38,7 @@ DENSE = Format(
         *_DECODER,
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )
 
 SPARSE = Format(

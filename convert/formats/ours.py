@@ -1,6 +1,6 @@
 """Our own format: the spec's names and layouts."""
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
 _BLOCK = ("dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "pwconv2.*")
 
@@ -17,5 +17,5 @@ OURS = Format(
         Rule("norm{i}.*", "norm{i}.*"),
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )
