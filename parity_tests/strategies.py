@@ -120,8 +120,9 @@ def ratio(total: int, visible: int) -> float:
 
 
 @st.composite
-def sizes(draw: st.DrawFn) -> dict[str, Any]:
+def sizes(draw: st.DrawFn, blocks: tuple[str, ...] = ("v2", "v1")) -> dict[str, Any]:
     """The fields that a classifier and an FCMAE share."""
+    block = draw(st.sampled_from(blocks), label="block")
     stages = draw(st.integers(1, 4), label="stages")
     deep = draw(st.integers(0, stages - 1), label="the stage with two blocks") if stages < 4 else None
     return {
@@ -129,16 +130,9 @@ def sizes(draw: st.DrawFn) -> dict[str, Any]:
         "dims": tuple(draw(st.integers(8, 14), label=f"dims[{stage}]") for stage in range(stages)),
         "in_chans": draw(st.integers(1, 4), label="in_chans"),
         "stem_stride": draw(st.sampled_from((1, 2, 4)), label="stem_stride"),
-        "grn_scope": draw(st.sampled_from(("image", "batch")), label="grn_scope"),
+        "block": block,
+        "grn_scope": draw(st.sampled_from(("image", "batch") if block == "v2" else ("image",)), label="grn_scope"),
     }
-
-
-@st.composite
-def encoders(draw: st.DrawFn) -> dict[str, Any]:
-    """Sizes, and blocks of either kind; those of V1 have no GRN."""
-    if draw(st.booleans(), label="V1"):
-        return draw(sizes()) | {"block": "v1", "grn_scope": "image"}
-    return draw(sizes())
 
 
 @st.composite
@@ -151,7 +145,7 @@ def grids(draw: st.DrawFn) -> tuple[int, int]:
 @st.composite
 def fcmae_cases(draw: st.DrawFn) -> Case:
     """Masked autoencoders: from one visible patch to all but one, batch 1 included."""
-    fields = draw(encoders())
+    fields = draw(sizes())
     rows, columns = draw(grids())
     patch, total = fields["stem_stride"] * 2 ** (len(fields["dims"]) - 1), rows * columns
     visible = draw(st.sampled_from(sorted({1, total - 1, max(1, total * 2 // 5)})), label="visible")
@@ -170,7 +164,7 @@ def fcmae_cases(draw: st.DrawFn) -> Case:
 def classifier_cases(draw: st.DrawFn) -> Case:
     """Dense classifiers."""
     rows, columns = draw(grids())
-    model = spec.classifier(**draw(encoders()), num_classes=draw(st.integers(1, 5), label="num_classes"))
+    model = spec.classifier(**draw(sizes()), num_classes=draw(st.integers(1, 5), label="num_classes"))
     return draw(_around(model, (rows, columns), rows * columns))
 
 
@@ -178,7 +172,7 @@ def classifier_cases(draw: st.DrawFn) -> Case:
 def backbone_cases(draw: st.DrawFn) -> Case:
     """Encoders alone, masked or not, with and without norms of their maps."""
     rows, columns = draw(grids())
-    model = spec.encoder(**draw(encoders()), out_norm=draw(st.booleans(), label="out_norm"))
+    model = spec.encoder(**draw(sizes()), out_norm=draw(st.booleans(), label="out_norm"))
     return draw(_around(model, (rows, columns), draw(st.integers(1, rows * columns), label="visible")))
 
 

@@ -18,6 +18,7 @@ def _block(ours: str, theirs: str) -> tuple[Rule, ...]:
         *_layer(f"{ours}.dwconv", f"{theirs}.dwconv", "kh kw one ch"),
         *_norm(f"{ours}.norm", f"{theirs}.norm"),
         *_layer(f"{ours}.pwconv1", f"{theirs}.pwconv1", "in out"),
+        Rule(f"{ours}.gamma", f"{theirs}.gamma"),
         Rule(f"{ours}.grn.gamma", f"{theirs}.grn.gamma"),
         Rule(f"{ours}.grn.beta", f"{theirs}.grn.beta"),
         *_layer(f"{ours}.pwconv2", f"{theirs}.pwconv2", "in out"),

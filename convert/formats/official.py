@@ -8,6 +8,7 @@ from convert.rules import Format, Rule, encoder_of_fcmae
 
 def _dense_block(ours: str, theirs: str) -> tuple[Rule, ...]:
     return (
+        Rule(f"{ours}.gamma", f"{theirs}.gamma"),
         Rule(f"{ours}.dwconv.*", f"{theirs}.dwconv.*"),
         Rule(f"{ours}.norm.*", f"{theirs}.norm.*"),
         Rule(f"{ours}.pwconv1.*", f"{theirs}.pwconv1.*"),

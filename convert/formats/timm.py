@@ -3,7 +3,7 @@
 from convert.rules import Format, Rule
 from spec import Model
 
-CONV_MLP = [f"convnextv2_{size}" for size in ("atto", "femto", "pico", "nano")]
+CONV_MLP = [f"{family}_{size}" for family in ("convnext", "convnextv2") for size in ("atto", "femto", "pico", "nano")]
 """The sizes whose linear layers timm builds as 1x1 convolutions."""
 
 
@@ -17,6 +17,7 @@ TIMM = Format(
     rules=(
         Rule("downsample_layers.0.{j}.*", "stem.{j}.*"),
         Rule("downsample_layers.{i}.{j}.*", "stages.{i}.downsample.{j}.*"),
+        Rule("stages.{i}.{j}.gamma", "stages.{i}.blocks.{j}.gamma"),
         Rule("stages.{i}.{j}.dwconv.*", "stages.{i}.blocks.{j}.conv_dw.*"),
         Rule("stages.{i}.{j}.norm.*", "stages.{i}.blocks.{j}.norm.*"),
         Rule("stages.{i}.{j}.pwconv1.weight", "stages.{i}.blocks.{j}.mlp.fc1.weight", _mlp),
