@@ -51,7 +51,7 @@ class UpdateBatches:
     def __init__(self, config: Config, task: Task, cluster: Cluster, updates_per_epoch: int) -> None:
         self.config, self.cluster = config, cluster
         rows = config.optimizer.batch_size * cluster.devices
-        self.feed = task.feed(rows, updates_per_epoch * config.effective_batch)
+        self.feed = task.feed(rows, config.effective_batch, updates_per_epoch)
 
     def iterate(
         self, start: int, stop: int, metrics: Metrics, say: Callable[[str], None], should_stop: Callable[[], bool]
@@ -74,10 +74,18 @@ class UpdateBatches:
 
     def describe(self, step: int) -> dict[str, Any]:
         """The samples of the update that ends at `step`, on all processes: their positions in the run, their items."""
-        count = self.config.effective_batch
-        positions = range((step - 1) * count, step * count)
+        positions = self._positions(step)
         items = [self.feed.key(position) for position in positions]
-        return {"positions": [positions.start, positions.stop], "items": items}
+        return {"positions": [positions[0], positions[-1] + 1], "items": items}
+
+    def images(self, step: int) -> int:
+        """The number of images in the update that ends at `step`, on all processes."""
+        return len(self._positions(step))
+
+    def _positions(self, step: int) -> list[int]:
+        count = self.config.optimizer.update_freq * self.cluster.processes
+        every = [self.feed.positions(index) for index in range((step - 1) * count, step * count)]
+        return list(np.unique(np.concatenate(every)).tolist())
 
     def _describe_batch(self, index: int) -> str:
         """Which update micro-batch `index` of this process belongs to, and its first image."""
@@ -105,7 +113,7 @@ class Loop:
         self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
         self.signals, self.start, self.stop = signals, start, stop
         self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
-        self.metrics = Metrics(config.effective_batch, config.devices)
+        self.metrics = Metrics(config.devices)
         self.batches = UpdateBatches(config, task, cluster, schedule.updates_per_epoch)
         self.log = self._open_log()
         self.best = BestCheckpoints(config.run_dir) if isinstance(self.log, RunLog) else None
@@ -142,7 +150,7 @@ class Loop:
 
     def _update(self, step: int, batches: list[Batch], broken: list[str]) -> None:
         lr = self.schedule.lr(step - 1)
-        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken)
+        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken, self.batches.images(step))
         self._check_finite()
         self.checkpointer.poll()
         self.log.advance()

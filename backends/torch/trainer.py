@@ -17,7 +17,7 @@ from backends.torch.graphs import GraphedGradient
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
 
-READ = ("images", "mask", "keep_paths", "targets")
+READ = ("images", "mask", "keep_paths", "targets", "weights")
 
 
 class Trainer:
@@ -132,6 +132,7 @@ class Trainer:
         pixels = tensors["images"].to(self.mean.dtype)
         if tensors["images"].dtype == torch.uint8:
             pixels = (pixels / 255 - self.mean) / self.std
+        options |= {"weights": tensors["weights"]} if "weights" in tensors else {}
         return net(pixels, tensors.get("mask"), keep_paths=tensors.get("keep_paths"), **options)
 
     def _options(self, batch: Batch) -> dict[str, object]:

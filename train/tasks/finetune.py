@@ -20,8 +20,6 @@ from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays
 
-BETAS = (0.9, 0.999)
-
 
 class Finetuning:
     """The task of training a classifier; SpecError or TrainError if the flags do not allow it."""
@@ -38,7 +36,7 @@ class Finetuning:
         refuse_unused(config.data, self.source.reading, *evaluated)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
-            betas=BETAS,
+            betas=config.optimizer.betas,
             clip_grad=config.optimizer.clip_grad,
             layer_decay=config.finetune.layer_decay,
             layer_decay_type=config.finetune.layer_decay_type,
@@ -62,7 +60,7 @@ class Finetuning:
         start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
         return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
 
-    def feed(self, rows: int, epoch_size: int) -> SupervisedFeed:
+    def feed(self, rows: int, update_size: int, updates: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.run.seed
         crop = CropAndFlip(
@@ -74,7 +72,7 @@ class Finetuning:
             seed=seed,
             channels=config.model.in_chans,
             batch_size=rows,
-            epoch_size=epoch_size,
+            epoch_rows=updates * update_size,
             augment=CropAndAugment(crop, self.policy),
             classes=self.model.num_classes,
             smoothing=config.augment.smoothing,

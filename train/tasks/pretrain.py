@@ -18,10 +18,10 @@ from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
+from train.errors import TrainError
 from train.report.pictures import reconstruct, triptych
 from train.tasks.task import Evaluation
 
-BETAS = (0.9, 0.95)
 PICTURED = 8
 PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
 
@@ -46,14 +46,21 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
+        if config.model.grn_scope == "batch" and not config.optimizer.drop_last:
+            raise TrainError(
+                "--drop_last False: the last batch is padded, and --grn_scope batch would sum over padding;"
+                " give --grn_scope image, or --drop_last True"
+            )
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
         refuse_unused(config.data, self.source.reading)
         self.optimizer = Optimizer(
-            weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
+            weight_decay=config.optimizer.weight_decay,
+            betas=config.optimizer.betas,
+            clip_grad=config.optimizer.clip_grad,
         )
         self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
 
-    def feed(self, rows: int, epoch_size: int) -> Feed:
+    def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
@@ -61,11 +68,12 @@ class Pretraining:
             seed=config.run.seed,
             channels=config.model.in_chans,
             batch_size=rows,
-            epoch_size=epoch_size,
+            epoch_rows=updates * update_size,
             augment=CropAndFlip(
                 config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
             ),
             extra=self._masks,
+            update_size=None if config.optimizer.drop_last else update_size,
         )
 
     @property

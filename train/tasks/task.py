@@ -60,8 +60,8 @@ class Task(Protocol):
     def summary(self) -> list[str]:
         """Lines to print before the first update."""
 
-    def feed(self, rows: int, epoch_size: int) -> Feed:
-        """The micro-batches. rows: images per micro-batch; epoch_size: images per epoch."""
+    def feed(self, rows: int, update_size: int, updates: int) -> Feed:
+        """The micro-batches. rows: images per micro-batch; update_size: images per update; updates: per epoch."""
 
     def first_arrays(self) -> Arrays | None:
         """The parameters before the first update; None: the trainer's own initialisation."""
