@@ -101,7 +101,8 @@ class Cluster(Protocol):
 class Trainer(Protocol):
     """A training step as a pure function of (state, batch): equal in both frameworks.
 
-    The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier.
+    The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier. A model
+    without a head can be evaluated, not trained.
     In a cluster each process passes the rows of its own devices, the same number each; every method
     is collective, and losses, gradients and states are over all rows.
     """

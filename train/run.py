@@ -91,7 +91,7 @@ def _trainer(
     config: Config, backend: Backend, task: Task, cluster: Cluster, found: RunCheckpoint | None, say: Say
 ) -> Trainer:
     """The trainer in the state of a checkpoint, or in that before the first update."""
-    arrays = None if found else task.first_arrays()
+    arrays = None if found else task.first_arrays(say)
     trainer = backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
     if found:
         trainer.restore(found.state)

@@ -45,7 +45,7 @@ def _wide(batch: Batch) -> Batch:
 
 def start(model: spec.Model) -> State:
     """Fresh parameters and moments, and an EMA that differs from the parameters."""
-    params = {name: array.astype(np.float64) for name, array in task().first_arrays().items()}
+    params = {name: array.astype(np.float64) for name, array in task().first_arrays(print).items()}
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     return State(params, zeros, zeros, {name: 0.5 * array for name, array in params.items()})
 

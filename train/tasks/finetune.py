@@ -1,5 +1,6 @@
 """Fine-tuning of a classifier, from a pre-trained encoder or from scratch, as published."""
 
+from collections.abc import Callable
 from typing import Any
 
 import spec
@@ -87,7 +88,7 @@ class Finetuning:
             else None,
         )
 
-    def first_arrays(self) -> Arrays:
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays:
         """The parameters before the first update."""
         return first_arrays(
             self.model, self.config.run.seed, self.config.finetune.head_init_scale, self.config.finetune.finetune

@@ -1,5 +1,6 @@
 """Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import spec
-from backends.protocol import Batch, Cluster, Optimizer, Trainer
+from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.config import Config
 from train.data.classes import describe
 from train.data.decode import BrokenImage
@@ -20,6 +21,7 @@ from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
 from train.errors import TrainError
 from train.report.pictures import reconstruct, triptych
+from train.tasks import weights
 from train.tasks.task import Evaluation
 
 PICTURED = 8
@@ -46,11 +48,7 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
-        if config.model.grn_scope == "batch" and not config.optimizer.drop_last:
-            raise TrainError(
-                "--drop_last False: the last batch is padded, and --grn_scope batch would sum over padding;"
-                " give --grn_scope image, or --drop_last True"
-            )
+        _check(config)
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
         refuse_unused(config.data, self.source.reading)
         self.optimizer = Optimizer(
@@ -94,8 +92,12 @@ class Pretraining:
             f" {spec.visible_patches(model)} of {patches} patches visible"
         ]
 
-    def first_arrays(self) -> None:
-        """None: use the trainer's initialisation."""
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
+        """Those of --init_from; None without it: use the trainer's initialisation."""
+        start = self.config.checkpoints
+        if not start.init_from:
+            return None
+        return weights.transferred(self.model, self.config.run.seed, start.init_from, start.init_scope, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
@@ -127,6 +129,20 @@ class Pretraining:
                 return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
+
+
+def _check(config: Config) -> None:
+    """TrainError for flags that cannot be combined."""
+    start = config.checkpoints
+    if config.model.grn_scope == "batch" and not config.optimizer.drop_last:
+        raise TrainError(
+            "--drop_last False: the last batch is padded, and --grn_scope batch would sum over padding;"
+            " give --grn_scope image, or --drop_last True"
+        )
+    if start.init_from and start.resume:
+        raise TrainError("--init_from: --resume continues a run from its own weights; give one of them")
+    if start.init_scope != "everything" and not start.init_from:
+        raise TrainError(f"--init_scope {start.init_scope}: is for --init_from; give it, too, or leave this out")
 
 
 def _model(config: Config) -> spec.FCMAE:

@@ -1,5 +1,6 @@
 """The protocol between the training loop and a task: a model, its batches, and its evaluation."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -63,8 +64,8 @@ class Task(Protocol):
     def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """The micro-batches. rows: images per micro-batch; update_size: images per update; updates: per epoch."""
 
-    def first_arrays(self) -> Arrays | None:
-        """The parameters before the first update; None: the trainer's own initialisation."""
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
+        """The parameters before the first update, with lines about them; None: the trainer's own initialisation."""
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Evaluate the model as it is now."""

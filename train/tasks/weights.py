@@ -1,6 +1,7 @@
-"""The initial parameters of a classifier: drawn, or read from a checkpoint of any format."""
+"""The initial parameters of a model: drawn, or read from a checkpoint of any format."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,23 +11,25 @@ import convert
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays
-from convert import Checkpoint, ConvertError
+from convert import Checkpoint, ConvertError, surgery
 from spec import checks
 from train.config import Config
 from train.errors import TrainError, of_convert
 
 PREFIX = "encoder."
+HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 
 
-def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str) -> Arrays:
+def first_arrays(model: spec.Classifier | spec.Backbone, seed: int, head_scale: float, path: str) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
     The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
     head_scale, as published.
     """
     arrays = initial_arrays(model, seed)
-    for name in ("head.weight", "head.bias"):
-        arrays[name] *= np.float32(head_scale)
+    for name in arrays:
+        if name.startswith("head."):
+            arrays[name] *= np.float32(head_scale)
     if path:
         checkpoint = load(path)
         _check_encoder(path, checkpoint.model, model.encoder)
@@ -34,6 +37,34 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
         taken = [name for name in arrays if name in theirs and not name.startswith("head.")]
         arrays |= {name: read(path, checkpoint, theirs[name]) for name in taken}
     return arrays
+
+
+def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callable[[str], None]) -> Arrays:
+    """The parameters that pre-training starts from: what fits of a checkpoint's, the rest initialised.
+
+    scope: "encoder", or "everything" of a checkpoint that has a decoder. A stem of other channels is changed as
+    `convert.surgery` does. Says what is taken and what not; TrainError if the encoders have another size.
+    """
+    arrays, checkpoint = initial_arrays(model, seed), load(path)
+    if checkpoint.model.encoder.in_chans != model.encoder.in_chans:
+        checkpoint = surgery.with_channels(surgery.encoder_only(checkpoint), model.encoder.in_chans)
+        say(f"{path}: {checkpoint.notes[-1]}")
+    _check_encoder(path, checkpoint.model, model.encoder)
+    prefix = "" if isinstance(checkpoint.model, spec.FCMAE) else PREFIX
+    theirs = {prefix + name: param.shape for name, param in spec.parameters(checkpoint.model).items()}
+    scoped = [name for name in arrays if scope == "everything" or name.startswith(PREFIX)]
+    taken = [name for name in scoped if theirs.get(name) == arrays[name].shape]
+    arrays |= {name: read(path, checkpoint, name.removeprefix(prefix)) for name in taken}
+    drawn, left = ([name for name in names if name not in taken] for names in (arrays, theirs))
+    say(f"from {path}: {_parts(taken)}; initialised: {_parts(drawn)}; not taken: {_parts(left)}")
+    return arrays
+
+
+def _parts(names: Sequence[str]) -> str:
+    """Parts of a model and their arrays, e.g. "encoder (120 arrays), proj (2)"."""
+    bare = (name.removeprefix(PREFIX) if name.startswith(HEADS) else name for name in names)
+    counts = Counter(name.partition(".")[0] for name in bare)
+    return ", ".join(f"{part} ({count})" for part, count in counts.items()) or "nothing"
 
 
 def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
