@@ -322,6 +322,9 @@ class InspectConfig(Group):
     stages: tuple[int, ...] | None = flag(
         None, "write the feature maps of these stages, from 0 (none: pooled, normalised features)", ("embed",)
     )
+    split: Literal["train", "val"] | None = flag(
+        None, "part of data_path to use (none: val, or everything where it is not divided)", (*EXTRACT, *INSPECT)
+    )
     num_images: int = flag(8, "number of images of data_path to use", at_least=1)
     against: tuple[str, ...] | None = flag(None, "more checkpoints, for curves in the same plot", ("analyse",))
 

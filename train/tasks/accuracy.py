@@ -1,22 +1,24 @@
 """Top-1 and top-5 accuracy of a classifier over every image once."""
 
 from collections.abc import Sequence
-from contextlib import closing
-from dataclasses import replace
 
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
 from train.config import Config
-from train.data.feed import RankShard
-from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.data.supervised import Coverage, EvalBatches
 from train.errors import TrainError
+from train.tasks.inference import own_batches
 from train.tasks.task import Evaluation
 
 CROP_PCT = 224 / 256
 TOP = 5
+
+
+def top_classes(logits: np.ndarray) -> np.ndarray:
+    """(N, 5) or fewer: the classes of the highest logits (N, classes), best first. Ties go to the lower class."""
+    return np.argsort(-logits, axis=1, kind="stable")[:, :TOP]
 
 
 class Score:
@@ -29,7 +31,7 @@ class Score:
         """logits (N, classes); labels (N,). Ties go to the lower class."""
         real = labels >= 0
         logits, labels = np.asarray(logits, np.float64)[real], labels[real]
-        hits = np.argsort(-logits, axis=1, kind="stable")[:, :TOP] == labels[:, None]
+        hits = top_classes(logits) == labels[:, None]
         shifted = logits - logits.max(1, keepdims=True, initial=-np.inf)
         log = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
         self.images += len(labels)
@@ -46,19 +48,13 @@ class Score:
 
 
 def evaluate(trainer: Trainer, cluster: Cluster, batches: EvalBatches, workers: int, with_ema: bool) -> Evaluation:
-    """The scores of the parameters and, with_ema, of their EMA (names end in _ema). TrainError if no image can be read.
-
-    Process r of P evaluates batches r, r + P, ...; batches past the last one are only padding.
-    """
+    """The scores of the parameters and, with_ema, of their EMA, "..._ema". TrainError if no image can be read."""
     scores = {ema: Score() for ema in ((False, True) if with_ema else (False,))}
     broken = []
-    batches = replace(batches, batch_size=batches.batch_size * cluster.devices)
-    own, rounds = RankShard(batches, cluster.rank, cluster.processes), -(-len(batches) // cluster.processes)
-    with closing(prefetch(own, 0, rounds, workers)) as prefetched:
-        for batch, lines in prefetched:
-            broken += lines
-            for ema, score in scores.items():
-                score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
+    for _, batch, lines in own_batches(batches, cluster, workers):
+        broken += lines
+        for ema, score in scores.items():
+            score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
     read = int(cluster.all_reduce_sum(np.array([scores[False].images]))[0])
     covered = coverage(read, len(batches.source), broken)
     named = [("_ema" if ema else "", score.read(cluster)) for ema, score in scores.items()]
