@@ -43,6 +43,12 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 
+def stages_encoder(config: Config) -> tuple[spec.Backbone, Arrays]:
+    """The encoder in a checkpoint, whose outputs are the feature maps of its stages, and its parameters."""
+    model = spec.Backbone(encoder(config, 0)[0].encoder)
+    return model, weights.first_arrays(model, config.run.seed, 1.0, weights.path_of(config))
+
+
 def extract(
     config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
 ) -> tuple[Features, list[str], Coverage]:

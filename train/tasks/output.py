@@ -40,11 +40,10 @@ def output_file(config: Config, *suffixes: str) -> Path:
 
 
 @contextmanager
-def writing(file: Path) -> Iterator[Path]:
-    """`convert.files.atomic` for the file of --output; TrainError if it cannot be written."""
+def written_to(file: Path) -> Iterator[None]:
+    """Context for what writes the file of --output, or beside it; TrainError if that fails."""
     try:
-        with files.atomic(file) as aside:
-            yield aside
+        yield
     except BrokenPipeError:  # of the terminal
         raise
     except OSError as error:

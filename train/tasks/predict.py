@@ -12,6 +12,7 @@ import numpy as np
 import backends
 import spec
 from backends.protocol import Backend
+from convert import files
 from train.config import Config
 from train.data.classes import describe, names_of
 from train.data.names import portable, printable
@@ -20,7 +21,7 @@ from train.tasks.accuracy import eval_batches, top_classes
 from train.tasks.evaluate import untrained
 from train.tasks.images import open_images, refuse_unreadable
 from train.tasks.inference import one_process, outputs
-from train.tasks.output import output_file, writing
+from train.tasks.output import output_file, written_to
 
 COLUMNS = ("image", "rank", "class", "name", "probability")
 """Of a CSV file, which has a line per image and rank."""
@@ -84,7 +85,7 @@ def _writer(file: Path | None) -> Iterator[Write]:
     if file is None:
         yield lambda image, guesses: None
         return
-    with writing(file) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
+    with written_to(file), files.atomic(file) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
         lines = csv.writer(stream, lineterminator="\n")
 
         def write_csv(image: str, guesses: Sequence[Guess]) -> None:

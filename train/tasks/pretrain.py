@@ -40,6 +40,11 @@ class Masks:
         return {"mask": random_masks(self.seed, positions, self.grid, self.visible)}
 
 
+def masks_of(config: Config, model: spec.FCMAE) -> Masks:
+    """The masks of a run."""
+    return Masks(config.run.seed, model.grid, spec.visible_patches(model))
+
+
 class Pretraining:
     """The task of training an FCMAE; SpecError or TrainError if the flags do not allow it."""
 
@@ -56,7 +61,7 @@ class Pretraining:
             betas=config.optimizer.betas,
             clip_grad=config.optimizer.clip_grad,
         )
-        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
+        self._masks = masks_of(config, self.model)
 
     def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """Micro-batches of augmented images with their masks."""

@@ -78,6 +78,33 @@ def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arra
     return checkpoint.model, arrays, ema, checkpoint.meta
 
 
+def autoencoder(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
+    """The autoencoder in a checkpoint, for --input_size and --mask_ratio, and its parameters.
+
+    A file may not say how its model was trained: --norm_pix_loss and --grn_scope override it, if they are given.
+    """
+    checkpoint = load(path)
+    theirs = checkpoint.model
+    if not isinstance(theirs, spec.FCMAE):
+        raise TrainError(
+            f"{path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
+            " checkpoint (released ones are often encoders only)"
+        )
+    check_flags(config, path, theirs)
+    patch = theirs.encoder.patch_size
+    height, width = config.data.image_size
+    scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
+    normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
+    model = replace(
+        theirs,
+        encoder=replace(theirs.encoder, grn_scope=scope),
+        image_size=(height, width),
+        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        norm_target=normalised,
+    )
+    return model, {name: read(path, checkpoint, name) for name in spec.parameters(model)}
+
+
 def path_of(config: Config) -> str:
     """The checkpoint that a task uses without training it; TrainError unless one is given."""
     finetune, resume = config.finetune.finetune, config.checkpoints.resume
