@@ -21,6 +21,7 @@ from train.logs import nan_report
 from train.logs.metrics import Metrics, Update
 from train.logs.run_log import RunLog, SilentLog
 from train.logs.tracking import Tracker
+from train.report import confusion
 from train.schedule import Schedule
 from train.signals import Signals
 from train.tasks.task import Evaluation, Task
@@ -247,12 +248,23 @@ class Loop:
         self._report_broken(found.broken)
         if found.scores:
             self.log.scores(step, self.schedule.epoch(step), found.scores, found.coverage)
+        if self.cluster.rank == 0:
+            self._write_confusions(found)
         if self.config.checkpoints.save_ckpt:
             self._save_best(step, found)
         if found.picture and isinstance(self.log, RunLog):
             file = self.log.picture(step, found.picture)
             if step == self.stop:
                 self.log.say(f"reconstructions: {file}")
+
+    def _write_confusions(self, found: Evaluation) -> None:
+        """Write the confusion matrices, those of the report; a full disk costs a line."""
+        for suffix, matrix in found.confusions.items():
+            file = self.config.run_dir / f"confusion{suffix}.csv"
+            try:
+                confusion.write(file, self.task.meta["classes"], matrix)
+            except OSError as error:
+                self.log.say(f"{file}: cannot be written: {error.strerror}")
 
     def _save_best(self, step: int, found: Evaluation) -> None:
         self.checkpointer.wait()  # only then are the best scores so far known

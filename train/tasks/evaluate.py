@@ -4,24 +4,31 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+import numpy as np
+
 import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from train.config import Config
-from train.data.classes import Match, describe, match_checkpoint, require_labels
+from train.data.classes import Match, describe, match_checkpoint, names_of, require_labels
+from train.data.names import printable
 from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.logs.run_log import format_scores
+from train.report import confusion
 from train.tasks import weights
 from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.masked import masked_loss
-from train.tasks.output import write_json
+from train.tasks.output import make_output_dir, write_json
 from train.tasks.task import Evaluation
 
 OF_AUTOENCODERS = ("mask_ratio", "norm_pix_loss", "grn_scope", "seed")
 OF_CLASSIFIERS = ("nb_classes", "model_ema_eval")
 """Flags that only one kind of model uses."""
+
+CONFUSIONS = 5
+"""Number of confusions that are printed."""
 
 
 class Subject(NamedTuple):
@@ -33,6 +40,7 @@ class Subject(NamedTuple):
     source: Source
     evaluate: Callable[[Trainer, Cluster], Evaluation]
     note: str | None = None
+    classes: Sequence[str] = ()
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
@@ -54,7 +62,9 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     for line in found.broken:
         print(f"skipped: {line}")
     if cluster.rank == 0:
-        print(f"{format_scores(found.scores)}{found.coverage or f', {found.coverage.images:,} images'}")
+        print(f"{format_scores(found.scores)}{str(found.coverage) or f', over {found.coverage.images:,} images'}")
+        for suffix, matrix in found.confusions.items():
+            _show_confusion(config, suffix, subject.classes, matrix)
         if config.run.output_dir:
             scores = {**found.scores, "eval_skipped": found.coverage.skipped}
             write_json(config, "eval.json", {"checkpoint": path, **scores, "config": config.as_dict()})
@@ -77,7 +87,9 @@ def _classifier(config: Config, path: str) -> Subject:
     matched = _match(path, model, meta, source)
     batches = eval_batches(config, source, matched.index)
     score = partial(evaluate, batches=batches, workers=config.data.num_workers, with_ema=with_ema)
-    return Subject(model, arrays, ema, source, score, matched.note)
+    named = dict(zip(matched.index, source.classes, strict=True))  # the data's names, where the model has none
+    names = names_of(meta, found) or [named.get(number, str(number)) for number in range(found)]
+    return Subject(model, arrays, ema, source, score, matched.note, names)
 
 
 def _autoencoder(config: Config, path: str) -> Subject:
@@ -86,7 +98,19 @@ def _autoencoder(config: Config, path: str) -> Subject:
     model, arrays = weights.autoencoder(config, path)
     source, _ = _open(config)
     batches = eval_batches(config, source, (0,) * len(source.classes))
-    return Subject(model, arrays, {}, source, partial(masked_loss, config=config, model=model, batches=batches))
+    score = partial(masked_loss, config=config, model=model, batches=batches)
+    note = "GRN sums over a batch (--grn_scope batch), so the loss depends on --batch_size"
+    return Subject(model, arrays, {}, source, score, note if model.encoder.grn_scope == "batch" else None)
+
+
+def _show_confusion(config: Config, suffix: str, classes: Sequence[str], matrix: np.ndarray) -> None:
+    """Print the most frequent confusions; with --output_dir, write the matrix."""
+    for line in confusion.most_frequent(classes, matrix, CONFUSIONS):
+        print(printable(f"{suffix.removeprefix('_').upper()} {line}".strip()))
+    if config.run.output_dir:
+        file = make_output_dir(config) / f"confusion{suffix}.csv"
+        confusion.write(file, classes, matrix)
+        print(f"written: {file}")
 
 
 def _refuse(config: Config, names: Sequence[str], why: str) -> None:

@@ -1,6 +1,6 @@
 """The protocol between the training loop and a task: a model, its batches, and its evaluation."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -13,12 +13,16 @@ from train.data.supervised import Coverage
 
 
 class Evaluation(NamedTuple):
-    """Scores of a model, a line for each image that this process could not read, how many were read, a picture."""
+    """Scores of a model, a line for each image that this process could not read, how many were read, a picture.
+
+    confusions: suffix of the scores' names, "" or "_ema" -> (classes, classes) images by true and predicted class.
+    """
 
     scores: dict[str, float]
     broken: list[str]
     coverage: Coverage
     picture: Image.Image | None = None
+    confusions: Mapping[str, np.ndarray] = {}  # never changed
 
 
 class Feed(Protocol):
