@@ -88,7 +88,7 @@ def _check_same(config: Config, folder: Path, arrays: Arrays, source: Source) ->
     """TrainError if the folder holds other features than these; else note in it what they are of."""
     digest = hashlib.sha256()
     for array in arrays.values():
-        digest.update(array)
+        digest.update(array.tobytes())
     flags = {name: format_value(value) for name, value in config.used_flags().items() if name not in FREE}
     own = {**flags, "weights": digest.hexdigest(), "data": source.fingerprint, "images": len(source)}
     note = folder / "of.json"
