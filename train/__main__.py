@@ -13,7 +13,7 @@ from spec.console import closing_pipe, escape_unprintable, fail
 from train.config import Config, cli, slurm
 from train.errors import TrainError, missing_package
 
-COMMANDS = {"eval": "evaluate", "reconstruct": "reconstruct", "analyse": "analyse", "probe": "probe"}
+COMMANDS = {"eval": "evaluate", **{name: name for name in ("predict", "embed", "probe", "reconstruct", "analyse")}}
 """Task that trains nothing -> its module in train.tasks."""
 
 EX_TEMPFAIL = 75
@@ -44,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: Config) -> int:
     """Run a task, importing only what it needs; return the exit status."""
     if config.run.task in COMMANDS:
-        import_module(f"train.tasks.{COMMANDS[config.run.task]}").run(config)
-        return 0
+        return import_module(f"train.tasks.{COMMANDS[config.run.task]}").run(config) or 0
     from train import run
 
     stopped = run.train(config)
