@@ -29,6 +29,7 @@ OWN = {
     "jax": {
         "layout.py": "flax keeps axes in another order than the spec; torch does not",
         "update.py": "the step as functions, compiled before there are arrays; AdamW is `spec.Optimizer`'s",
+        "depthwise_cpu.py": "XLA's depthwise convolution is slow on CPU; torch's is not",
         "kernels/depthwise_gpu.py": "Pallas needs a kernel per platform; Triton's is kernels/depthwise.py",
         "kernels/plan.py": "blocks and memory of a TPU, which Pallas leaves to its user",
     },

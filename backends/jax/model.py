@@ -155,12 +155,14 @@ class FCMAE(Model):
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
+        weights: Array | None = None,
         platform: str | None = None,
         loss_only: bool = False,
     ) -> dict[str, Array]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier`. Without a mask every patch is encoded and the loss is NaN.
+        weights (N,): factors on the images' errors in the loss.
         loss_only: return the loss alone; if `visible` is given too, only removed patches are predicted.
         """
         call = Call(record, keep_paths, remat, platform)
@@ -169,9 +171,9 @@ class FCMAE(Model):
         if loss_only and mask is not None and visible is not None:
             removed = removed_patches(mask, visible)
             prediction, _ = self.run(self.names[-1:], take(decoded, removed), dense, call)
-            return {"loss": removed_loss(prediction, images, removed, self.model)}
+            return {"loss": removed_loss(prediction, images, removed, self.model, weights)}
         prediction, _ = self.run(self.names[-1:], decoded, dense, call)
-        loss = masked_loss(prediction, images, mask, self.model)
+        loss = masked_loss(prediction, images, mask, self.model, weights)
         return {"loss": loss} if loss_only else {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -216,23 +218,29 @@ class Backbone(Model):
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 
-def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE) -> Array:
+def masked_loss(
+    prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE, weights: Array | None = None
+) -> Array:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
-    error = _errors(prediction, patchify(images, model.encoder.patch_size), model)
+    error = _errors(prediction, patchify(images, model.encoder.patch_size), model, weights)
     if mask is None:
         return jnp.full((), jnp.nan, error.dtype)
     removed = mask != 0
     return jnp.where(removed, error, 0).sum() / removed.sum()
 
 
-def removed_loss(prediction: Array, images: Array, removed: Array, model: spec.FCMAE) -> Array:
+def removed_loss(
+    prediction: Array, images: Array, removed: Array, model: spec.FCMAE, weights: Array | None = None
+) -> Array:
     """`masked_loss` of predictions (N, R, patch^2 * chans) at the removed patches (N, R) only."""
-    return _errors(prediction, take(patchify(images, model.encoder.patch_size), removed), model).mean()
+    patches = take(patchify(images, model.encoder.patch_size), removed)
+    return _errors(prediction, patches, model, weights).mean()
 
 
-def _errors(prediction: Array, patches: Array, model: spec.FCMAE) -> Array:
-    """The mean squared error of each patch."""
-    return jnp.square(at_least_float32(prediction) - targets(at_least_float32(patches), model)).mean(-1)
+def _errors(prediction: Array, patches: Array, model: spec.FCMAE, weights: Array | None) -> Array:
+    """The mean squared error of each patch, times its image's weight."""
+    error = jnp.square(at_least_float32(prediction) - targets(at_least_float32(patches), model)).mean(-1)
+    return error if weights is None else error * weights.reshape(-1, *[1] * (error.ndim - 1)).astype(error.dtype)
 
 
 def targets(patches: Array, model: spec.FCMAE) -> Array:

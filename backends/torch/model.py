@@ -147,11 +147,13 @@ class FCMAE(Model):
         record: Record | None = None,
         keep_paths: Tensor | None = None,
         remat: bool = False,
+        weights: Tensor | None = None,
         loss_only: bool = False,
     ) -> dict[str, Tensor]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier.forward`. Without a mask every patch is encoded and the loss is NaN.
+        weights (N,): factors on the images' errors in the loss.
         loss_only: return the loss alone; if `visible` is given too, only removed patches are predicted.
         """
         call = Call(record, keep_paths, remat)
@@ -160,9 +162,9 @@ class FCMAE(Model):
         if loss_only and mask is not None and visible is not None:
             removed = removed_patches(mask, visible)
             prediction, _ = self.run(self.names[-1:], take(decoded, removed), dense, call)
-            return {"loss": self.removed_loss(prediction, images, removed, self.model)}
+            return {"loss": self.removed_loss(prediction, images, removed, self.model, weights)}
         prediction, _ = self.run(self.names[-1:], decoded, dense, call)
-        loss = self.masked_loss(prediction, images, mask, self.model)
+        loss = self.masked_loss(prediction, images, mask, self.model, weights)
         return {"loss": loss} if loss_only else {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -206,23 +208,29 @@ class Backbone(Model):
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 
-def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:
+def masked_loss(
+    prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE, weights: Tensor | None = None
+) -> Tensor:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
-    error = _errors(prediction, patchify(images, model.encoder.patch_size), model)
+    error = _errors(prediction, patchify(images, model.encoder.patch_size), model, weights)
     if mask is None:
         return error.new_full((), torch.nan)
     removed = mask != 0
     return torch.where(removed, error, 0).sum() / removed.sum()
 
 
-def removed_loss(prediction: Tensor, images: Tensor, removed: Tensor, model: spec.FCMAE) -> Tensor:
+def removed_loss(
+    prediction: Tensor, images: Tensor, removed: Tensor, model: spec.FCMAE, weights: Tensor | None = None
+) -> Tensor:
     """`masked_loss` of predictions (N, R, patch^2 * chans) at the removed patches (N, R) only."""
-    return _errors(prediction, take(patchify(images, model.encoder.patch_size), removed), model).mean()
+    patches = take(patchify(images, model.encoder.patch_size), removed)
+    return _errors(prediction, patches, model, weights).mean()
 
 
-def _errors(prediction: Tensor, patches: Tensor, model: spec.FCMAE) -> Tensor:
-    """The mean squared error of each patch."""
-    return (at_least_float32(prediction) - targets(at_least_float32(patches), model)).square().mean(-1)
+def _errors(prediction: Tensor, patches: Tensor, model: spec.FCMAE, weights: Tensor | None) -> Tensor:
+    """The mean squared error of each patch, times its image's weight."""
+    error = (at_least_float32(prediction) - targets(at_least_float32(patches), model)).square().mean(-1)
+    return error if weights is None else error * weights.reshape(-1, *[1] * (error.ndim - 1)).to(error.dtype)
 
 
 def targets(patches: Tensor, model: spec.FCMAE) -> Tensor:
