@@ -234,7 +234,7 @@ def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Cal
     """(images, mask) -> the FCMAE loss, or the sum of the encoder's features."""
     if part == "encoder":
         return lambda images, mask: _features(net, images, mask, engine, visible).sum()
-    return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
+    return lambda images, mask: net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
 
 
 def _features(net: Any, images: Any, mask: Any, engine: str, visible: int | None) -> Any:
