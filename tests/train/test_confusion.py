@@ -63,9 +63,8 @@ def test_a_file_reads_back_and_the_largest_confusions_come_first(tmp_path: Path)
 def test_a_page_is_readable_for_few_classes_and_for_many(tmp_path: Path, classes: int) -> None:
     """$ is no mathematics, and no name breaks the page; a glyph that the font lacks is no warning."""
     rng, names = np.random.default_rng(0), ["$x", "<b>\u732b", *(f"class {n}" for n in range(classes - 2))]
-    matrix = rng.integers(0, 3, (classes, classes)) * (rng.random((classes, classes)) < 0.2) + 5 * np.eye(
-        classes, dtype=int
-    )
+    matrix = rng.integers(0, 3, (classes, classes)) * (rng.random((classes, classes)) < 0.2)
+    matrix += 5 * np.eye(classes, dtype=int)
     matrix[1, 0] = 9
     made_up(tmp_path, {"step": 1, "epoch": 1, "acc1": 50, "macro_f1": 44.5}, flags="--task finetune")
     for suffix in ("", "_ema"):

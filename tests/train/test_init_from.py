@@ -1,4 +1,4 @@
-"""Pre-training from the weights of another checkpoint: what is taken, on other images, and the same in both frameworks."""
+"""Pre-training from the weights of another checkpoint: what is taken, on other images, in both frameworks."""
 
 from pathlib import Path
 
@@ -125,7 +125,7 @@ def test_the_values_of_its_run_are_taken_unless_given(images: Path, tmp_path: Pa
         ("--init_from {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         (
             "--init_from {fcmae} --resume {fcmae}",
-            "--init_from: --resume continues a run from its own weights; give one",
+            "--init_from: --resume continues a run from its own weights; give",
         ),
         ("--init_scope encoder", "--init_scope encoder: is for --init_from; give it, too, or leave this out"),
         ("--opt_betas 0.9", "--opt_betas: (0.9,) is not two numbers below 1, such as 0.9 0.95"),
@@ -137,23 +137,10 @@ def test_a_mistake_is_one_line(
     images: Path, tmp_path: Path, words: str, line: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     places = {"fcmae": FCMAE, "folder": tmp_path}
-    common = ["--data_path", str(images), "--output_dir", str(tmp_path / "run"), "--backend", "torch"]
-    assert (
-        main(
-            [
-                *common,
-                *OTHERS.split(),
-                "--model",
-                "none",
-                "--depths",
-                "1",
-                "--dims",
-                "8",
-                *words.format(**places).split(),
-            ]
-        )
-        == 2
+    common = (
+        f"--data_path {images} --output_dir {tmp_path}/run --backend torch {OTHERS} --model none --depths 1 --dims 8"
     )
+    assert main([*common.split(), *words.format(**places).split()]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"train: {line.format(**places)}")
     assert said.count("\n") == 1
