@@ -9,7 +9,7 @@ from backends import launch
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
-from spec.console import escape_unprintable, fail
+from spec.console import closing_pipe, escape_unprintable, fail
 from train.config import Config, cli, slurm
 from train.errors import TrainError, missing_package
 
@@ -20,6 +20,7 @@ EX_TEMPFAIL = 75
 """Exit status of a run that was stopped and can be continued (the number is that of sysexits.h)."""
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the task that the command line names; return the exit status (see docs/reliability.md)."""
     escape_unprintable()

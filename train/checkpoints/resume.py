@@ -141,10 +141,19 @@ def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config
 
 
 def _refuse_another_model(found: RunCheckpoint, theirs: Any, own: Mapping[str, Any]) -> None:
+    theirs = _as_described_now(theirs)
     if theirs != own:
         difference = _first_difference(theirs, own)
         remedy = "give the flags of its model, or another --output_dir"
         raise TrainError(f"{found.path}: a checkpoint of another model ({difference}); {remedy}")
+
+
+def _as_described_now(model: Any) -> Any:
+    """The fields of a model, with defaults for those that an older version lacked; unchanged if they are no model's."""
+    try:
+        return models.describe(models.build(model))
+    except ConvertError:
+        return model
 
 
 def _adopt(found: RunCheckpoint, own: Mapping[str, Any], config: Config, say: Callable[[str], None]) -> None:

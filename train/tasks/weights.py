@@ -165,8 +165,6 @@ def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
 
 def _flags_of(encoder: spec.Encoder) -> str:
     """The flags that describe the size of an encoder."""
-    size = {"depths": encoder.depths, "dims": encoder.dims}
-    preset = next((name for name, known in spec.PRESETS.items() if known == size), None)
-    words = [f"--{name} {' '.join(map(str, value))}" for name, value in size.items()]
-    named = f"--model {preset}" if preset else " ".join(["--model none", *words])
+    depths, dims = (" ".join(map(str, value)) for value in (encoder.depths, encoder.dims))
+    named = f"--model {encoder.preset}" if encoder.preset else f"--model none --depths {depths} --dims {dims}"
     return f"{named} --patch_size {encoder.patch_size}"
