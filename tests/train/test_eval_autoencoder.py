@@ -9,10 +9,10 @@ import pytest
 import backends
 import convert
 from parity_tests import tolerances
+from parity_tests.oracle.training import normalised
 from tests.train.images import tree
 from train.__main__ import main
 from train.config import cli
-from train.data.pixels import normalise
 from train.data.sources import open_source
 from train.data.supervised import EvalBatches
 from train.tasks import weights
@@ -50,9 +50,9 @@ def expected(images: Path) -> float:
     batches = EvalBatches(open_source(str(images)), (0, 0), 3, (64, 96), 224 / 256, 1)
     losses = []
     for index in (number for number in range(10) if number != 7):
-        pixels = normalise(batches(index)[0]["images"], config.data.mean, config.data.std)
+        pixels = normalised(batches(index)[0]["images"], config.data.mean, config.data.std)
         mask = masks_of(config, model)(PICTURE_POSITION + np.array([index]), np.zeros(1))["mask"]
-        losses.append(float(backend.forward(module, pixels.astype(np.float64), mask)["loss"]))
+        losses.append(float(backend.forward(module, pixels, mask)["loss"]))
     return float(np.mean(losses))
 
 
