@@ -68,7 +68,7 @@ def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
     normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
     model = replace(
         theirs,
-        encoder=replace(theirs.encoder, grn_scope=scope),
+        encoder=weights.with_grn_scope(theirs.encoder, scope),
         image_size=(height, width),
         mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
         norm_target=normalised,
