@@ -22,6 +22,7 @@ TASKS = ("pretrain", "finetune", "eval", "reconstruct", "analyse", "probe")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
 INSPECT = ("reconstruct", "analyse")
+MASKED = ("pretrain", "reconstruct")
 
 
 def flag(
@@ -185,7 +186,10 @@ class ModelConfig(Group):
         "what GRN sums over (batch: as the released sparse code)",
         (*TRAIN, "reconstruct", "probe"),
     )
-    mask_ratio: float = flag(0.6, "fraction of patches to remove", ("pretrain", "reconstruct"))
+    mask_ratio: float = flag(0.6, "fraction of patches to remove", MASKED)
+    mask_rounding: Literal["floor", "ceil", "round"] = flag(
+        "floor", "rounding of the number of visible patches (ceil: as VisCy, round: as SparK)", MASKED
+    )
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(

@@ -87,7 +87,7 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
         return NOTHING
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
-        found["mask_ratio"] = checkpoint.model.mask_ratio
+        found |= {name: getattr(checkpoint.model, name) for name in ("mask_ratio", "mask_rounding")}
     found["in_chans"] = checkpoint.model.encoder.in_chans
     source = f"the run of {path}" if "config" in checkpoint.meta else path
     return Layer(source, {name: value for name, value in found.items() if task in FLAGS[name].tasks})

@@ -127,6 +127,7 @@ def _model(config: Config) -> spec.FCMAE:
         config.model.model,
         image_size=config.data.image_size,
         mask_ratio=config.model.mask_ratio,
+        mask_rounding=config.model.mask_rounding,
         decoder_depth=config.model.decoder_depth,
         decoder_dim=config.model.decoder_embed_dim,
         norm_target=config.model.norm_pix_loss,
