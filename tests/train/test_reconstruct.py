@@ -46,6 +46,7 @@ def test_the_last_picture_of_a_run_can_be_had_again(images: Path, tmp_path: Path
     words = (
         "--parity_check False --model none --depths 1 1 --dims 8 16 --decoder_embed_dim 8 --patch_size 4"
         " --input_size 16 --batch_size 5 --epochs 2 --warmup_epochs 1 --mask_ratio 0.4 --seed 3 --backend torch"
+        " --mask_policy importance"
     )
     assert main([*words.split(), "--data_path", str(images), "--output_dir", str(tmp_path / "run")]) == 0
     flags = ["--task", "reconstruct", "--backend", "torch", "--seed", "3", "--output_dir", str(tmp_path / "out")]

@@ -28,8 +28,11 @@ COMPARED = ("data", "optimizer", "finetune", "augment")
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
 """Flags whose change is not reported: they do not change results, or the identity covers them."""
 
-SEEN = ("input_size", "mean", "std")
-"""Flags that change every image: a change must be given."""
+SEEN = ("input_size", "mean", "std", "mask_policy")
+"""Flags that change what is seen of every image: a change must be given."""
+
+PUBLISHED = {"mask_policy": "uniform"}
+"""What runs did that do not record it."""
 
 UNDETERMINED = ("image_size", "mask_ratio", "mask_rounding", "norm_target", "drop_path", "grn_scope")
 """Fields of a model that its arrays do not determine."""
@@ -203,8 +206,9 @@ def _first_difference(theirs: Any, own: Mapping[str, Any], prefix: str = "") -> 
 
 def _report_changes(before: Mapping[str, Any], config: Config, say: Callable[[str], None]) -> None:
     """A line for each changed flag; TrainError for a change of what the model sees that was not given."""
-    now = config.as_dict()
-    for name in (name for name, flag in FLAGS.items() if flag.group in COMPARED and config.run.task in flag.tasks):
+    now, before = config.as_dict(), {**PUBLISHED, **before}
+    compared = [name for name, flag in FLAGS.items() if flag.group in COMPARED or name in SEEN]
+    for name in (name for name in compared if config.run.task in FLAGS[name].tasks):
         if name not in FREE and name in before and before[name] != now[name] and [before[name]] != now[name]:
             if name in SEEN and name not in config.given:
                 value = " ".join(map(str, before[name])) if isinstance(before[name], list) else before[name]

@@ -190,6 +190,7 @@ class ModelConfig(Group):
     mask_rounding: Literal["floor", "ceil", "round"] = flag(
         "floor", "rounding of the number of visible patches (ceil: as VisCy, round: as SparK)", MASKED
     )
+    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or your own package.module:function", MASKED)
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(

@@ -98,7 +98,11 @@ def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     config, args = meta.get("config"), meta.get("args")
     if isinstance(config, Mapping):
         own = config.get("task", "pretrain")
-        found = {name: config[name] for name in (*IMAGES, *DATA) if name in config and own in FLAGS[name].tasks}
+        found = {
+            name: config[name]
+            for name in (*IMAGES, *DATA, "mask_policy")
+            if name in config and own in FLAGS[name].tasks
+        }
     elif isinstance(args, Mapping):
         found = {name: args[name] for name in ("input_size", "crop_pct") if args.get(name)}
         default = args.get("imagenet_default_mean_and_std")

@@ -86,15 +86,15 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets."""
+    """Micro-batch `index` of a run. extra(positions, images) adds the columns of the task: masks."""
 
     extra: Extra
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
-        images, labels, broken = self.samples(positions)
-        return {"images": images, **self.extra(positions, labels)}, broken
+        images, _, broken = self.samples(positions)
+        return {"images": images, **self.extra(positions, images)}, broken
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +12,7 @@ from train.config import Config
 from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read
-from train.data.masks import random_masks
+from train.data.masks import masks_of
 from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
@@ -24,18 +23,6 @@ from train.tasks.task import Evaluation
 BETAS = (0.9, 0.95)
 PICTURED = 8
 PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The batch column that pre-training adds: one mask per position."""
-
-    seed: int
-    grid: tuple[int, int]
-    visible: int
-
-    def __call__(self, positions: np.ndarray, labels: np.ndarray) -> Batch:
-        return {"mask": random_masks(self.seed, positions, self.grid, self.visible)}
 
 
 class Pretraining:
@@ -51,7 +38,7 @@ class Pretraining:
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
         )
-        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
+        self._masks = masks_of(config, self.model)
 
     def feed(self, rows: int, epoch_size: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
@@ -109,7 +96,7 @@ class Pretraining:
         images = np.stack(
             [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
         )
-        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), starts)}
+        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), images)}
 
     def _readable(self, start: int) -> np.ndarray:
         """The first readable image from `start` on. There is one: the first batch has been read."""

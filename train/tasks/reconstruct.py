@@ -11,7 +11,7 @@ import spec
 from backends.protocol import Arrays, Backend
 from spec import checks
 from train.config import Config
-from train.data.masks import random_masks
+from train.data.masks import masks_of
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
@@ -29,7 +29,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """
     path = weights.path_of(config)
     model, arrays = _model(config, path)
-    source = open_images(config)  # report all mistakes first
+    masks, source = masks_of(config, model), open_images(config)  # report all mistakes first
     backend, folder = load(config.run.backend), make_output_dir(config)
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, arrays)
@@ -39,7 +39,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
         positions = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
-        mask = random_masks(config.run.seed, positions, model.grid, visible)
+        mask = masks(positions, pixels)["mask"]
         out = backend.forward(
             module, normalise(pixels, config.data.mean, config.data.std), mask, engine=config.run.engine
         )
