@@ -251,5 +251,6 @@ def test_a_resumed_run_keeps_its_policy(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_the_masks_of_a_run_are_those_of_its_flags() -> None:
     config = cli.parse(["--mask_policy", "grid", "--seed", "4", "--mask_rounding", "ceil", "--mask_ratio", "0.55"])
-    masks = masks_of(config, Pretraining(config).model)
+    task = Pretraining(config)
+    masks = masks_of(config, task.model, task.source)
     assert (masks.policy, masks.seed, masks.grid, masks.visible) == ("grid", 4, (4, 4), 8)

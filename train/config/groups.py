@@ -130,6 +130,10 @@ class DataConfig(Group):
     label_key: str | None = flag(None, "extension of the labels in tars, such as txt or json:FIELD (none: cls)")
     image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")
     label_column: str | None = flag(None, "column of the labels in parquet files (none: label)")
+    mask_key: str | None = flag(
+        None, "extension in tars, or array in npz, of masks, nonzero = no data (none: no masks)", MASKED
+    )
+    mask_column: str | None = flag(None, "column of such masks in parquet files (none: no masks)", MASKED)
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
     max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
     image_bits: int | None = flag(

@@ -13,7 +13,10 @@ from train.config.recipes import Layer
 IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
 """Flags that say what images a model has seen; so does in_chans."""
 
-DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column")
+DATA = (
+    *("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column"),
+    *("mask_key", "mask_column"),
+)
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
 

@@ -1,6 +1,7 @@
 """The masks of a run: drawn on the host, the same number of removed patches for each image."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,18 @@ from backends.protocol import Batch
 from backends.rng import Stream, generator
 from train.config import Config
 from train.data import policies
+from train.data.decode import BrokenImage
+from train.data.feed import read_with_mask
+from train.data.no_data import empty_patches, remove_first, split
+from train.data.sources import Source
+from train.data.transforms import centre_crop
 from train.errors import TrainError
+
+LOOKED_AT = 256
+"""Images whose masks are counted before a run."""
+
+NOT_GIVEN = np.zeros((0, 0, 0), np.uint8)
+"""The image that policies get which do not look at it."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +34,21 @@ class Masks:
     visible: int
     policy: str = "uniform"
 
-    def __call__(self, positions: np.ndarray, images: Sequence[np.ndarray]) -> Batch:
-        return {"mask": random_masks(self.seed, positions, self.grid, self.visible, self.policy, images)}
+    def __call__(self, positions: np.ndarray, images: Sequence[np.ndarray], no_data: np.ndarray | None = None) -> Batch:
+        """images: N of (H, W, C), before normalisation. no_data: (N, H, W) of the data's masks, 1 = no data."""
+        empty = None if no_data is None else empty_patches(no_data, self.grid)
+        return {"mask": random_masks(self.seed, positions, self.grid, self.visible, self.policy, images, empty)}
 
 
-def masks_of(config: Config, model: spec.FCMAE) -> Masks:
-    """The masks of a run's configuration; TrainError unless its policy returns masks, the same for the same draws."""
+def masks_of(config: Config, model: spec.FCMAE, source: Source) -> Masks:
+    """The masks of a run's configuration.
+
+    TrainError unless its policy returns masks, the same for the same draws, and those of the data can be used.
+    """
+    if source.reading.masked and config.data.decode == "scaled":
+        raise TrainError("--decode scaled: does not scale the masks of the data; give --decode exact")
+    if source.reading.masked and config.data.exif:
+        raise TrainError("--exif True: does not rotate the masks of the data; rotate the files, or give --exif False")
     masks = Masks(config.run.seed, model.grid, spec.visible_patches(model), config.model.mask_policy)
     noise = generator(0, Stream.MASK, 0).integers(0, 256, (*model.image_size, model.encoder.in_chans), np.uint8)
     first, second = (masks(np.zeros(1, int), [noise])["mask"] for _ in range(2))
@@ -38,6 +59,27 @@ def masks_of(config: Config, model: spec.FCMAE) -> Masks:
     return masks
 
 
+def describe_no_data(config: Config, model: spec.FCMAE, source: Source) -> Iterator[str]:
+    """A line on the masks of the data, if there are any, from at most LOOKED_AT images, centre-cropped."""
+    if not source.reading.masked:
+        return
+    looked, patches = min(LOOKED_AT, len(source)), model.grid[0] * model.grid[1]
+    found: list[int] = []
+    for index in np.linspace(0, len(source), looked, endpoint=False).astype(int).tolist():
+        with suppress(BrokenImage):
+            image, _ = read_with_mask(source, index, model.encoder.in_chans)
+            _, no_data = split(centre_crop(image, model.image_size)[None], model.encoder.in_chans)
+            found.append(0 if no_data is None else int(empty_patches(no_data, model.grid).sum()))
+    counts, removed = np.array(found), patches - spec.visible_patches(model)
+    yield (
+        f"masks of {len(counts):,} of {len(source):,} images: {(counts > removed).sum():,} have more than the {removed}"
+        f" patches to remove without data, so some stay visible; {(counts < removed).sum():,} have fewer, so"
+        f" --mask_policy {config.model.mask_policy} removes others, too; {counts.mean():.1f} of {patches} on average"
+        if found
+        else f"masks: none of {looked:,} images can be read"
+    )
+
+
 def random_masks(
     seed: int,
     positions: np.ndarray,
@@ -45,17 +87,18 @@ def random_masks(
     visible: int,
     policy: str = "uniform",
     images: Sequence[np.ndarray] | None = None,
+    empty: np.ndarray | None = None,
 ) -> np.ndarray:
     """(N, G_h, G_w) uint8, 1 = removed; `visible` patches are kept, which ones is up to the policy.
 
     positions: (N,) positions of the samples in the run, the index of the random stream. images: N of
-    (H, W, C), as in the batch; only policies that look at them need them.
+    (H, W, C), before normalisation; only policies that look at them need them. empty: (N, G_h, G_w), the
+    patches without data, which are removed first.
     """
-    if images is None:
-        images = [np.zeros((0, 0, 0), np.uint8)] * len(positions)
-    return np.stack(
-        [
-            policies.apply(policy, generator(seed, Stream.MASK, position), grid, visible, image)
-            for position, image in zip(positions.tolist(), images, strict=True)
-        ]
-    )
+    masks = np.empty((len(positions), *grid), np.uint8)
+    for row, position in enumerate(positions.tolist()):
+        rng = generator(seed, Stream.MASK, position)
+        masks[row] = policies.apply(policy, rng, grid, visible, NOT_GIVEN if images is None else images[row])
+        if empty is not None:
+            masks[row] = remove_first(masks[row], empty[row], rng)
+    return masks

@@ -11,8 +11,9 @@ from backends.protocol import Batch, Cluster, Optimizer, Trainer
 from train.config import Config
 from train.data.classes import describe
 from train.data.decode import BrokenImage
-from train.data.feed import Feed, read
-from train.data.masks import masks_of
+from train.data.feed import Feed, read_with_mask
+from train.data.masks import describe_no_data, masks_of
+from train.data.no_data import split
 from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
@@ -38,7 +39,7 @@ class Pretraining:
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
         )
-        self._masks = masks_of(config, self.model)
+        self._masks = masks_of(config, self.model, self.source)
 
     def feed(self, rows: int, epoch_size: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
@@ -70,7 +71,8 @@ class Pretraining:
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
         return [
             f"{describe(self.source)}; {spec.count(model):,} parameters,"
-            f" {spec.visible_patches(model)} of {patches} patches visible"
+            f" {spec.visible_patches(model)} of {patches} patches visible",
+            *describe_no_data(self.config, model, self.source),
         ]
 
     def first_arrays(self) -> None:
@@ -93,17 +95,16 @@ class Pretraining:
         """A few images spread over the source, centre-cropped, with masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
-        images = np.stack(
-            [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
-        )
-        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), images)}
+        crops = [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
+        images, no_data = split(np.stack(crops), self.config.model.in_chans)
+        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), images, no_data)}
 
     def _readable(self, start: int) -> np.ndarray:
         """The first readable image from `start` on. There is one: the first batch has been read."""
         index = start
         while True:
             try:
-                return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
+                return read_with_mask(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
 

@@ -12,6 +12,7 @@ from backends.protocol import Arrays, Backend
 from spec import checks
 from train.config import Config
 from train.data.masks import masks_of
+from train.data.no_data import split
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
@@ -29,7 +30,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """
     path = weights.path_of(config)
     model, arrays = _model(config, path)
-    masks, source = masks_of(config, model), open_images(config)  # report all mistakes first
+    source = open_images(config)  # report all mistakes first
+    masks = masks_of(config, model, source)
     backend, folder = load(config.run.backend), make_output_dir(config)
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, arrays)
@@ -37,9 +39,9 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
     crops = (centre_crop(image, config.data.image_size) for image in read_images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
-        pixels = np.stack(batch)
+        pixels, no_data = split(np.stack(batch), model.encoder.in_chans)
         positions = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
-        mask = masks(positions, pixels)["mask"]
+        mask = masks(positions, pixels, no_data)["mask"]
         out = backend.forward(
             module, normalise(pixels, config.data.mean, config.data.std), mask, engine=config.run.engine
         )
