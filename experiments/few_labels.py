@@ -155,7 +155,9 @@ class Runs:
 
     def run(self, folder: Path, result: str, words: list[str]) -> str:
         """The text of a result file of `python -m train` ("" for a folder); trains unless the run has finished."""
-        return run_once(folder, result, ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words])
+        return run_once(
+            folder, result, ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words]
+        )
 
 
 def run_once(folder: Path, result: str, words: list[str]) -> str:
