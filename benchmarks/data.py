@@ -41,7 +41,7 @@ Make = Callable[[int], tuple[Batch, list[str]]]
 class Masks:
     """The masks of pre-training."""
 
-    def __call__(self, positions: np.ndarray, images: np.ndarray) -> Batch:
+    def __call__(self, positions: np.ndarray, images: np.ndarray, no_data: np.ndarray | None = None) -> Batch:
         return {"mask": random_masks(0, positions, (7, 7), 19)}
 
 

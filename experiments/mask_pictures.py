@@ -25,7 +25,7 @@ COLUMNS = 5
 def main(path: Path = PICTURE) -> None:
     """Draw a row per policy: one digit and its masks, then the other."""
     digits = [resize(Digits("val").images[index], (GRID[0] * PATCH, GRID[1] * PATCH)) for index in (3, 5)]
-    images = [digit for digit in digits for _ in range(COLUMNS)]
+    images = np.repeat(digits, COLUMNS, 0)
     figure = Figure((8.4, 3.1), layout="constrained")
     axes = figure.subplots(len(POLICIES), len(images))
     for row, policy in zip(axes, POLICIES, strict=True):

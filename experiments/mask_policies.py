@@ -24,8 +24,8 @@ from train.data.pixels import normalise
 from train.data.policies import POLICIES
 
 PRETRAIN = (
-    "--decoder_embed_dim 24 --norm_pix_loss False --parity_check False --picture_freq 0 --save_ckpt_freq 1000"
-    " --save_ckpt_num 1 --print_freq 22"
+    "--epochs 15 --decoder_embed_dim 24 --norm_pix_loss False --parity_check False --picture_freq 0"
+    " --save_ckpt_freq 1000 --save_ckpt_num 1 --print_freq 22"
 )
 LABELS = "--train_labels 100"
 NONE = "none"

@@ -212,9 +212,9 @@ def test_a_run_says_what_its_masks_hold_and_is_exact(
         counts = stored["clouds"].sum((1, 2))
     assert "left out: the array spare" in said
     assert (
-        f"masks of 24 of 24 images: {(counts > 10).sum()} have more than the 10 patches to remove without data, so some"
-        f" stay visible; {(counts < 10).sum()} have fewer, so --mask_policy block removes others, too;"
-        f" {counts.mean():.1f} of 16 on average\n"
+        f"masks of the data, in 24 of 24 images: {counts.mean():.1f} of 16 patches have no data on average;"
+        f" {(counts > 10).sum()} images have more such patches than the 10 that are removed, so some stay visible;"
+        f" {(counts < 10).sum()} have fewer, so --mask_policy block removes others, too\n"
     ) in said
     fake.train(
         clouds, tmp_path / "cut", *FLAGS.split(), "--epochs", "2", "--worker_type", "process", "--stop_at_step", "3"

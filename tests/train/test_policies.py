@@ -33,7 +33,7 @@ def noise(seed: int, grid: tuple[int, int], patch: int = 4) -> np.ndarray:
 def often(policy: str, grid: tuple[int, int], keep: int, image: np.ndarray | None = None) -> np.ndarray:
     """(G_h, G_w) the share of MANY masks in which a patch is removed."""
     image = noise(0, grid) if image is None else image
-    return random_masks(3, np.arange(MANY), grid, keep, policy, [image] * MANY).mean(0)
+    return random_masks(3, np.arange(MANY), grid, keep, policy, np.broadcast_to(image, (MANY, *image.shape))).mean(0)
 
 
 def deviation(grid: tuple[int, int], keep: int) -> float:
@@ -45,7 +45,7 @@ def deviation(grid: tuple[int, int], keep: int) -> float:
 @given(NAMED, GRIDS, st.data(), st.integers(0, 2**32), st.integers(0, 2**62))
 def test_exactly_k_patches_stay(policy: str, grid: tuple[int, int], data: st.DataObject, seed: int, first: int) -> None:
     visible = data.draw(st.integers(1, grid[0] * grid[1] - 1), label="visible")
-    images = [noise(seed + row, grid) for row in range(3)]
+    images = np.stack([noise(seed + row, grid) for row in range(3)])
     masks = random_masks(seed, first + np.arange(3), grid, visible, policy, images)
     assert (masks.shape, masks.dtype) == ((3, *grid), np.uint8)
     assert ((masks == 0).sum((1, 2)) == visible).all()
@@ -56,10 +56,10 @@ def test_exactly_k_patches_stay(policy: str, grid: tuple[int, int], data: st.Dat
 def test_a_mask_depends_on_seed_position_and_image_only(
     policy: str, seed: int, first: int, order: list[int], split: int
 ) -> None:
-    images, positions = [noise(row, (5, 4)) for row in range(6)], first + np.arange(6)
+    images, positions = np.stack([noise(row, (5, 4)) for row in range(6)]), first + np.arange(6)
     whole = random_masks(seed, positions, (5, 4), 7, policy, images)
     for part in (order[:split], order[split:]):
-        again = random_masks(seed, positions[part], (5, 4), 7, policy, [images[row] for row in part])
+        again = random_masks(seed, positions[part], (5, 4), 7, policy, images[part])
         np.testing.assert_array_equal(again, whole[part])
 
 
@@ -90,7 +90,7 @@ def test_blocks_favour_the_centre_and_are_symmetric() -> None:
 
 def test_blocks_are_larger_than_chance() -> None:
     """The share of neighbours of removed patches that are removed, too: 29/48 by chance."""
-    images = [noise(0, (7, 7))] * 200
+    images = noise(0, (7, 7))[None].repeat(200, 0)
     chance, blocks = (random_masks(0, np.arange(200), (7, 7), 19, name, images) for name in ("uniform", "block"))
 
     def together(masks: np.ndarray) -> float:
@@ -104,7 +104,7 @@ def test_blocks_are_larger_than_chance() -> None:
 
 
 def test_a_grid_is_regular() -> None:
-    quarter, half = (random_masks(0, np.arange(50), (6, 8), keep, "grid", [noise(0, (6, 8))] * 50) for keep in (12, 24))
+    quarter, half = (random_masks(0, np.arange(50), (6, 8), keep, "grid") for keep in (12, 24))
     first = quarter[:, :2, :2]
     assert (first.sum((1, 2)) == 3).all()
     np.testing.assert_array_equal(quarter, np.tile(first, (1, 3, 4)))
@@ -117,7 +117,7 @@ def test_a_grid_leaves_no_large_hole(grid: tuple[int, int], data: st.DataObject,
     """With a patch visible per 2 x 2 in number, one is visible in every 2 x 2."""
     least = -(-grid[0] // 2) * -(-grid[1] // 2)
     keep = data.draw(st.integers(least, max(least, grid[0] * grid[1] - 1)), label="keep")
-    (mask,) = random_masks(seed, np.zeros(1, int), grid, keep, "grid", [noise(0, grid)])
+    (mask,) = random_masks(seed, np.zeros(1, int), grid, keep, "grid", noise(0, grid)[None])
     windows = np.lib.stride_tricks.sliding_window_view(mask, (min(2, grid[0]), min(2, grid[1])))
     assert (windows.min((2, 3)) == 0).all()
 

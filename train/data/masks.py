@@ -1,6 +1,6 @@
 """The masks of a run: drawn on the host, the same number of removed patches for each image."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -34,8 +34,8 @@ class Masks:
     visible: int
     policy: str = "uniform"
 
-    def __call__(self, positions: np.ndarray, images: Sequence[np.ndarray], no_data: np.ndarray | None = None) -> Batch:
-        """images: N of (H, W, C), before normalisation. no_data: (N, H, W) of the data's masks, 1 = no data."""
+    def __call__(self, positions: np.ndarray, images: np.ndarray, no_data: np.ndarray | None = None) -> Batch:
+        """images: (N, H, W, C), before normalisation. no_data: (N, H, W) of the data's masks, 1 = no data."""
         empty = None if no_data is None else empty_patches(no_data, self.grid)
         return {"mask": random_masks(self.seed, positions, self.grid, self.visible, self.policy, images, empty)}
 
@@ -51,7 +51,7 @@ def masks_of(config: Config, model: spec.FCMAE, source: Source) -> Masks:
         raise TrainError("--exif True: does not rotate the masks of the data; rotate the files, or give --exif False")
     masks = Masks(config.run.seed, model.grid, spec.visible_patches(model), config.model.mask_policy)
     noise = generator(0, Stream.MASK, 0).integers(0, 256, (*model.image_size, model.encoder.in_chans), np.uint8)
-    first, second = (masks(np.zeros(1, int), [noise])["mask"] for _ in range(2))
+    first, second = (masks(np.zeros(1, int), noise[None])["mask"] for _ in range(2))
     if (first != second).any():
         raise TrainError(
             f"--mask_policy {masks.policy}: returned two masks for the same arguments; draw from its rng only"
@@ -70,13 +70,14 @@ def describe_no_data(config: Config, model: spec.FCMAE, source: Source) -> Itera
             image, _ = read_with_mask(source, index, model.encoder.in_chans)
             _, no_data = split(centre_crop(image, model.image_size)[None], model.encoder.in_chans)
             found.append(0 if no_data is None else int(empty_patches(no_data, model.grid).sum()))
+    if not found:  # the first batch says why
+        return
     counts, removed = np.array(found), patches - spec.visible_patches(model)
     yield (
-        f"masks of {len(counts):,} of {len(source):,} images: {(counts > removed).sum():,} have more than the {removed}"
-        f" patches to remove without data, so some stay visible; {(counts < removed).sum():,} have fewer, so"
-        f" --mask_policy {config.model.mask_policy} removes others, too; {counts.mean():.1f} of {patches} on average"
-        if found
-        else f"masks: none of {looked:,} images can be read"
+        f"masks of the data, in {len(counts):,} of {len(source):,} images: {counts.mean():.1f} of {patches} patches"
+        f" have no data on average; {(counts > removed).sum():,} images have more such patches than the {removed} that"
+        f" are removed, so some stay visible; {(counts < removed).sum():,} have fewer, so --mask_policy"
+        f" {config.model.mask_policy} removes others, too"
     )
 
 
@@ -86,13 +87,13 @@ def random_masks(
     grid: tuple[int, int],
     visible: int,
     policy: str = "uniform",
-    images: Sequence[np.ndarray] | None = None,
+    images: np.ndarray | None = None,
     empty: np.ndarray | None = None,
 ) -> np.ndarray:
     """(N, G_h, G_w) uint8, 1 = removed; `visible` patches are kept, which ones is up to the policy.
 
-    positions: (N,) positions of the samples in the run, the index of the random stream. images: N of
-    (H, W, C), before normalisation; only policies that look at them need them. empty: (N, G_h, G_w), the
+    positions: (N,) positions of the samples in the run, the index of the random stream. images:
+    (N, H, W, C), before normalisation; only policies that look at them need them. empty: (N, G_h, G_w), the
     patches without data, which are removed first.
     """
     masks = np.empty((len(positions), *grid), np.uint8)

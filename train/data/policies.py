@@ -116,7 +116,7 @@ def _imported(name: str, module: str, function: str) -> Policy:
         raise TrainError(f"--mask_policy {name}: cannot be imported ({type(error).__name__}: {error})") from None
     if not callable(found):
         raise TrainError(f"--mask_policy {name}: {type(found).__name__}, not a function (rng, grid, keep, image)")
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 def apply(name: str, rng: np.random.Generator, grid: tuple[int, int], keep: int, image: np.ndarray) -> np.ndarray:
