@@ -239,7 +239,7 @@ def test_a_real_run_on_masks_and_its_pictures(clouds: Path, tmp_path: Path, back
 def test_patches_without_data_are_removed_in_the_batch(clouds: Path) -> None:
     """Whole images, so that the mask's squares are the patches."""
     words = [*fake.QUICK.split(), "--data_path", str(clouds), *FLAGS.split(), "--crop_scale", "1", "1", "--hflip", "0"]
-    batches = [Pretraining(cli.parse([*words, "--backend", name])).feed(24, 24)(0)[0] for name in NAMES]
+    batches = [Pretraining(cli.parse([*words, "--backend", name])).feed(24, 24, 1)(0)[0] for name in NAMES]
     assert batches[0]["images"].shape == (24, 16, 16, 1)
     for name, array in batches[0].items():
         assert array.tobytes() == batches[1][name].tobytes()

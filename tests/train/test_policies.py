@@ -133,7 +133,7 @@ def test_detail_is_removed_more_often() -> None:
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_both_frameworks_get_the_same_batch(policy: str, tmp_path: Path) -> None:
     words = [*fake.QUICK.split(), "--data_path", str(tree(tmp_path, each=6)), "--mask_policy", policy]
-    feeds = [Pretraining(cli.parse([*words, "--backend", name])).feed(4, 12) for name in NAMES]
+    feeds = [Pretraining(cli.parse([*words, "--backend", name])).feed(4, 4, 3) for name in NAMES]
     batches = [[feed(index)[0] for index in (0, 4)] for feed in feeds]
     for ours, theirs in zip(*batches, strict=True):
         assert {name: array.tobytes() for name, array in ours.items()} == {
