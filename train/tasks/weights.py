@@ -93,13 +93,15 @@ def autoencoder(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
     check_flags(config, path, theirs)
     patch = theirs.encoder.patch_size
     height, width = config.data.image_size
+    ratio, rounding = config.model.mask_ratio, config.model.mask_rounding
     scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
     normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
     model = replace(
         theirs,
         encoder=with_grn_scope(theirs.encoder, scope),
         image_size=(height, width),
-        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        mask_ratio=checks.mask_ratio(ratio, (height // patch, width // patch), rounding),
+        mask_rounding=rounding,
         norm_target=normalised,
     )
     return model, {name: read(path, checkpoint, name) for name in spec.parameters(model)}
