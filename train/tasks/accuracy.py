@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
+from convert.preparation import CROP_PCT
 from train.config import Config
 from train.data.feed import RankShard
 from train.data.pipeline import prefetch
@@ -15,7 +16,6 @@ from train.data.supervised import Coverage, EvalBatches
 from train.errors import TrainError
 from train.tasks.task import Evaluation
 
-CROP_PCT = 224 / 256
 TOP = 5
 
 
