@@ -39,7 +39,8 @@ def _parser() -> Parser:
     text = "Export a checkpoint as a program for another runtime, and compare it there with the backend in float64."
     parser = Parser("export", description=text)
     add_input(parser)
-    parser.add_argument("--to", choices=list(TARGETS), required=True, help="the kind of program (torch: for images of 2 x 2 patches and more)")
+    kinds = "kind of program; torch's takes images of 2 x 2 patches and more"
+    parser.add_argument("--to", choices=list(TARGETS), required=True, help=kinds)
     parser.add_argument("-o", "--output", type=Path, help="the file to write (default: beside the input)")
     parser.add_argument("--features", action="store_true", help="return feature maps in place of the model's outputs")
     parser.add_argument("--stages", type=int, nargs="+", metavar="N", help="feature maps of these stages, from 0 on")

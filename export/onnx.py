@@ -21,8 +21,10 @@ __all__ = ["load", "program", "runtime", "write"]
 def write(path: Path, checkpoint: Checkpoint, signature: Signature, dtype: str) -> None:
     """Write the model to a file. ConvertError for bfloat16."""
     if dtype == "bfloat16":
-        raise ConvertError("--dtype bfloat16: onnxruntime has no convolution in it, so nothing could run the file;"
-        " give --dtype float16")
+        raise ConvertError(
+            "--dtype bfloat16: onnxruntime has no convolution in it, so nothing could run the file;"
+            " give --dtype float16"
+        )
     with _quiet():
         made = torch.onnx.export(
             module(checkpoint, signature, dtype),

@@ -39,7 +39,7 @@ class Signature:
         api.map_axes(layout)
         maps = features or stages is not None or not isinstance(model, Classifier | FCMAE)
         chosen = tuple(info.stage for info in model.encoder.feature_info(stages)) if maps else None
-        return cls(model, chosen, masked or not maps and isinstance(model, FCMAE), layout)
+        return cls(model, chosen, masked or (not maps and isinstance(model, FCMAE)), layout)
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -111,7 +111,9 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_folders_and_files_that_the_documents_name_exist() -> None:
-    folders = "spec|backends|export|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    folders = (
+        "spec|backends|export|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    )
     for path, text in TEXTS.items():
         named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text))
         assert [name for name in named if not (ROOT / name).exists()] == [], path
