@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from functools import cache
 from pathlib import Path
 
 from convert.errors import ConvertError
@@ -31,6 +32,7 @@ def stem(path: Path) -> Path:
     return Path(found["repo"].partition("/")[2]) if found else path
 
 
+@cache  # a run reads its checkpoint several times
 def _downloaded(path: str) -> Path:
     found = NAME.fullmatch(path)
     if found is None:
@@ -38,16 +40,14 @@ def _downloaded(path: str) -> Path:
     if importlib.util.find_spec("huggingface_hub") is None:
         raise ConvertError(f"{path}: huggingface_hub is not installed; pip install 'twinnext[hub]'")
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
 
     try:
         for weights in FILES:
-            folder = Path(
-                snapshot_download(found["repo"], revision=found["revision"], allow_patterns=["*.json", weights])
-            )
+            patterns = ["*.json", weights]
+            folder = Path(snapshot_download(found["repo"], revision=found["revision"], allow_patterns=patterns))
             if any(folder.rglob(weights)):
                 return folder
-    except (OSError, ValueError, HFValidationError) as error:
+    except Exception as error:  # of the package, of its HTTP client or of the system
         reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
         raise ConvertError(
             f"{path}: not downloaded: {reason}; check the name and the network (HF_TOKEN for private ones),"
