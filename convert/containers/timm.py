@@ -53,7 +53,7 @@ def _read_preparation(config: dict[str, Any], content: Content) -> None:
         if config.get(name, ours) != ours:
             content.notes.append(f"its {name} is {config[name]}; evaluation at {size[0]} x {size[1]} px is by {ours}")
     known = {name: config[name] for name in ("mean", "std", "crop_pct") if name in config}
-    content.meta["images"] = {"input_size": size, **known}
+    content.meta["images"] = {"input_size": size[:1] if size[0] == size[1] else size, **known}
 
 
 def _crop_mode(size: tuple[int, ...]) -> str:
