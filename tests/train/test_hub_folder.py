@@ -11,7 +11,7 @@ import convert
 from benchmarks import outside
 from convert.__main__ import main as convert_main
 from parity_tests.tolerances import EPS, assert_close
-from tests.train.images import encoded, pixels, tree
+from tests.train.images import pixels, tree
 from train.__main__ import main
 from train.config import cli
 from train.data.pixels import normalise
@@ -141,16 +141,12 @@ def test_force_replaces_such_a_folder(run_dir: Path, folder: Path) -> None:
     assert convert_main(["translate", str(run_dir), "--to", "hf", "-o", str(folder), "--force"]) == 0
 
 
-def test_the_folder_of_timm_prepares_images_in_the_same_way(
-    run_dir: Path, tmp_path: Path, picture: Image.Image
-) -> None:
+def test_the_folder_of_timm_prepares_images_in_the_same_way(run_dir: Path, tmp_path: Path) -> None:
     convert.save(convert.load(run_dir, weights_only=True), tmp_path / "x", format="timm")
     model = outside.timm().create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True).eval()
     config = model.pretrained_cfg
-    assert {name: config[name] for name in ("input_size", "mean", "std", "crop_pct", "interpolation", "crop_mode")} == {
-        "input_size": (3, 32, 32), "mean": MEAN, "std": STD, "crop_pct": CROP, "interpolation": "bicubic",
-        "crop_mode": "center",
-    }  # fmt: skip
+    ours = {"input_size": [3, 32, 32], "mean": [*MEAN], "std": [*STD], "crop_pct": CROP, "crop_mode": "center"}
+    assert config.items() >= (ours | {"interpolation": "bicubic"}).items()
     assert config["label_names"] == ["c0", "c1", "c2"]
 
 
@@ -165,12 +161,3 @@ def test_what_no_image_processor_can_do_is_noted(tmp_path: Path) -> None:
     coloured = checkpoint(spec.classifier(depths=(1, 1), dims=(4, 8), num_classes=2))
     (note,) = convert.save(coloured, tmp_path / "y", format="hf")
     assert note == "preprocessor_config.json has ImageNet's mean and std, 224 px: the checkpoint records no others"
-
-
-def test_images_of_files_are_read_alike(folder: Path, tmp_path: Path, picture: Image.Image) -> None:
-    """The pipeline of a file is that of its pixels."""
-    from transformers import pipeline
-
-    (tmp_path / "x.png").write_bytes(encoded(np.asarray(picture), "PNG"))
-    classify = pipeline("image-classification", model=str(folder))
-    assert classify(str(tmp_path / "x.png")) == classify(picture)
