@@ -6,6 +6,7 @@ from typing import Any
 import spec
 from convert.content import Content
 from convert.errors import listed
+from convert.formats.huggingface import FAMILIES
 from convert.preparation import image_size, recorded
 from convert.report import name_of
 from spec import Classifier, Model
@@ -15,7 +16,7 @@ HEADER = """---
 library_name: transformers
 pipeline_tag: {task}
 tags:
-- convnextv2
+- {family}
 - twinnext
 # license: not known to the program that wrote this; give yours, e.g. license: mit
 ---
@@ -29,7 +30,7 @@ def card(name: str, content: Content, model: Model) -> str:
     rows = [f"| {key} | {_cell(value)} |" for key, value in _facts(content, model)]
     table = "\n".join(["| | |", "|---|---|", *rows])
     use = f'```python\nfrom transformers import pipeline\n\nprint(pipeline("{task}", model="{name}")("image.jpg"))\n```'
-    return f"{HEADER.format(task=task)}\n# {_cell(name)}\n\n{table}\n\n{use}\n"
+    return f"{HEADER.format(task=task, family=FAMILIES[model.encoder.block])}\n# {_cell(name)}\n\n{table}\n\n{use}\n"
 
 
 def _facts(content: Content, model: Model) -> Iterator[tuple[str, Any]]:

@@ -29,7 +29,7 @@ class Inherited(NamedTuple):
 
 def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
     """The checkpoint that a task uses; "" for none. Training continues from --resume, which is not meant here."""
-    return str(asked.get("finetune") or ("" if task in TRAIN else asked.get("resume")) or "")
+    return str(asked.get("finetune") or asked.get("init_from") or ("" if task in TRAIN else asked.get("resume")) or "")
 
 
 def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
