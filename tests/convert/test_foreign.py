@@ -15,6 +15,7 @@ from benchmarks import outside
 from convert import ConvertError, formats, naming
 from convert.__main__ import main
 from convert.arrays import entries_of
+from convert.preparation import IMAGENET
 from tests.convert.samples import assert_equal, checkpoint, filled
 
 CLASSIFIER = spec.classifier(depths=(1, 1), dims=(6, 8), num_classes=3, stem_stride=2)
@@ -148,6 +149,8 @@ def test_a_hub_folder_of_timm_as_timm_writes_it(tmp_path: Path) -> None:
     save_for_hf(theirs, tmp_path, model_config={"label_names": ["cat", "dog"]})
     found = convert.load(tmp_path)
     assert (found.meta["format"], found.classes) == ("timm", ["cat", "dog"])
+    images = {"input_size": (224,), "mean": list(IMAGENET["mean"]), "std": list(IMAGENET["std"]), "crop_pct": 0.875}
+    assert (found.meta["images"], found.notes) == (images, [])
     assert np.array_equal(found.arrays["head.bias"], theirs.state_dict()["head.fc.bias"].numpy())
 
 
