@@ -14,8 +14,8 @@ from tests.train.images import tree
 from train.__main__ import main
 from train.data.feed import Feed, RankShard
 from train.data.folder import Folder
+from train.data.masks import Masks
 from train.data.transforms import CropAndFlip
-from train.tasks.pretrain import Masks
 
 IMAGES, UPDATE = 14, 8
 TINY = (
