@@ -12,7 +12,7 @@ import numpy as np
 import convert
 import spec
 from backends.protocol import Cluster, State
-from convert import ConvertError, containers, models
+from convert import ConvertError, containers, hub, models
 from convert.containers import run as run_format
 from convert.containers.run import RunCheckpoint
 from convert.content import AdamWState
@@ -81,7 +81,7 @@ def _asked_for(config: Config, newest: RunCheckpoint | None, say: Callable[[str]
     """The checkpoint of --resume, or the newest of this run if it has come further; TrainError if it cannot be read."""
     path = Path(config.checkpoints.resume)
     try:
-        found = _read(path)
+        found = _read(hub.local(path))
     except ConvertError as error:
         raise TrainError(f"--resume {of_convert(path, error)}") from None
     if newest and newest.step > found.step and not path.resolve().is_relative_to(config.run_dir.resolve()):

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import backends
+from convert.preparation import IMAGENET
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
-
-IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import convert
-from convert import ConvertError
+from convert import ConvertError, preparation
 from spec import FCMAE
 from train.config.config import FLAGS, format_value
-from train.config.groups import IMAGENET, INCEPTION, TRAIN
+from train.config.groups import TRAIN
 from train.config.recipes import Layer
 
 IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
@@ -97,21 +97,11 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in the records of a run of ours, or of the published scripts."""
-    config, args = meta.get("config"), meta.get("args")
-    if isinstance(config, Mapping):
-        own = config.get("task", "pretrain")
-        found = {
-            name: config[name]
-            for name in (*IMAGES, *DATA, "mask_policy")
-            if name in config and own in FLAGS[name].tasks
-        }
-    elif isinstance(args, Mapping):
-        found = {name: args[name] for name in ("input_size", "crop_pct") if args.get(name)}
-        default = args.get("imagenet_default_mean_and_std")
-        found |= {} if default is None else IMAGENET if default else INCEPTION
-    else:
-        return {}
-    if isinstance(found.get("input_size"), int):
-        found["input_size"] = (found["input_size"],)
+    """The values in the records of a run of ours, of the published scripts, or of a hub folder."""
+    config = meta.get("config")
+    if not isinstance(config, Mapping):
+        return preparation.recorded(meta)
+    own = config.get("task", "pretrain")
+    names = (*IMAGES, *DATA, "mask_policy")
+    found = {name: config[name] for name in names if name in config and own in FLAGS[name].tasks}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

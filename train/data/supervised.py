@@ -6,6 +6,7 @@ from typing import NamedTuple
 import numpy as np
 
 from backends.protocol import Batch
+from convert.preparation import RESIZE_ONLY
 from train.data.decode import BrokenImage, MinSize
 from train.data.drop_path import keep_paths
 from train.data.feed import Samples, read_with_mask
@@ -17,9 +18,6 @@ from train.data.transforms import CropAndFlip, Draws, resize
 
 PADDING = -1
 """The label of rows that pad the last batch, and of images that cannot be read."""
-
-RESIZE_ONLY = 384
-"""From this size on, evaluation resizes without cropping, as the published script does."""
 
 
 @dataclass(frozen=True)
