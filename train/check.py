@@ -71,7 +71,7 @@ def miniature(model: spec.FCMAE) -> spec.FCMAE:
     small = replace(model, encoder=encoder, image_size=size, decoder_depth=1)
     patches = small.grid[0] * small.grid[1]
     visible = min(max(1, spec.visible_patches(small)), patches - 1)
-    return replace(small, mask_ratio=1 - (visible + 0.5) / patches)
+    return replace(small, mask_ratio=spec.ratio_for(visible, patches, small.mask_rounding))
 
 
 def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:

@@ -12,9 +12,9 @@ from convert.containers.run import RunCheckpoint
 from train import report
 from train.check import check_engine
 from train.checkpoints import resume
+from train.checkpoints.lock import locked
 from train.config import Config
 from train.errors import TrainError
-from train.lock import locked
 from train.logs import machine
 from train.loop import Loop, Stopped
 from train.schedule import Schedule

@@ -118,9 +118,10 @@ def test_features_of_timm_both_ways(tmp_path: Path) -> None:
 
 
 ODD = spec.classifier(depths=(1, 2, 1, 1), dims=(4, 6, 8, 10), in_chans=1, stem_stride=8, num_classes=2)
+ATTOS = [spec.classifier(f"{family}_atto", num_classes=2) for family in ("convnextv2", "convnext")]
 
 
-@pytest.mark.parametrize("model", [spec.classifier("convnextv2_atto", num_classes=2), ODD], ids=["atto", "odd"])
+@pytest.mark.parametrize("model", [*ATTOS, ODD, spec.classifier("convnext_atto", depths=(1, 1, 1, 1), num_classes=2)])
 def test_a_hub_folder_of_timm_both_ways(model: spec.Classifier, tmp_path: Path) -> None:
     convert.save(checkpoint(model, meta={"classes": ["cat", "dog"]}), tmp_path / "x", format="timm")
     theirs = outside.timm().create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True)

@@ -13,7 +13,10 @@ from train.config.recipes import Layer
 IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
 """Flags that say what images a model has seen; so does in_chans."""
 
-DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column")
+DATA = (
+    *("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column"),
+    *("mask_key", "mask_column"),
+)
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
 
@@ -87,7 +90,7 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
         return NOTHING
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
-        found["mask_ratio"] = checkpoint.model.mask_ratio
+        found |= {name: getattr(checkpoint.model, name) for name in ("mask_ratio", "mask_rounding")}
     found["in_chans"] = checkpoint.model.encoder.in_chans
     source = f"the run of {path}" if "config" in checkpoint.meta else path
     return Layer(source, {name: value for name, value in found.items() if task in FLAGS[name].tasks})
@@ -99,5 +102,6 @@ def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(config, Mapping):
         return preparation.recorded(meta)
     own = config.get("task", "pretrain")
-    found = {name: config[name] for name in (*IMAGES, *DATA) if name in config and own in FLAGS[name].tasks}
+    names = (*IMAGES, *DATA, "mask_policy")
+    found = {name: config[name] for name in names if name in config and own in FLAGS[name].tasks}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from backends.protocol import Batch
 from backends.rng import Stream, words
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
-from train.data.sources import Source
+from train.data.no_data import joined, split
+from train.data.sources import Masked, Source
 from train.data.transforms import Draws
 from train.errors import TrainError
 
 MAX_BROKEN = 64
 """Broken images in a row after which the run stops."""
 
-Extra = Callable[[np.ndarray, np.ndarray], Batch]
+Extra = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Batch]
 
 
 class Augment(Protocol):
@@ -84,7 +85,8 @@ class Samples:
         for offset in range(min(MAX_BROKEN, len(order))):
             item = int(order[(place + offset) % len(order)])
             try:
-                image, label = read(self.source, item, self.channels, self.augment.min_size(self._draws(position)))
+                smallest = self.augment.min_size(self._draws(position))
+                image, label = read_with_mask(self.source, item, self.channels, smallest)
             except BrokenImage as error:
                 failures.append(str(error))
             else:
@@ -97,7 +99,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets.
+    """Micro-batch `index` of a run. extra(positions, images, no_data) adds the columns of the task: masks.
 
     update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
     """
@@ -109,8 +111,9 @@ class Feed(Samples):
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
         unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
-        images, labels, broken = self.samples(unique)
-        batch: Batch = {"images": images[rows], **self.extra(positions, labels[rows])}
+        images, _, broken = self.samples(unique)
+        images, no_data = split(images[rows], self.channels)
+        batch: Batch = {"images": images, **self.extra(positions, images, no_data)}
         if self.update_size is not None:
             batch["weights"] = self._weights(index, self.update_size)
         return batch, broken
@@ -154,6 +157,21 @@ def read(source: Source, index: int, channels: int, min_size: MinSize | None = N
     if found != channels:
         raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
     return data, label
+
+
+def read_with_mask(
+    source: Source, index: int, channels: int, min_size: MinSize | None = None
+) -> tuple[np.ndarray, int]:
+    """As `read`, but where the data has masks, the mask is one more channel of the image (`no_data.joined`)."""
+    image, label = read(source, index, channels, min_size)
+    if not source.reading.masked:
+        return image, label
+    key = source.name(index)
+    try:
+        mask = cast(Masked, source).mask(index)
+    except OSError as error:
+        raise BrokenImage(printable(f"{key}: its mask cannot be read ({error.strerror})")) from None
+    return joined(image, mask, printable(key)), label
 
 
 @lru_cache(maxsize=2)
