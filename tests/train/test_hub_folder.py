@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import convert
@@ -127,9 +128,7 @@ def test_the_card_says_what_the_run_knows(run_dir: Path, folder: Path) -> None:
         assert f"\n{line}" in card, card
     assert "| command | `twinnext train --task finetune " in card
     assert "--lr 0.01" in card
-    import yaml
-
-    assert yaml.safe_load(card.split("---")[1])["tags"] == ["convnextv2", "twinnext"]
+    assert ModelCard.load(folder / "README.md").data.tags == ["convnextv2", "twinnext"]
 
 
 def test_the_command_of_the_card_makes_the_same_config(run_dir: Path) -> None:
