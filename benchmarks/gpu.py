@@ -83,9 +83,8 @@ def measure(lines: Sequence[Sequence[Line]], shared: dict[str, Any], rounds: int
         found.rows.update((label, worker.row) for label, worker in ready.items())
         for label, worker in ready.items():
             _profile(label, worker, found)
-        _start_again(
-            {line.label: ready[line.label] for line in lines[0] if line.label in ready}, start + seconds, found
-        )
+        first = {line.label: ready[line.label] for line in lines[0] if line.label in ready}
+        _start_again(first, start + seconds, found)
     finally:
         for worker in workers.values():
             worker.stop()

@@ -6,7 +6,6 @@ slows all rows alike. Messages are JSON, one object per line.
 
 import ctypes
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -224,10 +223,8 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     def compiled() -> Any:
         with api.precision(dtype):
             options = compiler_options(jax.default_backend())
-            function = jax.jit(
-                jax.value_and_grad(loss) if job["what"] == "gradient" else loss, compiler_options=options
-            )
-            return function.lower(params, images, mask).compile()
+            function = jax.value_and_grad(loss) if job["what"] == "gradient" else loss
+            return jax.jit(function, compiler_options=options).lower(params, images, mask).compile()
 
     def memory(run: Run) -> int:
         sizes = compiled().memory_analysis()
