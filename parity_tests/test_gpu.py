@@ -64,3 +64,24 @@ def test_compiled_steps(engine: str, dtype: Dtype) -> None:
     gradients = ours.gradients(net, case.images, case.mask, engine=engine)
     bound = tolerances.gradient(dtype, case)
     tolerances.assert_all_close(gradients, true_gradients(case), bound, f"compiled {engine} {dtype}, gradient")
+
+
+@COMPILERS_OWN
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_recorded_inference(dtype: Dtype) -> None:
+    """Of other images and weights than those that were recorded."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA graphs here")
+    from backends.torch import api
+    from backends.torch.inference import record_inference
+
+    torch.compiler.reset()
+    case = CASES["classifier"]
+    net = api.build(case.model, dtype=dtype, device=DEVICE)
+    images = torch.from_numpy(case.images).to(DEVICE, net.dtype)
+    call = record_inference(net, torch.zeros_like(images))
+    api.set_arrays(net, case.arrays)
+    found = {name: api.to_host(value) for name, value in call(images).items()}
+    expected = {name: truth(case)[name] for name in found}
+    tolerances.assert_all_close(found, expected, tolerances.forward(dtype, case), f"recorded {dtype}")

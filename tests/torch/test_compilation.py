@@ -14,7 +14,7 @@ from parity_tests import tolerances
 
 torch = pytest.importorskip("torch")
 
-from backends.torch import defaults, graphs  # noqa: E402
+from backends.torch import api, defaults, graphs, inference  # noqa: E402
 from backends.torch.trainer import Trainer  # noqa: E402
 
 COMPILERS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
@@ -88,7 +88,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
     replays: list[Replay] = []
 
     @contextmanager
-    def graph(graph: Replay, pool: int | None) -> Iterator[None]:
+    def graph(graph: Replay, pool: int | None = None) -> Iterator[None]:
         replays.append(graph)
         yield
 
@@ -215,3 +215,22 @@ def test_the_log_says_what_is_used_and_what_overrides_it() -> None:
 def test_what_cannot_be_is_refused(options: TrainerOptions, line: str) -> None:
     with pytest.raises(BackendError, match=line):
         defaults.resolve(options, "cpu")
+
+
+def test_inference_without_cuda_is_refused() -> None:
+    with pytest.raises(BackendError, match="images: on cpu, and CUDA graphs need a CUDA device"):
+        inference.record_inference(api.build(CLASSIFIER), torch.rand(2, 24, 24, 3))
+
+
+def test_images_of_another_shape_than_recorded_are_refused(
+    recorded: list[Replay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, stand_in in (("on_cuda", lambda device: True), ("compile_steps", lambda net: None)):
+        monkeypatch.setattr(inference, name, stand_in)
+    net, images = api.build(CLASSIFIER), torch.rand(2, 24, 24, 3)
+    call = inference.record_inference(net, images)
+    found = {name: api.to_host(value) for name, value in call(images).items()}
+    tolerances.assert_same(found, api.forward(net, api.to_host(images)), "recorded")
+    with pytest.raises(BackendError, match=r"images: \(1, 24, 24, 3\) is not \(2, 24, 24, 3\), which was recorded"):
+        call(images[:1])
+    assert len(recorded) == 1
