@@ -165,6 +165,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     from backends import jax as backend
     from backends.jax import api
+    from backends.jax.compilation import compiler_options
 
     dtype = job["dtype"]
     if job["what"] == "step":
@@ -183,7 +184,8 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     @cache
     def compiled() -> Any:
         with api.precision(dtype):
-            function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
+            options = compiler_options(jax.default_backend())
+            function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss, compiler_options=options)
             return function.lower(params, images, mask).compile()
 
     def memory(run: Run) -> int:
