@@ -32,13 +32,15 @@ INFERENCE: dict[str, Any] = {"what": "forward", "part": "encoder", "mask_ratio":
 LINES = (
     Line("FCMAE, torch, masked", {"backend": "torch", "engine": "masked", **STEP}),
     Line("FCMAE, torch, visible", {"backend": "torch", "engine": "visible", **STEP}, "FCMAE, torch, masked"),
-    Line("FCMAE, JAX, masked", {"backend": "jax", "engine": "masked", **STEP}, share=0.5),
+    Line("FCMAE, JAX, masked", {"backend": "jax", "engine": "masked", **STEP}),
     Line("FCMAE, JAX, visible", {"backend": "jax", "engine": "visible", **STEP}, "FCMAE, JAX, masked"),
     Line("classifier, timm", {"backend": "timm", "engine": "dense", **DENSE, "compiled": True}, share=0.25),
     Line("classifier, torch", {"backend": "torch", "engine": "masked", **DENSE}, "classifier, timm", 0.25),
     Line("classifier, torch, visible", {"backend": "torch", "engine": "visible", **DENSE}, "classifier, timm", 0.25),
+    Line("classifier, JAX, visible", {"backend": "jax", "engine": "visible", **DENSE}, "classifier, timm", 0.25),
     Line("inference, timm", {"backend": "timm", "engine": "dense", **INFERENCE}, share=0.25),
     Line("inference, torch, visible", {"backend": "torch", "engine": "visible", **INFERENCE}, "inference, timm", 0.25),
+    Line("inference, JAX, visible", {"backend": "jax", "engine": "visible", **INFERENCE}, "inference, timm", 0.25),
 )
 """All compiled. Batches are such that the rows fit into 140 GB side by side."""
 

@@ -176,6 +176,8 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     with api.precision(dtype):
         net = api.build(model, dtype=dtype, device=job["device"])
         graph, params = nnx.graphdef(net), api.flat(net)
+        if job["what"] == "forward":  # weights are cast once, as timm's are
+            params = {name: value.astype(dtype) for name, value in params.items()}
         images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
 
     def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away

@@ -253,6 +253,7 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     if scans:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         return scan(apply, x, stacked, unroll=1 if loops else len(blocks))[0]
+    apply = apply if on_cpu else jax.jit(apply)  # traced and lowered once for all of them
     for layer in layers:
         x, _ = apply(x, layer)
     return x
