@@ -187,7 +187,9 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     def compiled() -> Any:
         with api.precision(dtype):
             options = compiler_options(jax.default_backend())
-            function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss, compiler_options=options)
+            function = jax.jit(
+                jax.value_and_grad(loss) if job["what"] == "gradient" else loss, compiler_options=options
+            )
             return function.lower(params, images, mask).compile()
 
     def memory(run: Run) -> int:

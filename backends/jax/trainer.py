@@ -166,7 +166,9 @@ def _spread(arrays: Arrays, mesh: Mesh) -> Named:
     copies = COPIES.get(devices[0].platform, 1)
 
     def put(value: np.ndarray) -> Array:
-        shards = [_copied(rows, device, copies) for rows, device in zip(np.split(value, len(devices)), devices, strict=True)]
+        shards = [
+            _copied(rows, device, copies) for rows, device in zip(np.split(value, len(devices)), devices, strict=True)
+        ]
         shape = (len(value) * mesh.size // len(devices), *value.shape[1:])
         return jax.make_array_from_single_device_arrays(shape, where, shards)
 

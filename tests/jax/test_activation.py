@@ -177,6 +177,6 @@ def test_they_lower_for_cuda() -> None:
         lambda s: jax.ShapeDtypeStruct(s, "float32"), shapes, is_leaf=lambda s: isinstance(s[0], int)
     )
     loss = lambda *given: fused(*given, "image").astype(jnp.float32).sum()  # noqa: E731
-    lowered = jax.jit(jax.grad(loss, (0, 1, 2, 3))).trace(x, *pairs).lower(lowering_platforms=("cuda",))
+    lowered = jax.jit(jax.value_and_grad(loss, (0, 1, 2, 3))).trace(x, *pairs).lower(lowering_platforms=("cuda",))
     text = lowered.as_text()
     assert text.count("__gpu$xla.gpu.triton") == 4
