@@ -30,7 +30,7 @@ CUDA, where none is used, 9 ms of a step of 69 for the copies of what it keeps."
 
 CONVOLVED = "output of a depthwise convolution"
 PRODUCTS = jax.checkpoint_policies.save_only_these_names(CONVOLVED, PRODUCT, SQUARES)
-"""What is kept of a block for the backward pass, but on CPU; XLA would keep everything, some of it in float32."""
+"""What a scan, and any block on CUDA, keeps for the backward pass; XLA would keep everything, some of it in float32."""
 
 
 Record = Callable[[str, Array, Space], None]
@@ -239,8 +239,8 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     graph = nnx.graphdef(blocks[0])
     layers = [(nnx.state(block), factor) for block, factor in zip(blocks, _factors(blocks, x, call), strict=True)]
     platform = call.platform or jax.default_backend()
-    on_cpu = platform == "cpu"
-    scans = len(blocks) >= (SCANNED_ON_CPU if on_cpu else SCANNED) and PLATFORMS.get(platform) != "cuda"
+    on_cpu, on_cuda = platform == "cpu", PLATFORMS.get(platform) == "cuda"
+    scans = len(blocks) >= (SCANNED_ON_CPU if on_cpu else SCANNED) and not on_cuda
     loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in a loop
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
@@ -249,12 +249,12 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
 
     if call.remat:
         apply = jax.checkpoint(apply, prevent_cse=not (scans and loops))  # a loop keeps XLA from undoing it
-    elif not on_cpu:
+    elif on_cuda or (scans and not on_cpu):
         apply = jax.checkpoint(apply, policy=PRODUCTS, prevent_cse=not scans)
     if scans:
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
         return scan(apply, x, stacked, unroll=1 if loops else len(blocks))[0]
-    apply = apply if on_cpu else jax.jit(apply)  # traced and lowered once for all of them
+    apply = jax.jit(apply) if on_cuda else apply  # so that its kernels are traced and lowered once
     for layer in layers:
         x, _ = apply(x, layer)
     return x
