@@ -109,10 +109,16 @@ class DepthwiseConv(Step):
     """One kernel per channel; the only step that looks at neighbours."""
 
     weight: nnx.Param
-    bias: nnx.Param
+    bias: nnx.Param | None
+
+    def __init__(self, step: spec.DepthwiseConv) -> None:
+        super().__init__(step)
+        if not step.bias:
+            self.bias = None
 
     def __call__(self, x: Array, space: Space) -> Array:
-        y = space.depthwise_conv(x, self.weight[...].astype(x.dtype), self.bias[...].astype(x.dtype))
+        bias = jnp.zeros(x.shape[-1], x.dtype) if self.bias is None else self.bias[...].astype(x.dtype)
+        y = space.depthwise_conv(x, self.weight[...].astype(x.dtype), bias)
         return checkpoint_name(y, CONVOLVED)
 
 
