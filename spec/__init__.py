@@ -1,11 +1,11 @@
-"""One declarative architecture of ConvNeXt V2 and FCMAE. Standard library only.
+"""One declarative architecture of ConvNeXt V1, ConvNeXt V2 and FCMAE. Standard library only.
 
 Read `model.py` first, then `steps.py` for the definition of each step and `training.py` for the losses and AdamW.
 """
 
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
-from spec.geometry import count_visible, patch_sites
+from spec.geometry import Rounding, count_visible, patch_sites, ratio_for
 from spec.model import (
     EPS,
     FCMAE,
@@ -31,6 +31,7 @@ from spec.steps import (
     Gelu,
     GlobalPool,
     LayerNorm,
+    LayerScale,
     Named,
     PatchConv,
     Residual,
@@ -57,6 +58,7 @@ __all__ = [
     "GlobalPool",
     "LayerIds",
     "LayerNorm",
+    "LayerScale",
     "Loss",
     "MaskedError",
     "Model",
@@ -65,6 +67,7 @@ __all__ = [
     "Param",
     "PatchConv",
     "Residual",
+    "Rounding",
     "SpecError",
     "Step",
     "classifier",
@@ -78,6 +81,7 @@ __all__ = [
     "num_layers",
     "parameters",
     "patch_sites",
+    "ratio_for",
     "stage_names",
     "step_macs",
     "step_sites",

@@ -1,10 +1,8 @@
 """A training run from its configuration to its last update: set-up, resume, loop, report."""
 
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from importlib import metadata
 
 import backends
 import spec
@@ -14,9 +12,9 @@ from convert.containers.run import RunCheckpoint
 from train import report
 from train.check import check_engine
 from train.checkpoints import resume
+from train.checkpoints.lock import locked
 from train.config import Config
 from train.errors import TrainError
-from train.lock import locked
 from train.logs import machine
 from train.loop import Loop, Stopped
 from train.schedule import Schedule
@@ -27,7 +25,6 @@ from train.tasks.task import Task
 
 TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
 Say = Callable[[str], None]
-VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
 def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopped | None:
@@ -58,7 +55,7 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
         found = resume.find(config, identity, cluster, say)
         start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
         stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
-        for line in (*task.summary(), *_plan(config, schedule)):
+        for line in (*task.summary(), *_plan(config, schedule, len(task.source))):
             say(line)
         if start >= stop:
             say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
@@ -91,7 +88,7 @@ def _trainer(
     config: Config, backend: Backend, task: Task, cluster: Cluster, found: RunCheckpoint | None, say: Say
 ) -> Trainer:
     """The trainer in the state of a checkpoint, or in that before the first update."""
-    arrays = None if found else task.first_arrays()
+    arrays = None if found else task.first_arrays(say)
     trainer = backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
     if found:
         trainer.restore(found.state)
@@ -115,7 +112,7 @@ def _open_run_dir(config: Config) -> Iterator[None]:
 
 
 def _write_config(config: Config) -> None:
-    comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
+    comments = f"# {machine.versions()}\n# {machine.describe(config.devices)}\n"
     try:
         with files.atomic(config.run_dir / "config.toml") as aside:
             aside.write_text(comments + config.to_toml(), encoding="utf-8", errors="surrogateescape")
@@ -127,17 +124,12 @@ def _not_written(config: Config, error: OSError) -> TrainError:
     return TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}")
 
 
-def _versions() -> str:
-    """Versions of the packages that affect the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
-    found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
-    return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
-
-
-def _plan(config: Config, schedule: Schedule) -> Iterator[str]:
-    """The number of updates and the highest learning rate; a note if that is not the peak."""
-    highest = schedule.highest_lr()
+def _plan(config: Config, schedule: Schedule, images: int) -> Iterator[str]:
+    """The number and size of the updates, the highest learning rate; a note if that is not the peak."""
+    highest, rest = schedule.highest_lr(), images % config.effective_batch
+    partial = f", the last of an epoch of {rest:,}" if rest and not config.optimizer.drop_last else ""
     yield (
-        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {highest:.2e};"
+        f"{schedule.updates:,} updates of {config.effective_batch:,} images{partial}, peak learning rate {highest:.2e};"
         f" in {config.run_dir}"
     )
     if highest < schedule.peak:

@@ -1,4 +1,4 @@
-"""`python -m twinnext` and the command `twinnext`: train, convert, spec and benchmarks."""
+"""`python -m twinnext` and the command `twinnext`: train, convert, export, spec and benchmarks."""
 
 import argparse
 import importlib
@@ -11,6 +11,7 @@ from twinnext import __version__
 COMMANDS = {
     "train": "pre-train, fine-tune, evaluate and analyse models",
     "convert": "convert, inspect and compare checkpoints",
+    "export": "export models to ONNX, StableHLO and torch.export",
     "spec": "list the presets, show their layers and costs",
     "benchmarks": "measure speed and memory",
 }

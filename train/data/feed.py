@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -12,14 +12,15 @@ from backends.protocol import Batch
 from backends.rng import Stream, words
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
-from train.data.sources import Source
+from train.data.no_data import joined, split
+from train.data.sources import Masked, Source
 from train.data.transforms import Draws
 from train.errors import TrainError
 
 MAX_BROKEN = 64
 """Broken images in a row after which the run stops."""
 
-Extra = Callable[[np.ndarray, np.ndarray], Batch]
+Extra = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Batch]
 
 
 class Augment(Protocol):
@@ -35,20 +36,27 @@ class Augment(Protocol):
 class Samples:
     """The augmented sample at each position of a run, a function of (seed, position) only.
 
-    Position g is sample g % epoch_size of the permutation of epoch g // epoch_size. An epoch
-    is a whole number of updates. augment: resizes an image to the model's input size.
+    Position g is sample g % epoch_size of the permutation of epoch g // epoch_size. An epoch is a
+    whole number of updates, of epoch_rows rows: those past the last image of the source are padding.
+    augment: resizes an image to the model's input size.
     """
 
     source: Source
     seed: int
     channels: int
     batch_size: int
-    epoch_size: int
+    epoch_rows: int
     augment: Augment
 
+    @property
+    def epoch_size(self) -> int:
+        """Images per epoch."""
+        return min(self.epoch_rows, len(self.source))
+
     def positions(self, index: int) -> np.ndarray:
-        """(N,) positions of the samples in micro-batch `index`."""
-        return np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        """(N,) positions of the samples in micro-batch `index`; padding has that of the epoch's last one."""
+        epoch, row = self._rows(index)
+        return epoch * self.epoch_size + np.minimum(row, self.epoch_size - 1)
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Augmented images (N, H, W, C) uint8, labels (N,) int32, and one line per broken image."""
@@ -65,6 +73,10 @@ class Samples:
         epoch, place = divmod(position, self.epoch_size)
         return printable(self.source.name(int(permutation(self.seed, epoch, len(self.source))[place])))
 
+    def _rows(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) the epoch of each row of micro-batch `index`, and its number in the epoch."""
+        return np.divmod(np.arange(index * self.batch_size, (index + 1) * self.batch_size), self.epoch_rows)
+
     def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
         """The augmented image and label of the first readable item from `position` on, and the failures before it."""
         epoch, place = divmod(position, self.epoch_size)
@@ -73,7 +85,8 @@ class Samples:
         for offset in range(min(MAX_BROKEN, len(order))):
             item = int(order[(place + offset) % len(order)])
             try:
-                image, label = read(self.source, item, self.channels, self.augment.min_size(self._draws(position)))
+                smallest = self.augment.min_size(self._draws(position))
+                image, label = read_with_mask(self.source, item, self.channels, smallest)
             except BrokenImage as error:
                 failures.append(str(error))
             else:
@@ -86,15 +99,31 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets."""
+    """Micro-batch `index` of a run. extra(positions, images, no_data) adds the columns of the task: masks.
+
+    update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
+    """
 
     extra: Extra
+    update_size: int | None = None
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
-        images, labels, broken = self.samples(positions)
-        return {"images": images, **self.extra(positions, labels)}, broken
+        unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
+        images, _, broken = self.samples(unique)
+        images, no_data = split(images[rows], self.channels)
+        batch: Batch = {"images": images, **self.extra(positions, images, no_data)}
+        if self.update_size is not None:
+            batch["weights"] = self._weights(index, self.update_size)
+        return batch, broken
+
+    def _weights(self, index: int, update_size: int) -> np.ndarray:
+        """(N,) the factor on each image's loss that makes the mean over an update's rows that over its images."""
+        row = self._rows(index)[1]
+        last = self.epoch_rows - update_size
+        partial = np.where(row < self.epoch_size, update_size / (self.epoch_size - last), 0.0)
+        return np.where(row < last, 1.0, partial)
 
 
 @dataclass(frozen=True)
@@ -128,6 +157,21 @@ def read(source: Source, index: int, channels: int, min_size: MinSize | None = N
     if found != channels:
         raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
     return data, label
+
+
+def read_with_mask(
+    source: Source, index: int, channels: int, min_size: MinSize | None = None
+) -> tuple[np.ndarray, int]:
+    """As `read`, but where the data has masks, the mask is one more channel of the image (`no_data.joined`)."""
+    image, label = read(source, index, channels, min_size)
+    if not source.reading.masked:
+        return image, label
+    key = source.name(index)
+    try:
+        mask = cast(Masked, source).mask(index)
+    except OSError as error:
+        raise BrokenImage(printable(f"{key}: its mask cannot be read ({error.strerror})")) from None
+    return joined(image, mask, printable(key)), label
 
 
 @lru_cache(maxsize=2)

@@ -12,14 +12,16 @@ KINDS = {
     "label_key": "tar shards",
     "image_column": "parquet files",
     "label_column": "parquet files",
+    "mask_key": "tar shards and npz files",
+    "mask_column": "parquet files",
     "exif": "image files",
     "image_bits": "image files",
 }
 """Flag -> the kind of data that it is for."""
 
 IN_FILES = ("exif", "image_bits")
-IN_TARS = (*IN_FILES, "image_key", "label_key")
-IN_PARQUET = (*IN_FILES, "image_column", "label_column")
+IN_TARS = (*IN_FILES, "image_key", "label_key", "mask_key")
+IN_PARQUET = (*IN_FILES, "image_column", "label_column", "mask_column")
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class ReadOptions:
 
     image_key, label_key: extensions of a tar's members, such as "jpg" and "cls"; a label in a
     JSON member is "json:FIELD" or "json:FIELD.FIELD". image_column, label_column: of a parquet
-    file. None: the usual ones.
+    file. None: the usual ones. mask_key: extension in tars, or array in an npz file; mask_column: of a parquet
+    file. None: no masks.
     """
 
     image_key: str | None = None
@@ -36,6 +39,8 @@ class ReadOptions:
     image_column: str | None = None
     label_column: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    mask_key: str | None = None
+    mask_column: str | None = None
 
 
 DEFAULTS = ReadOptions()
@@ -44,7 +49,8 @@ DEFAULTS = ReadOptions()
 def read_options(config: DataConfig) -> ReadOptions:
     """The options that the flags give."""
     decoding = Decoding(config.exif, config.max_image_pixels, config.image_bits)
-    return ReadOptions(config.image_key, config.label_key, config.image_column, config.label_column, decoding)
+    images = (config.image_key, config.label_key, config.image_column, config.label_column)
+    return ReadOptions(*images, decoding, config.mask_key, config.mask_column)
 
 
 class Reading(NamedTuple):
@@ -60,6 +66,11 @@ class Reading(NamedTuple):
     unlabelled: str = "give each class a folder of its own"
     notes: tuple[str, ...] = ()
     uses: tuple[str, ...] = IN_FILES
+
+    @property
+    def masked(self) -> bool:
+        """Whether each image comes with a mask of where it has no data."""
+        return any(name in self.uses and getattr(self.options, name) for name in ("mask_key", "mask_column"))
 
 
 def refuse_unused(config: DataConfig, *readings: Reading) -> None:

@@ -1,6 +1,6 @@
 """Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
@@ -8,34 +8,24 @@ import numpy as np
 from PIL import Image
 
 import spec
-from backends.protocol import Batch, Cluster, Optimizer, Trainer
+from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.config import Config
 from train.data.classes import describe
 from train.data.decode import BrokenImage
-from train.data.feed import Feed, read
-from train.data.masks import random_masks
+from train.data.feed import Feed, read_with_mask
+from train.data.masks import describe_no_data, masks_of
+from train.data.no_data import split
 from train.data.reading import read_options, refuse_unused
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
+from train.errors import TrainError
 from train.report.pictures import reconstruct, triptych
+from train.tasks import weights
 from train.tasks.task import Evaluation
 
-BETAS = (0.9, 0.95)
 PICTURED = 8
 PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The batch column that pre-training adds: one mask per position."""
-
-    seed: int
-    grid: tuple[int, int]
-    visible: int
-
-    def __call__(self, positions: np.ndarray, labels: np.ndarray) -> Batch:
-        return {"mask": random_masks(self.seed, positions, self.grid, self.visible)}
 
 
 class Pretraining:
@@ -46,14 +36,17 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
+        _check(config)
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
         refuse_unused(config.data, self.source.reading)
         self.optimizer = Optimizer(
-            weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
+            weight_decay=config.optimizer.weight_decay,
+            betas=config.optimizer.betas,
+            clip_grad=config.optimizer.clip_grad,
         )
-        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
+        self._masks = masks_of(config, self.model, self.source)
 
-    def feed(self, rows: int, epoch_size: int) -> Feed:
+    def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
@@ -61,11 +54,12 @@ class Pretraining:
             seed=config.run.seed,
             channels=config.model.in_chans,
             batch_size=rows,
-            epoch_size=epoch_size,
+            epoch_rows=updates * update_size,
             augment=CropAndFlip(
                 config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
             ),
             extra=self._masks,
+            update_size=None if config.optimizer.drop_last else update_size,
         )
 
     @property
@@ -83,11 +77,16 @@ class Pretraining:
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
         return [
             f"{describe(self.source)}; {spec.count(model):,} parameters,"
-            f" {spec.visible_patches(model)} of {patches} patches visible"
+            f" {spec.visible_patches(model)} of {patches} patches visible",
+            *describe_no_data(self.config, model, self.source),
         ]
 
-    def first_arrays(self) -> None:
-        """None: use the trainer's initialisation."""
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
+        """Those of --init_from; None without it: use the trainer's initialisation."""
+        start = self.config.checkpoints
+        if not start.init_from:
+            return None
+        return weights.transferred(self.model, self.config.run.seed, start.init_from, start.init_scope, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
@@ -106,19 +105,32 @@ class Pretraining:
         """A few images spread over the source, centre-cropped, with masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
-        images = np.stack(
-            [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
-        )
-        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), starts)}
+        crops = [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
+        images, no_data = split(np.stack(crops), self.config.model.in_chans)
+        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), images, no_data)}
 
     def _readable(self, start: int) -> np.ndarray:
         """The first readable image from `start` on. There is one: the first batch has been read."""
         index = start
         while True:
             try:
-                return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
+                return read_with_mask(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
+
+
+def _check(config: Config) -> None:
+    """TrainError for flags that cannot be combined."""
+    start = config.checkpoints
+    if config.model.grn_scope == "batch" and not config.optimizer.drop_last:
+        raise TrainError(
+            "--drop_last False: the last batch is padded, and --grn_scope batch would sum over padding;"
+            " give --grn_scope image, or --drop_last True"
+        )
+    if start.init_from and start.resume:
+        raise TrainError("--init_from: --resume continues a run from its own weights; give one of them")
+    if start.init_scope != "everything" and not start.init_from:
+        raise TrainError(f"--init_scope {start.init_scope}: is for --init_from; give it, too, or leave this out")
 
 
 def _model(config: Config) -> spec.FCMAE:
@@ -127,6 +139,7 @@ def _model(config: Config) -> spec.FCMAE:
         config.model.model,
         image_size=config.data.image_size,
         mask_ratio=config.model.mask_ratio,
+        mask_rounding=config.model.mask_rounding,
         decoder_depth=config.model.decoder_depth,
         decoder_dim=config.model.decoder_embed_dim,
         norm_target=config.model.norm_pix_loss,
