@@ -84,6 +84,8 @@ def measure(lines: Sequence[Sequence[Line]], shared: dict[str, Any], rounds: int
         for label, worker in ready.items():
             _profile(label, worker, found)
         first = {line.label: ready[line.label] for line in lines[0] if line.label in ready}
+        for label in workers.keys() - first.keys():
+            workers[label].stop()
         _start_again(first, start + seconds, found)
     finally:
         for worker in workers.values():

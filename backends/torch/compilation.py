@@ -44,6 +44,7 @@ def compile_steps(net: Model) -> None:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # dynamo asks for it
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 products are exact on purpose
     torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True  # kept with what is compiled
     modules = dict(net.named_modules())
     for step in [modules[name] for name in net.names if name in modules]:
         if isinstance(step, Residual | LayerNorm | Dense):

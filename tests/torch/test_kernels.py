@@ -1,6 +1,6 @@
 """The Triton kernels: right in Triton's interpreter, and on a GPU if there is one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -137,6 +137,23 @@ def test_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with interpreted():
         found = whole(engine="visible")
     tolerances.assert_all_close(found, truth, WHOLE_BOUND, "triton")
+
+
+@COMPILERS_OWN
+def test_compiled() -> None:
+    """The compiler sees shapes and types alone."""
+    x, grad, weight, bias, halo = given = case(2, 5, 3)
+    leaves = [value.requires_grad_() for value in (x, weight, bias)]
+
+    def slopes(halo_conv: Callable[..., torch.Tensor], kernels: bool) -> dict[str, np.ndarray]:
+        y = halo_conv(*leaves, halo, kernels)
+        named = zip("xwb", torch.autograd.grad(y, leaves, grad), strict=True)
+        return {name: value.numpy() for name, value in named} | {"y": y.detach().numpy()}
+
+    torch.compiler.reset()
+    with interpreted():
+        found = slopes(torch.compile(plain.halo_conv, fullgraph=True, backend="aot_eager"), kernels=True)
+    tolerances.assert_all_close(found, slopes(plain.halo_conv, kernels=False), bound(given), "compiled")
 
 
 def assert_right_under_vmap(device: str = "cpu") -> None:
