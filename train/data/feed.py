@@ -10,8 +10,10 @@ import numpy as np
 
 from backends.protocol import Batch
 from backends.rng import Stream, words
+from train.data.arrays import OtherChannels, to_hwc
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
+from train.data.pixels import batched
 from train.data.sources import Source
 from train.data.transforms import Draws
 from train.errors import TrainError
@@ -23,7 +25,7 @@ Extra = Callable[[np.ndarray, np.ndarray], Batch]
 
 
 class Augment(Protocol):
-    """Augment an image (H, W, C) uint8 to the model's input size."""
+    """Augment an image (H, W, C), uint8 or float32, to the model's input size."""
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray: ...
 
@@ -51,7 +53,7 @@ class Samples:
         return np.arange(index * self.batch_size, (index + 1) * self.batch_size)
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Augmented images (N, H, W, C) uint8, labels (N,) int32, and one line per broken image."""
+        """Augmented images (N, H, W, C), uint8 or float32, labels (N,) int32, and one line per broken image."""
         images, labels, broken = [], [], []
         for position in positions.tolist():
             image, label, failures = self._sample(position)
@@ -86,15 +88,20 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets."""
+    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets.
+
+    mean, std: normalise images that are not uint8.
+    """
 
     extra: Extra
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
         images, labels, broken = self.samples(positions)
-        return {"images": images, **self.extra(positions, labels)}, broken
+        return {"images": batched(images, self.mean, self.std), **self.extra(positions, labels)}, broken
 
 
 @dataclass(frozen=True)
@@ -113,21 +120,30 @@ class RankShard:
 
 
 def read(source: Source, index: int, channels: int, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
-    """Image (H, W, C) uint8 and label of an item. Raises BrokenImage with the item's name."""
+    """Image (H, W, C) and label of an item. Raises BrokenImage with the item's name.
+
+    The image is uint8, or float32 in the unit of --mean and --std (`Values.scaled`).
+    """
     try:
         data, label, key = source[index]
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else f"image {index}"
         raise BrokenImage(printable(f"{where}: {error.strerror}")) from None
-    if isinstance(data, bytes):
-        try:
-            return decode(data, channels, min_size, source.reading.options.decoding), label
-        except BrokenImage as error:
-            raise BrokenImage(printable(f"{key}: {error}")) from None
-    found = data.shape[-1]
-    if found != channels:
-        raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
-    return data, label
+    how = source.reading.options.decoding
+    try:
+        if isinstance(data, bytes):
+            pixels = decode(data, channels, min_size, how)
+        else:
+            pixels = to_hwc(data, channels, how.channel_axis)
+        return source.reading.values.scaled(pixels), label
+    except OtherChannels as error:
+        if isinstance(data, np.ndarray):  # so have all images of the source
+            raise TrainError(printable(f"--in_chans {channels}: {key} {error}")) from None
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except BrokenImage as error:
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except TrainError as error:
+        raise TrainError(printable(f"{error} ({key})")) from None
 
 
 @lru_cache(maxsize=2)

@@ -8,7 +8,7 @@ import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from train.config import Config
 from train.data.classes import Match, describe, match_checkpoint, require_labels
-from train.data.reading import read_options, refuse_unused
+from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.logs.run_log import format_scores
@@ -23,13 +23,14 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     model, arrays, ema, meta = weights.classifier(path, config.finetune.model_ema_eval)
     _check(config, path, model, ema)
     source = _open(config)
+    values = check_data(config, source.reading)
     matched = _match(path, model, meta, source)
     batches = eval_batches(config, source, matched.index)
     backend = load(config.run.backend)
     backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
-        print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
+        print(f"{describe(source)}; {spec.count(model):,} parameters from {path}\n{values}")
         if matched.note:
             print(f"note: {matched.note}")
     trainer = untrained(config, backend, cluster, model, arrays, ema)
@@ -50,7 +51,6 @@ def _open(config: Config) -> Source:
     if config.finetune.eval_data_path:
         path, flag = config.finetune.eval_data_path, "--eval_data_path"
     source = open_eval(path, flag, read_options(config.data))
-    refuse_unused(config.data, source.reading)
     require_labels(source, flag)
     return source
 

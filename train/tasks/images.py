@@ -8,7 +8,7 @@ import numpy as np
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
-from train.data.reading import Reading, ReadOptions, read_options, refuse_unused
+from train.data.reading import Reading, ReadOptions, check_data, probed, read_options
 from train.data.sources import Item, Source, open_eval
 from train.errors import TrainError
 
@@ -25,7 +25,7 @@ class ImageFiles:
             if not Path(file).is_file():
                 raise TrainError(f"--images {file}: no such file")
         self.files, self.labels, self.fingerprint = files, [0] * len(files), "\n".join(files)
-        self.reading = Reading(options)
+        self.reading = probed(Reading(options), self)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -39,17 +39,20 @@ class ImageFiles:
 
 
 def open_images(config: Config) -> Source:
-    """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read."""
+    """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read.
+
+    Prints what their values are.
+    """
     files, options = config.inspect.images, read_options(config.data)
     if files and "num_images" in config.given:
         raise TrainError("--num_images: is for images of --data_path; all of --images are used; leave it out")
     source = ImageFiles(files, options) if files else open_eval(config.data.data_path, "--data_path", options)
-    refuse_unused(config.data, source.reading)
+    print(check_data(config, source.reading))
     return source
 
 
 def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
-    """Each image (H, W, C) uint8: all of --images, or --num_images evenly spaced over the source.
+    """Each image (H, W, C), uint8 or float32: all of --images, or --num_images evenly spaced over the source.
 
     Prints a line for each image that cannot be read; TrainError if none can.
     """

@@ -15,7 +15,7 @@ from train.data.masks import random_masks
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.errors import TrainError
-from train.report.pictures import reconstruct, triptych
+from train.report.pictures import caption, reconstruct, triptych
 from train.tasks import weights
 from train.tasks.images import open_images, read_images
 from train.tasks.output import make_output_dir
@@ -35,6 +35,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
+    if note := caption(model.encoder.in_chans, source.reading.values.dtype, config.run.picture_channels):
+        print(f"pictures: {note}")
     crops = (centre_crop(image, config.data.image_size) for image in read_images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels = np.stack(batch)
@@ -45,7 +47,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         )
         reconstructed = reconstruct(pixels, mask, out["prediction"], model, config.data.mean, config.data.std)
         file = folder / f"reconstruction-{number:02d}.png"
-        triptych(pixels, mask, reconstructed, model.encoder.patch_size).save(file)
+        triptych(pixels, mask, reconstructed, model.encoder.patch_size, config.run.picture_channels).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
 
 

@@ -10,7 +10,7 @@ import convert
 import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays
-from convert import Checkpoint, ConvertError
+from convert import Checkpoint, ConvertError, surgery
 from spec import checks
 from train.config import Config
 from train.errors import TrainError, of_convert
@@ -22,18 +22,27 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
     The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
-    head_scale, as published.
+    head_scale, as published. A stem for another number of channels is inflated (`surgery.with_channels`).
     """
     arrays = initial_arrays(model, seed)
     for name in ("head.weight", "head.bias"):
         arrays[name] *= np.float32(head_scale)
     if path:
-        checkpoint = load(path)
+        checkpoint = inflated(load(path), model.encoder.in_chans)
         _check_encoder(path, checkpoint.model, model.encoder)
         theirs = {name.removeprefix(PREFIX): name for name in checkpoint.arrays}
         taken = [name for name in arrays if name in theirs and not name.startswith("head.")]
         arrays |= {name: read(path, checkpoint, theirs[name]) for name in taken}
     return arrays
+
+
+def inflated(checkpoint: Checkpoint, channels: int) -> Checkpoint:
+    """The checkpoint, or its encoder with a stem for another number of channels."""
+    if checkpoint.model.encoder.in_chans == channels:
+        return checkpoint
+    if isinstance(checkpoint.model, spec.FCMAE):
+        checkpoint = surgery.encoder_only(checkpoint)
+    return surgery.with_channels(checkpoint, channels)
 
 
 def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
@@ -100,7 +109,6 @@ def check_channels(path: str, model: spec.Model, channels: int) -> None:
 def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
     """TrainError, with the flags that match, unless both encoders have the same arrays."""
     theirs = model.encoder
-    check_channels(path, model, own.in_chans)
     if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) != own:
         raise TrainError(f"{path}: its encoder has another size; give {_flags_of(theirs)}")
 
