@@ -104,7 +104,7 @@ class RunConfig(Group):
     picture_freq: int = flag(20, "save reconstructions every N epochs (0: never)", ("pretrain",), at_least=0)
     picture_channels: tuple[int, ...] | None = flag(
         None,
-        "channels shown as red, green and blue, or one, from 0 (none: the first three, or the first)",
+        "channels shown as RGB, or one, counted from 0 (none: the first three)",
         ("pretrain", "reconstruct"),
         at_least=0,
     )
@@ -146,7 +146,7 @@ class DataConfig(Group):
         at_most=16,
     )
     channel_axis: Literal["first", "last"] | None = flag(
-        None, "where arrays and pages of a TIFF hold the channels (none: where there are --in_chans)"
+        None, "axis of the channels in arrays (none: the one of length --in_chans)"
     )
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag(
@@ -157,10 +157,8 @@ class DataConfig(Group):
     decode: Literal["exact", "scaled"] = flag(
         "exact", "scaled: decode large JPEGs at a reduced size, which is faster", TRAIN
     )
-    mean: tuple[float, ...] = flag(
-        IMAGENET["mean"], "mean per channel; uint8 and uint16 count as 0..1, other types as they are"
-    )
-    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, in the same unit", at_least=0)
+    mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel; uint8 and uint16 count as 0..1")
+    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, likewise", at_least=0)
     num_workers: int = flag(_threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe"), at_least=1)
     worker_type: Literal["thread", "process"] = flag("thread", "kind of worker; the batches are the same", TRAIN)
 

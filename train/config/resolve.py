@@ -53,8 +53,8 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     if strict and config.run.backend == "jax" and config.run.compile is not None:  # older runs recorded False
         advice = "leave it out, or give --backend torch"
         raise TrainError(f"--compile {config.run.compile}: is for torch, JAX always compiles; {advice}")
-    said = {"given": frozenset(_merged(given)), "notes": notes, "normalises": normalises}
-    return Resolved(replace(config, **said), origins)
+    config = replace(config, given=frozenset(_merged(given)), notes=notes, normalises=normalises)
+    return Resolved(config, origins)
 
 
 def _on_digits(task: str, values: Mapping[str, Any]) -> bool:

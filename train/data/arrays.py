@@ -31,21 +31,26 @@ def read_npy(data: bytes) -> np.ndarray:
 def read_tiff(data: bytes, channels: int | None, axis: Axis | None, max_pixels: int, exif: bool) -> np.ndarray:
     """The main image of a TIFF as (H, W, C), of the type that it holds.
 
-    Pages of the same size are channels. The file says which axis holds samples; for pages `to_hwc` finds it.
+    Pages of the same size are channels. Where the file does not name their axis, `to_hwc` finds it.
     """
     with opened_tiff(data) as series:
         check_size(series.shape, max_pixels)
         if exif and series.keyframe.tags.valueof(ORIENTATION, 1) != 1:
             raise BrokenImage("--exif: is not applied to TIFFs of this kind; rotate the image, and remove its tag")
-        pixels, samples = series.asarray(), series.axes.find("S")
-    if pixels.ndim == 3 and samples >= 0:
-        return to_hwc(np.moveaxis(pixels, samples, -1), channels, "last")
+        pixels, named = series.asarray(), channel_axes(series)
+    if pixels.ndim == 3 and named:
+        return to_hwc(np.moveaxis(pixels, named[0], -1), channels, "last")
     return to_hwc(pixels, channels, axis)
+
+
+def channel_axes(series: Any) -> list[int]:
+    """The axes that a TIFF itself calls samples or channels."""
+    return [place for place, name in enumerate(series.axes) if name in "SC"]
 
 
 @contextmanager
 def opened_tiff(data: bytes) -> Iterator[Any]:
-    """The main image of a TIFF, as tifffile describes it: `shape`, `axes` ("S": samples), `dtype`, `asarray()`."""
+    """The main image of a TIFF, as tifffile describes it: `shape`, `axes` such as "YXS", `dtype`, `asarray()`."""
     tifffile = _imported("tifffile")
     try:
         with tifffile.TiffFile(io.BytesIO(data)) as file:
@@ -97,7 +102,7 @@ def _axis(shape: tuple[int, ...], channels: int | None) -> Axis:
     fits += ["last"] if channels in (None, shape[-1]) else []
     if len(fits) == 2:
         raise TrainError(
-            f"--channel_axis: the axes {shape} do not tell which holds the channels;"
+            f"--channel_axis: the shape {shape} does not tell which axis holds the channels;"
             " give --channel_axis first or --channel_axis last"
         )
     if not fits:

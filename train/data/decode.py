@@ -16,6 +16,7 @@ from train.data.arrays import (
     TIFF,
     Axis,
     OtherChannels,
+    channel_axes,
     opened_tiff,
     read_deep,
     read_npy,
@@ -100,7 +101,7 @@ def probe(data: bytes | np.ndarray, how: Decoding = PLAIN) -> Probe:
         return Probe(array.dtype, named_axes=array.ndim != 3)
     if data.startswith(TIFF):
         with opened_tiff(data) as series:
-            return Probe(series.dtype, named_axes="S" in series.axes or len(series.shape) != 3)
+            return Probe(series.dtype, named_axes=bool(channel_axes(series)) or len(series.shape) != 3)
     pixels = decode(data, None, how=how)
     return Probe(pixels.dtype, pixels.shape[-1] in (2, 4))
 

@@ -119,10 +119,10 @@ class RankShard:
         return self.feed(index * self.processes + self.rank)
 
 
-def read(source: Source, index: int, channels: int, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
+def read(source: Source, index: int, channels: int | None, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
     """Image (H, W, C) and label of an item. Raises BrokenImage with the item's name.
 
-    The image is uint8, or float32 in the unit of --mean and --std (`Values.scaled`).
+    The image is uint8, or float32 in the unit of --mean and --std (`Values.scaled`). channels None: as many as it has.
     """
     try:
         data, label, key = source[index]
