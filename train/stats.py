@@ -49,9 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         for line in report(given.pop("data"), given):
             print(line)
     except ModuleNotFoundError as error:
-        return fail("stats", missing_package(error))
+        return fail("twinnext stats", missing_package(error))
     except TrainError as error:
-        return fail("stats", error)
+        return fail("twinnext stats", error)
     return 0
 
 
