@@ -40,7 +40,8 @@ def use_compilation_cache(where: str = "") -> str:
         if where:
             raise
         folder, line = "", f"compiled programs are not kept: {error}"
-    if importlib.util.find_spec("filelock"):
+    if folder and importlib.util.find_spec("filelock"):
+        _mark_entries(Path(folder))
         jax.config.update("jax_compilation_cache_max_size", LARGEST)
     jax.config.update("jax_compilation_cache_dir", folder or None)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -54,6 +55,14 @@ def compiler_options(platform: str, *, once: bool = False) -> dict[str, Any]:
     return {
         name: value for name, value in known.get(platform, {}).items() if name not in os.environ.get("XLA_FLAGS", "")
     }
+
+
+def _mark_entries(folder: Path) -> None:
+    """Give a time of use to programs that were kept without a limit of size: jax keeps no other until all have one."""
+    for program in folder.glob("*-cache"):
+        mark = program.with_name(program.name.removesuffix("-cache") + "-atime")
+        if not mark.exists():
+            mark.write_bytes(program.stat().st_mtime_ns.to_bytes(8, "little"))
 
 
 def _default() -> str:

@@ -78,6 +78,11 @@ class Gelu(Step):
         return F.gelu(x)
 
 
+def _stored(weight: Tensor) -> Tensor:
+    """The same weight, by views that give its gradient the strides of a contiguous array, as DDP asks."""
+    return weight.flatten(1).view(weight.shape)
+
+
 class PatchConv(Step):
     """Non-overlapping convolution."""
 
@@ -85,7 +90,7 @@ class PatchConv(Step):
     bias: Tensor
 
     def forward(self, x: Tensor, space: Space) -> tuple[Tensor, Space]:
-        return space.patch_conv(x, self.weight.to(x.dtype), self.bias.to(x.dtype))
+        return space.patch_conv(x, _stored(self.weight).to(x.dtype), self.bias.to(x.dtype))
 
 
 class DepthwiseConv(Step):
@@ -95,8 +100,7 @@ class DepthwiseConv(Step):
     bias: Tensor
 
     def forward(self, x: Tensor, space: Space) -> Tensor:
-        weight = self.weight.squeeze(1).unsqueeze(1)  # views: the gradient gets the strides that DDP asks for
-        return space.depthwise_conv(x, weight.to(x.dtype), self.bias.to(x.dtype))
+        return space.depthwise_conv(x, _stored(self.weight).to(x.dtype), self.bias.to(x.dtype))
 
 
 class GRN(Step):

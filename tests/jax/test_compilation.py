@@ -17,7 +17,11 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from backends.jax.compilation import VARIABLE, compiler_options, use_compilation_cache
 
-OPTIONS = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+OPTIONS = (
+    "jax_compilation_cache_dir",
+    "jax_compilation_cache_max_size",
+    "jax_persistent_cache_min_compile_time_secs",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -44,6 +48,18 @@ def test_programs_are_kept_in_the_folder_and_read_from_there(tmp_path: Path) -> 
     jax.clear_caches()
     compile_something(17)
     assert {path.name for path in folder.glob("jit__lambda*-cache")} == kept
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_folder_that_was_filled_without_a_limit_serves(tmp_path: Path) -> None:
+    use_compilation_cache(str(tmp_path))
+    compile_something(5)
+    for mark in tmp_path.glob("*-atime"):
+        mark.unlink()
+    before = len(list(tmp_path.glob("*-cache")))
+    use_compilation_cache(str(tmp_path))
+    compile_something(7)
+    assert len(list(tmp_path.glob("*-cache"))) > before
 
 
 def test_off_keeps_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,14 +122,19 @@ def all_warnings() -> Iterator[None]:
 
 @engines
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_gradients_lie_in_the_buckets_of_ddp(engine: str, dtype: str, process_group: None, all_warnings: None) -> None:
-    net = net_of(dtype)
+@pytest.mark.parametrize("in_chans", [1, 3])
+def test_gradients_lie_in_the_buckets_of_ddp(
+    engine: str, dtype: str, in_chans: int, process_group: None, all_warnings: None
+) -> None:
+    model = spec.fcmae(depths=(1, 1), dims=(4, 6), in_chans=in_chans, patch_size=4, image_size=12, decoder_dim=4)
+    images, mask = torch.rand(2, 12, 12, in_chans), torch.arange(9).view(1, 3, 3).repeat(2, 1, 1) % 3 > 0
+    net = build(model, dtype=dtype)
     copies = nn.parallel.DistributedDataParallel(net, gradient_as_bucket_view=True)
     for _ in range(2):  # DDP compares strides with those of its buckets from the second update on
-        copies(*inputs(torch.float32), engine=engine)["loss"].backward()
+        copies(images, mask, engine=engine)["loss"].backward()
         copies.zero_grad(set_to_none=False)
-    alone = net_of(dtype)
-    alone(*inputs(torch.float32), engine=engine)["loss"].backward()
+    alone = build(model, dtype=dtype)
+    alone(images, mask, engine=engine)["loss"].backward()
     for name, p in alone.named_parameters():
         assert p.grad.stride() == p.stride(), name
 
