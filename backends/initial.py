@@ -19,11 +19,7 @@ def initial_arrays(model: spec.Model, seed: int = 0, dtype: type = np.float32) -
 
 
 def _draw(param: spec.Param, seed: int, index: int) -> np.ndarray:
-    match param.init:
-        case "zeros":
-            return np.zeros(param.shape)
-        case "ones":
-            return np.ones(param.shape)
-        case "normal" | "trunc_normal":
-            values = STD * normal(words(seed, Stream.INIT, index, 2 * math.prod(param.shape)))
-            return np.clip(values, -CUT, CUT).reshape(param.shape)
+    if isinstance(param.init, float):
+        return np.full(param.shape, param.init)
+    values = STD * normal(words(seed, Stream.INIT, index, 2 * math.prod(param.shape)))
+    return np.clip(values, -CUT, CUT).reshape(param.shape)

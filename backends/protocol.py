@@ -29,6 +29,7 @@ class Batch(TypedDict, total=False):
     images: np.ndarray  # N H W C, uint8 (normalised on the device) or float (taken as it is)
     mask: np.ndarray  # N G_h G_w uint8, 1 = removed; the same number of visible patches per image
     targets: np.ndarray  # N classes float32: soft labels, mixup and smoothing included
+    weights: np.ndarray  # N float: factor on each image's loss (pre-training); 1 where absent, 0 on padding rows
     labels: np.ndarray  # N int32: true classes, -1 on padding rows (evaluation)
     keep_paths: np.ndarray  # N blocks uint8, 1 = keep: needed in training where the model has drop_path
 
@@ -100,7 +101,8 @@ class Cluster(Protocol):
 class Trainer(Protocol):
     """A training step as a pure function of (state, batch): equal in both frameworks.
 
-    The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier.
+    The loss is the model's own: FCMAE's masked error, or soft cross-entropy for a classifier. A model
+    without a head can be evaluated, not trained.
     In a cluster each process passes the rows of its own devices, the same number each; every method
     is collective, and losses, gradients and states are over all rows.
     """

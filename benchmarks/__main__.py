@@ -12,9 +12,10 @@ import spec
 from backends.protocol import BackendError
 from benchmarks import curves, engines, guard, memory, peaks, roofline, tables
 from benchmarks.errors import BenchmarkError
-from spec.console import Parser, fail
+from spec.console import Parser, closing_pipe, fail
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one benchmark; returns the exit status, 2 after one line about a mistake."""
     args = _parser().parse_args(argv)

@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser("convert", description="Convert checkpoints of ConvNeXt V2 and FCMAE between the formats in use.")
+    parser = Parser(
+        "convert", description="Convert checkpoints of ConvNeXt V1, V2 and FCMAE between the formats in use."
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, default, text in (
         ("torch2jax", "flax", "convert to a Flax tree, or to the format of --to"),

@@ -74,6 +74,7 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "dims": tuple(math.prod(shape(f"stages.{stage}.0.norm.weight")) for stage in range(len(depths))),
         "in_chans": sides["in"],
         "stem_stride": sides["kh"],
+        "block": "v1" if "stages.0.0.gamma" in shapes else "v2",
         "grn_scope": hints.get("grn_scope", "image"),
         "drop_path": hints.get("drop_path", 0.0),
     }

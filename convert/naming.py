@@ -92,9 +92,14 @@ def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Plac
     table, every = spec.parameters(model), list(names)
     head = "head.weight" in every
     found = {path: format.place(path, table[path], model, head) for path in every}
-    homeless = dict.fromkeys(path.split(".")[0] for path, place in found.items() if place is None)
+    homeless = [bare(path) for path, place in found.items() if place is None]
+    if any(path.startswith("stages.") for path in homeless):
+        raise ConvertError(
+            f"the {format.name} format cannot hold {listed(homeless, 1)}, of ConvNeXt V1; choose another"
+        )
     if homeless:
-        raise ConvertError(f"the {format.name} format cannot hold {', '.join(homeless)}; add --encoder-only")
+        parts = dict.fromkeys(path.split(".")[0] for path in homeless)
+        raise ConvertError(f"the {format.name} format cannot hold {', '.join(parts)}; add --encoder-only")
     return format.in_order({path: place for path, place in found.items() if place is not None})
 
 

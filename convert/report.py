@@ -10,7 +10,7 @@ from convert.checkpoint import Checkpoint
 from convert.errors import listed
 from convert.models import DECODER, HEAD
 from convert.rules import bare
-from spec import FCMAE, PRESETS, Classifier, Model
+from spec import FCMAE, Classifier, Model
 from spec.console import table
 
 
@@ -38,9 +38,7 @@ def kind_of(checkpoint: Checkpoint) -> str:
 def name_of(model: Model) -> str:
     """The preset's name, or the depths and dims."""
     encoder = model.encoder
-    own = {"depths": encoder.depths, "dims": encoder.dims}
-    known = next((name for name, preset in PRESETS.items() if preset == own), None)
-    return known or f"depths {_join(encoder.depths)}, dims {_join(encoder.dims)}"
+    return encoder.preset or f"depths {_join(encoder.depths)}, dims {_join(encoder.dims)}"
 
 
 def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:

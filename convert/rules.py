@@ -56,8 +56,8 @@ class Format:
     rules: tuple[Rule, ...]
     sign_shape: tuple[int | None, ...] | None = None
     trunks: tuple[str, ...] = ("",)
-    trunk: Callable[[bool, bool], str] = lambda fcmae, head: ""
-    """The prefix of the encoder's names, for an FCMAE, or a model with or without a head."""
+    trunk: Callable[[Model, bool], str] = lambda model, head: ""
+    """The prefix of the encoder's names in a model, with or without a head."""
 
     def signed(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this name and shape is this format's sign."""
@@ -97,7 +97,7 @@ class Format:
         axes = rule.axes(model) if callable(rule.axes) else rule.axes
         axes = axes or " ".join(param.axes)
         last = len(model.encoder.depths) - 1
-        name = _fill(rule.theirs, wild | {"trunk": self.trunk(isinstance(model, FCMAE), head), "last": str(last)})
+        name = _fill(rule.theirs, wild | {"trunk": self.trunk(model, head), "last": str(last)})
         return Place(name, axes, shape_of(axes, sizes(param)))
 
     def in_order(self, places: Mapping[str, Place]) -> dict[str, Place]:
@@ -150,6 +150,11 @@ def shape_of(axes: str, side: Mapping[str, int]) -> tuple[int, ...]:
     """The shape that axes describe: "(kw kh) in out" -> (4, 8, 16)."""
     groups = re.findall(r"\([^)]*\)|\S+", axes)
     return tuple(math.prod(side[axis] for axis in _flat(group)) for group in groups)
+
+
+def encoder_of_fcmae(model: Model, head: bool) -> str:
+    """The trunk of most formats: "encoder." in an FCMAE."""
+    return "encoder." if isinstance(model, FCMAE) else ""
 
 
 def bare(path: str) -> str:

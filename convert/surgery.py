@@ -65,13 +65,8 @@ def with_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
         return {**entries, STEM: entry.then(change, shape)}
 
     model = replace(checkpoint.model, encoder=replace(encoder, in_chans=channels))
-    return _changed(checkpoint, model, stem, stem_note(before, channels))
-
-
-def stem_note(before: int, channels: int) -> str:
-    """What `with_channels` does."""
     done = "inflated: kernels repeated and divided by the copies" if channels > before else "merged: kernels summed"
-    return f"stem: {before} channels to {channels}, {done}"
+    return _changed(checkpoint, model, stem, f"stem: {before} channels to {channels}, {done}")
 
 
 def with_classes(checkpoint: Checkpoint, classes: int, seed: int = 0) -> Checkpoint:

@@ -30,6 +30,15 @@ def batches(count: int, rows: int = ROWS) -> list[Batch]:
     return [Batch(images=images[part], mask=mask[part]) for part in parts]
 
 
+def padded(count: int) -> list[Batch]:
+    """The first EVALUATED rows, padded to `count` micro-batches of the usual size."""
+    (whole,) = batches(1, EVALUATED)
+    rows = np.minimum(np.arange(ROWS), EVALUATED - 1)
+    weights = np.where(np.arange(ROWS) < EVALUATED, ROWS / EVALUATED, 0.0)
+    parts = np.split(np.arange(ROWS), count)
+    return [Batch(images=whole["images"][rows[p]], mask=whole["mask"][rows[p]], weights=weights[p]) for p in parts]
+
+
 def main(path: str) -> None:
     """Write the states after two updates, and what is seen in a few rows then."""
     os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -53,6 +62,8 @@ def main(path: str) -> None:
         evaluated = trainer.evaluate(batches(1, EVALUATED)[0], ema=True)
         parts = {part: getattr(state, part) for part in ("params", "mu", "nu", "ema")} | {"evaluated": evaluated}
         parts["figures"] = {name: np.asarray(value) for name, value in figures.items()}
+        partial = trainer.step(batches(1, EVALUATED) if way == ALONE else padded(8 // devices), 1e-3)
+        parts["partial"] = {**trainer.export().params, "loss": np.asarray(partial["loss"])}
         found |= {f"{way}/{part}/{name}": value for part, named in parts.items() for name, value in named.items()}
     np.savez(path, **found)
 

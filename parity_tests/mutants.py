@@ -122,6 +122,10 @@ def _visible_count(field: Field) -> np.ndarray:
     return field.keep.sum((1, 2)).reshape(-1, 1, 1, 1)
 
 
+def _layer_scale(wrong: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> Rule:
+    return _forward(lambda step, p, field: wrong(p[""], field.x))
+
+
 # ---- activation
 
 
@@ -220,16 +224,22 @@ def _without(name: str) -> Callable[[spec.Named], spec.Named]:
 
 
 def _grn_before_act(body: spec.Named) -> spec.Named:
-    order = ("dwconv", "norm", "pwconv1", "grn", "act", "pwconv2")
-    return tuple((name, dict(body)[name]) for name in order)
+    order = ("dwconv", "norm", "pwconv1", "grn", "act", "pwconv2", "gamma")
+    return tuple(sorted(body, key=lambda pair: order.index(pair[0])))
 
 
-def _decoder_batch_scope(model: spec.Model) -> spec.Named:
-    def widen(body: spec.Named) -> spec.Named:
-        return tuple((name, replace(step, scope="batch") if name == "grn" else step) for name, step in body)
+def _decoder(change: Callable[[spec.Named], spec.Named]) -> Callable[[spec.Model], spec.Named]:
+    """A change to the body of the decoder's blocks."""
 
-    decoder = _in_blocks(widen)(model)
-    return tuple(new if new[0].startswith("decoder.") else old for new, old in zip(decoder, model.steps, strict=True))
+    def tree(model: spec.Model) -> spec.Named:
+        pairs = zip(_in_blocks(change)(model), model.steps, strict=True)
+        return tuple(new if new[0].startswith("decoder.") else old for new, old in pairs)
+
+    return tree
+
+
+def _batch_scope(body: spec.Named) -> spec.Named:
+    return tuple((name, replace(step, scope="batch") if name == "grn" else step) for name, step in body)
 
 
 # ---- target and loss
@@ -289,6 +299,10 @@ def _nan_at_zero(step: Any, p: Any, field: Field, dy: Any, dx: Any, gradients: A
     return np.where(dead, np.nan, dx), gradients
 
 
+def _layer_scale_detached(step: Any, p: Any, field: Field, dy: Any, dx: Any, gradients: Any) -> Any:
+    return dy, gradients
+
+
 def _token_from_all_sites(step: Any, p: Any, field: Field, dy: Any, dx: Any, gradients: Any) -> Any:
     return dx, {"": dy.sum((0, 1, 2))}
 
@@ -325,9 +339,14 @@ MUTANTS: dict[str, Mutant] = {
         GRN_not_divided={"grn": _grn(response=lambda norm, eps: norm)},
         GRN_without_residual={"grn": _grn(skip=0)},
         GRN_without_beta={"grn": _grn(shift=0)},
-        GRN_in_the_decoder_over_the_batch={"tree": _decoder_batch_scope},
+        GRN_in_the_decoder_over_the_batch={"tree": _decoder(_batch_scope)},
         no_GRN={"tree": _in_blocks(_without("grn"))},
         GRN_before_the_activation={"tree": _in_blocks(_grn_before_act)},
+        no_LayerScale={"tree": _in_blocks(_without("gamma"))},
+        LayerScale_added={"layer_scale": _layer_scale(lambda gamma, x: gamma + x)},
+        LayerScale_of_one_and_gamma={"layer_scale": _layer_scale(lambda gamma, x: (1 + gamma) * x)},
+        LayerScale_of_the_channels_backwards={"layer_scale": _layer_scale(lambda gamma, x: gamma[::-1] * x)},
+        LayerScale_in_the_encoder_only={"tree": _decoder(_without("gamma"))},
         no_norm_in_the_block={"tree": _in_blocks(_without("norm"))},
         tanh_GELU={"gelu": _forward(_tanh_gelu)},
         sigmoid_GELU={"gelu": _forward(_sigmoid_gelu)},
@@ -369,6 +388,7 @@ MUTANTS: dict[str, Mutant] = {
         gradient_holds_LayerNorms_variance_constant={
             "layer_norm": _gradient(rules.layer_norm, _norm_constant_variance)
         },
+        gradient_without_LayerScale={"layer_scale": _gradient(rules.layer_scale, _layer_scale_detached)},
         gradient_of_the_token_from_all_sites={"fill_removed": _gradient(rules.fill_removed, _token_from_all_sites)},
         gradient_stops_at_the_residual={"residual": _branch_detached},
     ),

@@ -98,9 +98,9 @@ def _unit(rng: np.random.Generator, param: spec.Param) -> np.ndarray:
     match param.init:
         case "trunc_normal":
             return noise / np.sqrt(np.prod(param.shape[1:]))
-        case "ones":
+        case 1.0:
             return 1 + 0.3 * noise
-        case "zeros":
+        case float():
             return 0.5 * noise
         case "normal":
             return noise
@@ -120,8 +120,9 @@ def ratio(total: int, visible: int) -> float:
 
 
 @st.composite
-def sizes(draw: st.DrawFn) -> dict[str, Any]:
+def sizes(draw: st.DrawFn, blocks: tuple[str, ...] = ("v2", "v1")) -> dict[str, Any]:
     """The fields that a classifier and an FCMAE share."""
+    block = draw(st.sampled_from(blocks), label="block")
     stages = draw(st.integers(1, 4), label="stages")
     deep = draw(st.integers(0, stages - 1), label="the stage with two blocks") if stages < 4 else None
     return {
@@ -129,7 +130,8 @@ def sizes(draw: st.DrawFn) -> dict[str, Any]:
         "dims": tuple(draw(st.integers(8, 14), label=f"dims[{stage}]") for stage in range(stages)),
         "in_chans": draw(st.integers(1, 4), label="in_chans"),
         "stem_stride": draw(st.sampled_from((1, 2, 4)), label="stem_stride"),
-        "grn_scope": draw(st.sampled_from(("image", "batch")), label="grn_scope"),
+        "block": block,
+        "grn_scope": draw(st.sampled_from(("image", "batch") if block == "v2" else ("image",)), label="grn_scope"),
     }
 
 
@@ -141,9 +143,9 @@ def grids(draw: st.DrawFn) -> tuple[int, int]:
 
 
 @st.composite
-def fcmae_cases(draw: st.DrawFn, scopes: tuple[str, ...] = ("image", "batch")) -> Case:
+def fcmae_cases(draw: st.DrawFn) -> Case:
     """Masked autoencoders: from one visible patch to all but one, batch 1 included."""
-    fields = draw(sizes()) | {"grn_scope": draw(st.sampled_from(scopes), label="grn_scope")}
+    fields = draw(sizes())
     rows, columns = draw(grids())
     patch, total = fields["stem_stride"] * 2 ** (len(fields["dims"]) - 1), rows * columns
     visible = draw(st.sampled_from(sorted({1, total - 1, max(1, total * 2 // 5)})), label="visible")
@@ -210,6 +212,7 @@ def _backbone(grid: tuple[int, int], visible: int, **fields: Any) -> Case:
 CASES: dict[str, Case] = {
     "four stages": _fcmae((2, 3), 2, depths=(1, 1, 1, 1), dims=(8, 9, 10, 12), decoder_dim=8, stem_stride=1),
     "batch scope": _fcmae((3, 2), 2, depths=(1, 1), dims=(8, 10), decoder_dim=12, stem_stride=2, grn_scope="batch"),
+    "V1": _fcmae((2, 3), 2, depths=(1, 2), dims=(8, 10), decoder_dim=8, stem_stride=2, block="v1"),
     "equal widths": _fcmae((3, 3), 4, depths=(1, 2), dims=(6, 8), decoder_dim=8, decoder_depth=2, in_chans=2),
     "batch of three": _fcmae((2, 2), 1, depths=(1, 1), dims=(8, 8), decoder_dim=8, stem_stride=2, count=3),
     "offset": _fcmae((2, 2), 2, depths=(1,), dims=(8,), decoder_dim=8, weights="offset"),

@@ -37,5 +37,12 @@ def test_every_way_is_the_same_update(states: dict[str, np.ndarray], way: str) -
     tolerances.assert_all_close(of(states, way), of(states, meshes.ALONE), bound, way)
 
 
+def test_a_padded_update_is_one_of_its_own_images(states: dict[str, np.ndarray]) -> None:
+    """Compared above in every way, with micro-batches of padding alone; it is another than a whole one."""
+    alone = of(states, meshes.ALONE)
+    assert alone["partial/loss"] != alone["figures/loss"]
+    assert {f"{way}/partial/loss" for way in meshes.WAYS} <= states.keys()
+
+
 def test_every_row_of_a_short_batch_is_evaluated(states: dict[str, np.ndarray]) -> None:
     assert states["8 x 1/evaluated/prediction"].shape[0] == meshes.EVALUATED

@@ -1,4 +1,4 @@
-"""One declarative architecture of ConvNeXt V2 and FCMAE. Standard library only.
+"""One declarative architecture of ConvNeXt V1, ConvNeXt V2 and FCMAE. Standard library only.
 
 Read `model.py` first, then `steps.py` for the definition of each step and `training.py` for the losses and AdamW.
 """
@@ -31,6 +31,7 @@ from spec.steps import (
     Gelu,
     GlobalPool,
     LayerNorm,
+    LayerScale,
     Named,
     PatchConv,
     Residual,
@@ -57,6 +58,7 @@ __all__ = [
     "GlobalPool",
     "LayerIds",
     "LayerNorm",
+    "LayerScale",
     "Loss",
     "MaskedError",
     "Model",

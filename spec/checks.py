@@ -45,6 +45,13 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
     return value
 
 
+def grn_scope(value: Any, block: str) -> Any:
+    """What GRN sums over; SpecError for a scope without a GRN to use it."""
+    if block == "v1" and value == "batch":
+        raise SpecError("grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out")
+    return one_of("grn_scope", value, ("image", "batch"))
+
+
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Blocks and channels of each stage; both have the same length."""
     if depths is None or dims is None:

@@ -1,4 +1,4 @@
-"""ConvNeXt V2 and FCMAE, as data.
+"""ConvNeXt V1, ConvNeXt V2 and FCMAE, as data.
 
 Read `block`, `Encoder.stages`, `Classifier.steps` and `FCMAE.steps`: they are the architecture.
 """
@@ -10,9 +10,10 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from spec import checks
-from spec.presets import size_of
+from spec.presets import PRESETS, size_of
 from spec.steps import (
     GRN,
+    BlockKind,
     Dense,
     DepthwiseConv,
     FillRemoved,
@@ -20,6 +21,7 @@ from spec.steps import (
     GlobalPool,
     GRNScope,
     LayerNorm,
+    LayerScale,
     Named,
     PatchConv,
     Residual,
@@ -28,21 +30,25 @@ from spec.steps import (
 EPS = 1e-6
 """The one epsilon of the published models: LayerNorm's, inside the root, and GRN's, beside the mean."""
 
+LAYER_SCALE = 1e-6
+"""The published first value of LayerScale's gamma."""
+
 KERNEL = 7
 EXPANSION = 4
 
 
-def block(dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
-    """A ConvNeXt V2 block: mix space, then channels, then let channels compete (paper, figure 5)."""
-    body: Named = (
+def block(kind: BlockKind, dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
+    """A block mixes space, then channels; "v2" then lets channels compete, "v1" scales the sum (V2 paper, figure 5)."""
+    wide = EXPANSION * dim
+    expand: Named = (
         ("dwconv", DepthwiseConv(dim, KERNEL)),
         ("norm", LayerNorm(dim, EPS)),
-        ("pwconv1", Dense(dim, EXPANSION * dim)),
+        ("pwconv1", Dense(dim, wide)),
         ("act", Gelu()),
-        ("grn", GRN(EXPANSION * dim, EPS, scope)),
-        ("pwconv2", Dense(EXPANSION * dim, dim)),
     )
-    return Residual(body, drop_path, index)
+    grn: Named = (("grn", GRN(wide, EPS, scope)),) if kind == "v2" else ()
+    gamma: Named = (("gamma", LayerScale(dim, LAYER_SCALE)),) if kind == "v1" else ()
+    return Residual((*expand, *grn, ("pwconv2", Dense(wide, dim)), *gamma), drop_path, index)
 
 
 class FeatureInfo(NamedTuple):
@@ -61,6 +67,7 @@ class Encoder:
     dims: tuple[int, ...]
     in_chans: int
     stem_stride: int
+    block: BlockKind
     grn_scope: GRNScope
     drop_path: float = 0.0
 
@@ -72,6 +79,12 @@ class Encoder:
     @property
     def num_blocks(self) -> int:
         return sum(self.depths)
+
+    @property
+    def preset(self) -> str | None:
+        """The name of the preset of this size, if there is one."""
+        own = vars(self).items()
+        return next((name for name, size in PRESETS.items() if size.items() <= own), None)
 
     def drop_path_rates(self) -> tuple[float, ...]:
         """The rate of each block: linear from 0 at the first to `drop_path` at the last."""
@@ -109,7 +122,7 @@ class Encoder:
                 before = self.dims[stage - 1]
                 steps = [(f"{at}.0", LayerNorm(before, EPS)), (f"{at}.1", PatchConv(before, dim, 2))]
             for j in range(depth):
-                steps.append((f"stages.{stage}.{j}", block(dim, index, self.grn_scope, rates[index])))
+                steps.append((f"stages.{stage}.{j}", block(self.block, dim, index, self.grn_scope, rates[index])))
                 index += 1
             stages.append(tuple(steps))
         return tuple(stages)
@@ -135,7 +148,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Classifier:
-    """ConvNeXt V2 with a linear head on globally pooled, normalised features; 0 classes: without the head."""
+    """ConvNeXt with a linear head on globally pooled, normalised features; 0 classes: without the head."""
 
     encoder: Encoder
     num_classes: int
@@ -172,12 +185,12 @@ class FCMAE:
 
     @cached_property
     def steps(self) -> Named:
-        blocks = self.encoder.num_blocks
+        blocks, kind = self.encoder.num_blocks, self.encoder.block
         encoder = tuple((f"encoder.{name}", step) for name, step in self.encoder.steps)
         decoder: Named = (
             ("proj", Dense(self.encoder.dims[-1], self.decoder_dim)),
             ("mask_token", FillRemoved(self.decoder_dim)),
-            *((f"decoder.{j}", block(self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
+            *((f"decoder.{j}", block(kind, self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
             ("pred", Dense(self.decoder_dim, self.patch_values)),
         )
         return encoder + decoder
@@ -203,7 +216,7 @@ def classifier(
     """The classifier of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     num_classes 0: pooled, normalised features without a head.
-    fields: depths, dims, in_chans=3, patch_size, stem_stride=4, grn_scope="image".
+    fields: depths, dims, in_chans=3, patch_size, stem_stride=4, block="v2", grn_scope="image".
 
     >>> model = classifier("convnextv2_tiny", num_classes=10)
     >>> model.encoder.depths, model.encoder.dims, model.num_classes
@@ -258,7 +271,7 @@ def fcmae(
     )
 
 
-FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "grn_scope")
+FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "block", "grn_scope")
 """The fields of the encoder, in any model; each replaces the preset's value."""
 
 
@@ -266,11 +279,13 @@ def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0)
     if preset is not None:
         fields = {**size_of(preset), **fields}
     depths, dims = checks.stages(fields.get("depths"), fields.get("dims"))
+    kind = checks.one_of("block", fields.get("block", "v2"), ("v1", "v2"))
     return Encoder(
         depths,
         dims,
         checks.whole("in_chans", fields.get("in_chans", 3), at_least=1),
         checks.stem_stride(fields.get("stem_stride"), fields.get("patch_size"), len(depths)),
-        checks.one_of("grn_scope", fields.get("grn_scope", "image"), ("image", "batch")),
+        kind,
+        checks.grn_scope(fields.get("grn_scope", "image"), kind),
         drop_path,
     )

@@ -1,19 +1,21 @@
-"""The eight published sizes (ConvNeXt V2 paper, table 9) and timm's small."""
+"""The sizes of ConvNeXt V2 (its paper, table 9) and V1 (its paper, section 3), and those that timm added."""
 
 from typing import TypedDict
 
 from spec.errors import SpecError
+from spec.steps import BlockKind
 
 
 class Size(TypedDict):
-    """Blocks per stage and channels per stage."""
+    """Blocks per stage, channels per stage, and the kind of block."""
 
     depths: tuple[int, ...]
     dims: tuple[int, ...]
+    block: BlockKind
 
 
-def _size(depths: tuple[int, ...], width: int) -> Size:
-    return {"depths": depths, "dims": tuple(width * 2**stage for stage in range(len(depths)))}
+def _size(depths: tuple[int, ...], width: int, block: BlockKind = "v2") -> Size:
+    return {"depths": depths, "dims": tuple(width * 2**stage for stage in range(len(depths))), "block": block}
 
 
 PRESETS: dict[str, Size] = {
@@ -26,6 +28,15 @@ PRESETS: dict[str, Size] = {
     "convnextv2_base": _size((3, 3, 27, 3), 128),
     "convnextv2_large": _size((3, 3, 27, 3), 192),
     "convnextv2_huge": _size((3, 3, 27, 3), 352),
+    "convnext_atto": _size((2, 2, 6, 2), 40, "v1"),  # timm, as those up to nano
+    "convnext_femto": _size((2, 2, 6, 2), 48, "v1"),
+    "convnext_pico": _size((2, 2, 6, 2), 64, "v1"),
+    "convnext_nano": _size((2, 2, 8, 2), 80, "v1"),
+    "convnext_tiny": _size((3, 3, 9, 3), 96, "v1"),
+    "convnext_small": _size((3, 3, 27, 3), 96, "v1"),
+    "convnext_base": _size((3, 3, 27, 3), 128, "v1"),
+    "convnext_large": _size((3, 3, 27, 3), 192, "v1"),
+    "convnext_xlarge": _size((3, 3, 27, 3), 256, "v1"),
 }
 
 

@@ -9,8 +9,10 @@ import math
 from dataclasses import dataclass
 from typing import Literal
 
+BlockKind = Literal["v1", "v2"]
 GRNScope = Literal["image", "batch"]
-Init = Literal["trunc_normal", "normal", "zeros", "ones"]
+Init = Literal["trunc_normal", "normal"] | float
+"""A distribution, or the value of every entry."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ def _weight(axes: str, *shape: int) -> Array:
     return Array(tuple(axes.split()), shape, "trunc_normal", decays=True)
 
 
-def _vector(size: int, init: Init = "zeros") -> Array:
+def _vector(size: int, init: float = 0.0) -> Array:
     return Array(("ch",), (size,), init, decays=False)
 
 
@@ -78,7 +80,7 @@ class LayerNorm:
     eps: float
 
     def arrays(self) -> dict[str, Array]:
-        return {"weight": _vector(self.channels, "ones"), "bias": _vector(self.channels)}
+        return {"weight": _vector(self.channels, 1.0), "bias": _vector(self.channels)}
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,17 @@ class GRN:
 
 
 @dataclass(frozen=True)
+class LayerScale:
+    """y = gamma * x, one gamma per channel, which starts at `init`."""
+
+    channels: int
+    init: float
+
+    def arrays(self) -> dict[str, Array]:
+        return {"": _vector(self.channels, self.init)}
+
+
+@dataclass(frozen=True)
 class Residual:
     """y = x + keep / (1 - drop_path) * body(x); keep is 0 or 1 per image, drawn outside; 1 in evaluation.
 
@@ -150,5 +163,5 @@ class GlobalPool:
         return {}
 
 
-Step = PatchConv | DepthwiseConv | LayerNorm | Dense | Gelu | GRN | Residual | FillRemoved | GlobalPool
+Step = PatchConv | DepthwiseConv | LayerNorm | Dense | Gelu | GRN | LayerScale | Residual | FillRemoved | GlobalPool
 Named = tuple[tuple[str, Step], ...]

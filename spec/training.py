@@ -19,6 +19,7 @@ class MaskedError:
 
     target = (p - mean(p)) / sqrt(var(p) + eps) if `normalised`, else p: the pixels p of a patch in
     the order row, column, channel. var is unbiased (ddof 1). NaN when no patch is removed.
+    Where images have weights, each error is times that of its image; the number of patches is not.
     Accumulates in float32 at least.
     """
 

@@ -9,17 +9,18 @@ from backends import launch
 from backends.protocol import BackendError
 from convert import ConvertError
 from spec import SpecError
-from spec.console import escape_unprintable, fail
+from spec.console import closing_pipe, escape_unprintable, fail
 from train.config import Config, cli, slurm
 from train.errors import TrainError, missing_package
 
-COMMANDS = {"eval": "evaluate", "reconstruct": "reconstruct", "analyse": "analyse", "probe": "probe"}
+COMMANDS = {"eval": "evaluate", **{name: name for name in ("predict", "embed", "probe", "reconstruct", "analyse")}}
 """Task that trains nothing -> its module in train.tasks."""
 
 EX_TEMPFAIL = 75
 """Exit status of a run that was stopped and can be continued (the number is that of sysexits.h)."""
 
 
+@closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the task that the command line names; return the exit status (see docs/reliability.md)."""
     escape_unprintable()
@@ -43,8 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(config: Config) -> int:
     """Run a task, importing only what it needs; return the exit status."""
     if config.run.task in COMMANDS:
-        import_module(f"train.tasks.{COMMANDS[config.run.task]}").run(config)
-        return 0
+        return import_module(f"train.tasks.{COMMANDS[config.run.task]}").run(config) or 0
     from train import run
 
     stopped = run.train(config)

@@ -83,7 +83,7 @@ def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:
     for name, param in table.items():
         fan_in = int(np.prod(param.shape[1:]))
         arrays[name] *= fan_in**-0.5 if param.decays else 0.5
-        arrays[name] += param.init == "ones"
+        arrays[name] += param.init == 1.0
     images = _draw(0, (IMAGES, height, width, model.encoder.in_chans))
     return images, random_masks(0, np.arange(IMAGES), model.grid, spec.visible_patches(model)), arrays
 

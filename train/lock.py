@@ -24,15 +24,15 @@ HELD = (errno.EAGAIN, errno.EACCES)
 
 
 @contextmanager
-def locked(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
+def locked(run_dir: Path, say: Callable[[str], None], flag: str = "--output_dir") -> Iterator[None]:
     """Hold the lock in this context; TrainError, which names the holder, if another process has it.
 
     The system releases the lock when its process ends, however it ends, and a child process does not
     inherit it. It is a POSIX record lock, which NFS and most cluster file systems share between machines;
-    a disk without locks costs one line. OSError if the file cannot be written or locked.
+    a disk without locks costs one line. OSError if the file cannot be written or locked. flag: what names the folder.
     """
     with (run_dir / NAME).open("a+", encoding="utf-8") as file:
-        _acquire(file, run_dir, say)
+        _acquire(file, run_dir, say, flag)
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()} since {datetime.now():%Y-%m-%d %H:%M:%S}\n")
         file.flush()
@@ -42,7 +42,7 @@ def locked(run_dir: Path, say: Callable[[str], None]) -> Iterator[None]:
             file.truncate(0)
 
 
-def _acquire(file: IO[str], run_dir: Path, say: Callable[[str], None]) -> None:
+def _acquire(file: IO[str], run_dir: Path, say: Callable[[str], None], flag: str) -> None:
     """Lock the file, waiting PATIENCE seconds at most."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -57,7 +57,7 @@ def _acquire(file: IO[str], run_dir: Path, say: Callable[[str], None]) -> None:
                 file.seek(0)
                 holder = file.read().strip() or "another process"
                 raise TrainError(
-                    f"--output_dir {run_dir}: in use by {holder}; wait for its end, or give another --output_dir"
+                    f"{flag} {run_dir}: in use by {holder}; wait for its end, or give another {flag}"
                 ) from None
             time.sleep(0.1)
 

@@ -21,6 +21,7 @@ from train.logs import nan_report
 from train.logs.metrics import Metrics, Update
 from train.logs.run_log import RunLog, SilentLog
 from train.logs.tracking import Tracker
+from train.report import confusion
 from train.schedule import Schedule
 from train.signals import Signals
 from train.tasks.task import Evaluation, Task
@@ -51,7 +52,7 @@ class UpdateBatches:
     def __init__(self, config: Config, task: Task, cluster: Cluster, updates_per_epoch: int) -> None:
         self.config, self.cluster = config, cluster
         rows = config.optimizer.batch_size * cluster.devices
-        self.feed = task.feed(rows, updates_per_epoch * config.effective_batch)
+        self.feed = task.feed(rows, config.effective_batch, updates_per_epoch)
 
     def iterate(
         self, start: int, stop: int, metrics: Metrics, say: Callable[[str], None], should_stop: Callable[[], bool]
@@ -74,10 +75,18 @@ class UpdateBatches:
 
     def describe(self, step: int) -> dict[str, Any]:
         """The samples of the update that ends at `step`, on all processes: their positions in the run, their items."""
-        count = self.config.effective_batch
-        positions = range((step - 1) * count, step * count)
+        positions = self._positions(step)
         items = [self.feed.key(position) for position in positions]
-        return {"positions": [positions.start, positions.stop], "items": items}
+        return {"positions": [positions[0], positions[-1] + 1], "items": items}
+
+    def images(self, step: int) -> int:
+        """The number of images in the update that ends at `step`, on all processes."""
+        return len(self._positions(step))
+
+    def _positions(self, step: int) -> list[int]:
+        count = self.config.optimizer.update_freq * self.cluster.processes
+        every = [self.feed.positions(index) for index in range((step - 1) * count, step * count)]
+        return list(np.unique(np.concatenate(every)).tolist())
 
     def _describe_batch(self, index: int) -> str:
         """Which update micro-batch `index` of this process belongs to, and its first image."""
@@ -105,7 +114,7 @@ class Loop:
         self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
         self.signals, self.start, self.stop = signals, start, stop
         self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
-        self.metrics = Metrics(config.effective_batch, config.devices)
+        self.metrics = Metrics(config.devices)
         self.batches = UpdateBatches(config, task, cluster, schedule.updates_per_epoch)
         self.log = self._open_log()
         self.best = BestCheckpoints(config.run_dir) if isinstance(self.log, RunLog) else None
@@ -142,7 +151,7 @@ class Loop:
 
     def _update(self, step: int, batches: list[Batch], broken: list[str]) -> None:
         lr = self.schedule.lr(step - 1)
-        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken)
+        self.metrics.add(step, lr, self.trainer.step(batches, lr), broken, self.batches.images(step))
         self._check_finite()
         self.checkpointer.poll()
         self.log.advance()
@@ -239,12 +248,23 @@ class Loop:
         self._report_broken(found.broken)
         if found.scores:
             self.log.scores(step, self.schedule.epoch(step), found.scores, found.coverage)
+        if self.cluster.rank == 0:
+            self._write_confusions(found)
         if self.config.checkpoints.save_ckpt:
             self._save_best(step, found)
         if found.picture and isinstance(self.log, RunLog):
             file = self.log.picture(step, found.picture)
             if step == self.stop:
                 self.log.say(f"reconstructions: {file}")
+
+    def _write_confusions(self, found: Evaluation) -> None:
+        """Write the confusion matrices, those of the report; a full disk costs a line."""
+        for suffix, matrix in found.confusions.items():
+            file = self.config.run_dir / f"confusion{suffix}.csv"
+            try:
+                confusion.write(file, self.task.meta["classes"], matrix)
+            except OSError as error:
+                self.log.say(f"{file}: cannot be written: {error.strerror}")
 
     def _save_best(self, step: int, found: Evaluation) -> None:
         self.checkpointer.wait()  # only then are the best scores so far known

@@ -58,7 +58,7 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
         found = resume.find(config, identity, cluster, say)
         start = found.step if found else config.checkpoints.start_epoch * schedule.updates_per_epoch
         stop = min(schedule.updates, config.checkpoints.stop_at_step or schedule.updates)
-        for line in (*task.summary(), *_plan(config, schedule)):
+        for line in (*task.summary(), *_plan(config, schedule, len(task.source))):
             say(line)
         if start >= stop:
             say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
@@ -91,7 +91,7 @@ def _trainer(
     config: Config, backend: Backend, task: Task, cluster: Cluster, found: RunCheckpoint | None, say: Say
 ) -> Trainer:
     """The trainer in the state of a checkpoint, or in that before the first update."""
-    arrays = None if found else task.first_arrays()
+    arrays = None if found else task.first_arrays(say)
     trainer = backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
     if found:
         trainer.restore(found.state)
@@ -133,11 +133,12 @@ def _versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
-def _plan(config: Config, schedule: Schedule) -> Iterator[str]:
-    """The number of updates and the highest learning rate; a note if that is not the peak."""
-    highest = schedule.highest_lr()
+def _plan(config: Config, schedule: Schedule, images: int) -> Iterator[str]:
+    """The number and size of the updates, the highest learning rate; a note if that is not the peak."""
+    highest, rest = schedule.highest_lr(), images % config.effective_batch
+    partial = f", the last of an epoch of {rest:,}" if rest and not config.optimizer.drop_last else ""
     yield (
-        f"{schedule.updates:,} updates of {config.effective_batch:,} images, peak learning rate {highest:.2e};"
+        f"{schedule.updates:,} updates of {config.effective_batch:,} images{partial}, peak learning rate {highest:.2e};"
         f" in {config.run_dir}"
     )
     if highest < schedule.peak:

@@ -24,12 +24,13 @@ class Schedule:
 
     @classmethod
     def of(cls, config: Config, images: int) -> Self:
-        """The schedule of a run over a number of images; TrainError if they are fewer than one update."""
-        updates, asked = images // config.effective_batch, config.optimizer
+        """The schedule of a run over a number of images; TrainError if they fill no update, and none may be partial."""
+        size, asked = config.effective_batch, config.optimizer
+        updates = images // size if asked.drop_last else -(-images // size)
         if not updates:
             raise TrainError(
                 f"--batch_size {asked.batch_size} x --update_freq {asked.update_freq}: an update takes"
-                f" {config.effective_batch:,} images, the data has {images:,}; lower one of them"
+                f" {size:,} images, the data has {images:,}; lower one of them"
             )
         steps = config.checkpoints.max_steps
         epochs = asked.epochs if steps is None else steps / updates

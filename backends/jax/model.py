@@ -154,16 +154,18 @@ class FCMAE(Model):
         record: Record | None = None,
         keep_paths: Array | None = None,
         remat: bool = False,
+        weights: Array | None = None,
         platform: str | None = None,
     ) -> dict[str, Array]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier`. Without a mask every patch is encoded and the loss is NaN.
+        weights (N,): factors on the images' errors in the loss.
         """
         call = Call(record, keep_paths, remat, platform)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
         prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
-        loss = masked_loss(prediction, images, mask, self.model)
+        loss = masked_loss(prediction, images, mask, self.model, weights)
         return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -208,12 +210,16 @@ class Backbone(Model):
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 
-def masked_loss(prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE) -> Array:
+def masked_loss(
+    prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE, weights: Array | None = None
+) -> Array:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
     target = targets(at_least_float32(images), model)
     error = jnp.square(at_least_float32(prediction) - target).mean(-1)
     if mask is None:
         return jnp.full((), jnp.nan, error.dtype)
+    if weights is not None:
+        error = error * weights.astype(error.dtype)[:, None, None]
     removed = mask != 0
     return jnp.where(removed, error, 0).sum() / removed.sum()
 

@@ -134,19 +134,17 @@ class GlobalPool(Step):
         return space.pool(x)
 
 
-def mask_token(step: spec.FillRemoved) -> nnx.Param:
-    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
+def vector(step: spec.FillRemoved | spec.LayerScale) -> nnx.Param:
+    """The mask token, or the factors of a LayerScale: a bare parameter, since its path is its step's own."""
     return nnx.Param(jnp.zeros(step.channels))
 
 
 class Chain(nnx.Module):
-    """Steps in the order of execution, registered under their dotted names.
-
-    A parameter in the place of a step is the mask token: it fills the removed sites.
-    """
+    """Steps in the order of execution, registered under their dotted names."""
 
     def __init__(self, steps: spec.Named) -> None:
         self.names = tuple(name for name, _ in steps)
+        self.kinds = tuple((name, type(step)) for name, step in steps)
         for name, step in steps:
             *parents, leaf = name.split(".")
             owner: nnx.Module = self
@@ -158,13 +156,14 @@ class Chain(nnx.Module):
 
     def run(self, names: tuple[str, ...], x: Array, space: Space, call: Call) -> tuple[Array, Space]:
         """x and its space after the named steps, each recorded under its name."""
+        kinds = dict(self.kinds)
         for _, group in groupby(names, self._shape):
             steps = {name: self._at(name) for name in group}
             if call.record is None and all(isinstance(step, Residual) for step in steps.values()):
                 x = _blocks(list(steps.values()), x, space, call)
                 continue
             for name, step in steps.items():
-                x, space = _apply(step, x, space, call.inside(name))
+                x, space = _apply(kinds[name], step, x, space, call.inside(name))
                 if call.record is not None:
                     call.record(name, x, space)
         return x, space
@@ -193,10 +192,12 @@ class Residual(Chain):
         return x + body if factor is None else x + body * space.broadcast(factor)
 
 
-def _apply(step: Any, x: Array, space: Space, call: Call) -> tuple[Array, Space]:
-    """x and its space after one step."""
-    if isinstance(step, nnx.Param):
+def _apply(kind: type[spec.Step], step: Any, x: Array, space: Space, call: Call) -> tuple[Array, Space]:
+    """x and its space after one step of a kind: a module, or a bare parameter."""
+    if kind is spec.FillRemoved:
         return space.fill(x, step[...].astype(x.dtype))
+    if kind is spec.LayerScale:
+        return x * step[...].astype(x.dtype), space
     if isinstance(step, PatchConv | GlobalPool):
         return step(x, space)
     if isinstance(step, DepthwiseConv | GRN):
@@ -245,7 +246,8 @@ MODULES: dict[type, Callable[[Any], nnx.Module | nnx.Param]] = {
     spec.Gelu: Gelu,
     spec.GRN: GRN,
     spec.Residual: Residual,
-    spec.FillRemoved: mask_token,
+    spec.FillRemoved: vector,
+    spec.LayerScale: vector,
     spec.GlobalPool: GlobalPool,
 }
 """The module, or the parameter, of every step of the spec."""

@@ -40,7 +40,6 @@ class Trainer:
         cluster: Cluster | None = None,
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
-        spec.loss(model)  # SpecError for a model that has none
         mesh = cluster.mesh if isinstance(cluster, Processes) else Mesh([api.place(options.device)], (DATA,))
         own = Mesh(mesh.local_devices, (DATA,))
         self.train_step = TrainStep(model, optimizer, options, mesh)
@@ -61,6 +60,7 @@ class Trainer:
 
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Array]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
+        spec.loss(self.model)  # SpecError for a model that has none
         with api.precision(self.options.dtype):
             if len(batches) == 1:
                 arrays, options = self._inputs(batches[0])

@@ -138,6 +138,7 @@ class TrainStep:
 
     def _run(self, net: Any, batch: Named, **options: Any) -> Named:
         options |= {"kernels": self.options.kernels, "remat": self.options.remat, "platform": self.platform}
+        options |= {"weights": batch["weights"]} if "weights" in batch else {}
         return net(self._pixels(batch["images"]), batch.get("mask"), keep_paths=batch.get("keep_paths"), **options)
 
     def _pixels(self, images: Array) -> Array:

@@ -146,15 +146,17 @@ class FCMAE(Model):
         record: Record | None = None,
         keep_paths: Tensor | None = None,
         remat: bool = False,
+        weights: Tensor | None = None,
     ) -> dict[str, Tensor]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier.forward`. Without a mask every patch is encoded and the loss is NaN.
+        weights (N,): factors on the images' errors in the loss.
         """
         call = Call(record, keep_paths, remat)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
         prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
-        loss = self.masked_loss(prediction, images, mask, self.model)
+        loss = self.masked_loss(prediction, images, mask, self.model, weights)
         return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
@@ -198,12 +200,16 @@ class Backbone(Model):
         return {f"stage{stage}": value for stage, value in maps.items()}
 
 
-def masked_loss(prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE) -> Tensor:
+def masked_loss(
+    prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE, weights: Tensor | None = None
+) -> Tensor:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
     target = targets(at_least_float32(images), model)
     error = (at_least_float32(prediction) - target).square().mean(-1)
     if mask is None:
         return error.new_full((), torch.nan)
+    if weights is not None:
+        error = error * weights.to(error.dtype)[:, None, None]
     removed = mask != 0
     return torch.where(removed, error, 0).sum() / removed.sum()
 

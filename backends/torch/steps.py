@@ -124,20 +124,18 @@ class GlobalPool(Step):
         return space.pool(x)
 
 
-def mask_token(step: spec.FillRemoved) -> nn.Parameter:
-    """The learnt vector that fills removed sites: a bare parameter, since its path is its own name."""
+def vector(step: spec.FillRemoved | spec.LayerScale) -> nn.Parameter:
+    """The mask token, or the factors of a LayerScale: a bare parameter, since its path is its step's own."""
     return nn.Parameter(torch.empty(step.channels))
 
 
 class Chain(nn.Module):
-    """Steps in the order of execution, registered under their dotted names.
-
-    A parameter in the place of a step is the mask token: it fills the removed sites.
-    """
+    """Steps in the order of execution, registered under their dotted names."""
 
     def __init__(self, steps: spec.Named) -> None:
         super().__init__()
         self.names = tuple(name for name, _ in steps)
+        self.kinds = {name: type(step) for name, step in steps}
         for name, step in steps:
             *parents, leaf = name.split(".")
             owner: nn.Module = self
@@ -150,7 +148,7 @@ class Chain(nn.Module):
     def run(self, names: tuple[str, ...], x: Tensor, space: Space, call: Call) -> tuple[Tensor, Space]:
         """x and its space after the named steps, each recorded under its name."""
         for name in names:
-            x, space = _apply(self._at(name), x, space, call.inside(name))
+            x, space = _apply(self.kinds[name], self._at(name), x, space, call.inside(name))
             if call.record is not None:
                 call.record(name, x, space)
         return x, space
@@ -191,10 +189,12 @@ class Residual(Chain):
         return self.run(self.names, x, space, call)[0]
 
 
-def _apply(step: Any, x: Tensor, space: Space, call: Call) -> tuple[Tensor, Space]:
-    """x and its space after one step."""
-    if isinstance(step, Tensor):
+def _apply(kind: type[spec.Step], step: Any, x: Tensor, space: Space, call: Call) -> tuple[Tensor, Space]:
+    """x and its space after one step of a kind: a module, or a bare parameter."""
+    if kind is spec.FillRemoved:
         return space.fill(x, step.to(x.dtype))
+    if kind is spec.LayerScale:
+        return x * step.to(x.dtype), space
     if isinstance(step, PatchConv | GlobalPool):
         return cast(tuple[Tensor, Space], step(x, space))
     if isinstance(step, DepthwiseConv | GRN):
@@ -212,7 +212,8 @@ MODULES: dict[type, Callable[[Any], nn.Module | nn.Parameter]] = {
     spec.Gelu: Gelu,
     spec.GRN: GRN,
     spec.Residual: Residual,
-    spec.FillRemoved: mask_token,
+    spec.FillRemoved: vector,
+    spec.LayerScale: vector,
     spec.GlobalPool: GlobalPool,
 }
 """The module, or the parameter, of every step of the spec."""

@@ -17,7 +17,7 @@ from backends.torch.graphs import GraphedGradient
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
 
-READ = ("images", "mask", "keep_paths", "targets")
+READ = ("images", "mask", "keep_paths", "targets", "weights")
 
 
 class Trainer:
@@ -33,7 +33,6 @@ class Trainer:
         cluster: Cluster | None = None,
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
-        spec.loss(model)  # SpecError for a model that has none
         self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
         self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
         parameter = next(self.net.parameters())
@@ -53,6 +52,7 @@ class Trainer:
     @distributed_errors()
     def step(self, batches: Sequence[Batch], lr: float) -> dict[str, Tensor]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d."""
+        spec.loss(self.model)  # SpecError for a model that has none
         total = torch.zeros_like(self.mean[0])
         with api.precision(self.net.dtype):
             for number, batch in enumerate(batches, 1):
@@ -132,6 +132,7 @@ class Trainer:
         pixels = tensors["images"].to(self.mean.dtype)
         if tensors["images"].dtype == torch.uint8:
             pixels = (pixels / 255 - self.mean) / self.std
+        options |= {"weights": tensors["weights"]} if "weights" in tensors else {}
         return net(pixels, tensors.get("mask"), keep_paths=tensors.get("keep_paths"), **options)
 
     def _options(self, batch: Batch) -> dict[str, object]:

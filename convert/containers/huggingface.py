@@ -8,6 +8,7 @@ from convert.arrays import Entries
 from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
+from convert.formats.huggingface import FAMILIES
 from spec import EPS, Backbone, Classifier, Model
 
 CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -21,8 +22,9 @@ UNNAMED = "LABEL_"
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of the folder; ConvertError when the config is of another architecture."""
     config = config_in(path)
-    if config.get("model_type") != "convnextv2":
-        raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not 'convnextv2'")
+    if config.get("model_type") not in FAMILIES.values():
+        known = " or ".join(map(repr, FAMILIES.values()))
+        raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not {known}")
     content = arrays(path)
     names = _names(config.get("id2label"))
     if names:
@@ -56,7 +58,7 @@ def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
     encoder = model.encoder
     config: dict[str, Any] = {
         "architectures": [_architecture(model)],
-        "model_type": "convnextv2",
+        "model_type": FAMILIES[encoder.block],
         "num_channels": encoder.in_chans,
         "patch_size": encoder.stem_stride,
         "num_stages": len(encoder.depths),
@@ -78,9 +80,10 @@ def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
 
 def _architecture(model: Model) -> str:
     """The class of transformers that holds the model's arrays."""
+    family = {"v1": "ConvNext", "v2": "ConvNextV2"}[model.encoder.block]
     if isinstance(model, Classifier) and model.num_classes:
-        return "ConvNextV2ForImageClassification"
-    return "ConvNextV2Backbone" if isinstance(model, Backbone) and model.out_norm else "ConvNextV2Model"
+        return f"{family}ForImageClassification"
+    return f"{family}Backbone" if isinstance(model, Backbone) and model.out_norm else f"{family}Model"
 
 
 def _names(labels: Any) -> list[str]:

@@ -7,9 +7,11 @@ from typing import Any
 from convert.containers import huggingface, safetensors
 from convert.content import Content
 from convert.errors import ConvertError
-from spec import PRESETS, Model
+from spec import Model
 
-FAMILY = "convnextv2_"
+FAMILIES = {"v1": "convnext_", "v2": "convnextv2_"}
+"""Kind of block -> what the names of timm's architectures begin with."""
+
 IMAGE_SIZE = 224
 STAGES = 4
 
@@ -18,8 +20,9 @@ def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of the folder; ConvertError when the config is of another architecture."""
     config = huggingface.config_in(path)
     architecture = config.get("architecture")
-    if not str(architecture).startswith(FAMILY):
-        raise ConvertError(f"{path}: its config.json says architecture {architecture!r}, not {FAMILY}...")
+    if not str(architecture).startswith(tuple(FAMILIES.values())):
+        known = " or ".join(f"{family}..." for family in FAMILIES.values())
+        raise ConvertError(f"{path}: its config.json says architecture {architecture!r}, not {known}")
     content = huggingface.arrays(path)
     names = config.get("label_names") or config.get("pretrained_cfg", {}).get("label_names")
     if isinstance(names, list):
@@ -46,16 +49,15 @@ def write(path: Path, content: Content) -> None:
 def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
     """timm's config of a model; model_args are what its architecture does not say."""
     encoder = model.encoder
-    own = {"depths": encoder.depths, "dims": encoder.dims}
-    preset = next((name for name, size in PRESETS.items() if size == own), None)
+    preset = encoder.preset
     classes = 0 if headless else getattr(model, "num_classes", 0)
-    args: dict[str, Any] = {} if preset else {name: list(values) for name, values in own.items()}
+    args: dict[str, Any] = {} if preset else {"depths": list(encoder.depths), "dims": list(encoder.dims)}
     if encoder.stem_stride != 4:
         args["patch_size"] = encoder.stem_stride
     if encoder.in_chans != 3:
         args["in_chans"] = encoder.in_chans
     config: dict[str, Any] = {
-        "architecture": preset or f"{FAMILY}tiny",
+        "architecture": preset or f"{FAMILIES[encoder.block]}tiny",
         "num_classes": classes,
         "num_features": encoder.dims[-1],
         "pretrained_cfg": {

@@ -2,7 +2,7 @@
 
 import re
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
 
 def _layer(ours: str, theirs: str, axes: str) -> tuple[Rule, ...]:
@@ -18,6 +18,7 @@ def _block(ours: str, theirs: str) -> tuple[Rule, ...]:
         *_layer(f"{ours}.dwconv", f"{theirs}.dwconv", "kh kw one ch"),
         *_norm(f"{ours}.norm", f"{theirs}.norm"),
         *_layer(f"{ours}.pwconv1", f"{theirs}.pwconv1", "in out"),
+        Rule(f"{ours}.gamma", f"{theirs}.gamma"),
         Rule(f"{ours}.grn.gamma", f"{theirs}.grn.gamma"),
         Rule(f"{ours}.grn.beta", f"{theirs}.grn.beta"),
         *_layer(f"{ours}.pwconv2", f"{theirs}.pwconv2", "in out"),
@@ -42,7 +43,7 @@ FLAX = Format(
         *_layer("pred", "pred", "in out"),
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )
 
 NNX = Format(

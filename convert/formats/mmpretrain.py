@@ -7,6 +7,7 @@ MMPRETRAIN = Format(
     sign=r".*\.depthwise_conv\..*",
     rules=(
         Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
+        Rule("stages.{i}.{j}.gamma", "{trunk}stages.{i}.{j}.gamma"),
         Rule("stages.{i}.{j}.dwconv.*", "{trunk}stages.{i}.{j}.depthwise_conv.*"),
         Rule("stages.{i}.{j}.norm.*", "{trunk}stages.{i}.{j}.norm.*"),
         Rule("stages.{i}.{j}.pwconv1.*", "{trunk}stages.{i}.{j}.pointwise_conv1.*"),
@@ -17,5 +18,5 @@ MMPRETRAIN = Format(
         Rule("head.*", "head.fc.*"),
     ),
     trunks=("backbone.", ""),
-    trunk=lambda fcmae, head: "backbone.",
+    trunk=lambda model, head: "backbone.",
 )

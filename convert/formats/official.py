@@ -3,11 +3,12 @@
 In the sparse kernels the first spatial axis is the fastest, hence (kw kh).
 """
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
 
 def _dense_block(ours: str, theirs: str) -> tuple[Rule, ...]:
     return (
+        Rule(f"{ours}.gamma", f"{theirs}.gamma"),
         Rule(f"{ours}.dwconv.*", f"{theirs}.dwconv.*"),
         Rule(f"{ours}.norm.*", f"{theirs}.norm.*"),
         Rule(f"{ours}.pwconv1.*", f"{theirs}.pwconv1.*"),
@@ -38,7 +39,7 @@ DENSE = Format(
         *_DECODER,
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )
 
 SPARSE = Format(

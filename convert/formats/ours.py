@@ -1,13 +1,13 @@
 """Our own format: the spec's names and layouts."""
 
-from convert.rules import Format, Rule
+from convert.rules import Format, Rule, encoder_of_fcmae
 
-_BLOCK = ("dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "pwconv2.*")
+_BLOCK = ("dwconv.*", "norm.*", "pwconv1.*", "grn.gamma", "grn.beta", "pwconv2.*", "gamma")
 
 OURS = Format(
     "ours",
-    sign=r"(.*\.)?stages\.0\.0\.grn\.gamma",
-    sign_shape=(None,),  # four axes in the published code
+    sign=r"(.*\.)?stages\.0\.0\.grn\.gamma|mask_token",
+    sign_shape=(None,),  # four axes in the published code, whose V1 is written the same, but for the mask token
     rules=(
         Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
         *(Rule(f"stages.{{i}}.{{j}}.{leaf}", f"{{trunk}}stages.{{i}}.{{j}}.{leaf}") for leaf in _BLOCK),
@@ -17,5 +17,5 @@ OURS = Format(
         Rule("norm{i}.*", "norm{i}.*"),
     ),
     trunks=("", "encoder."),
-    trunk=lambda fcmae, head: "encoder." if fcmae else "",
+    trunk=encoder_of_fcmae,
 )

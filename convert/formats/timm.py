@@ -1,15 +1,14 @@
 """timm: stem, stages with their own downsampling, and a head of pool, norm, fc; and its models of features only."""
 
 from convert.rules import Format, Rule
-from spec import PRESETS, Model
+from spec import Model
 
-CONV_MLP = [PRESETS[f"convnextv2_{size}"] for size in ("atto", "femto", "pico", "nano")]
+CONV_MLP = [f"{family}_{size}" for family in ("convnext", "convnextv2") for size in ("atto", "femto", "pico", "nano")]
 """The sizes whose linear layers timm builds as 1x1 convolutions."""
 
 
 def _mlp(model: Model) -> str:
-    encoder = model.encoder
-    return "out in 1 1" if {"depths": encoder.depths, "dims": encoder.dims} in CONV_MLP else "out in"
+    return "out in 1 1" if model.encoder.preset in CONV_MLP else "out in"
 
 
 TIMM = Format(
@@ -18,6 +17,7 @@ TIMM = Format(
     rules=(
         Rule("downsample_layers.0.{j}.*", "stem.{j}.*"),
         Rule("downsample_layers.{i}.{j}.*", "stages.{i}.downsample.{j}.*"),
+        Rule("stages.{i}.{j}.gamma", "stages.{i}.blocks.{j}.gamma"),
         Rule("stages.{i}.{j}.dwconv.*", "stages.{i}.blocks.{j}.conv_dw.*"),
         Rule("stages.{i}.{j}.norm.*", "stages.{i}.blocks.{j}.norm.*"),
         Rule("stages.{i}.{j}.pwconv1.weight", "stages.{i}.blocks.{j}.mlp.fc1.weight", _mlp),

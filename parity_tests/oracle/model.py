@@ -68,6 +68,7 @@ class Rules:
     dense: Callable[..., tuple[Field, Vjp]] = steps.dense
     gelu: Callable[..., tuple[Field, Vjp]] = steps.gelu
     grn: Callable[..., tuple[Field, Vjp]] = steps.grn
+    layer_scale: Callable[..., tuple[Field, Vjp]] = steps.layer_scale
     fill_removed: Callable[..., tuple[Field, Vjp]] = steps.fill_removed
     global_pool: Callable[..., tuple[Field, Vjp]] = steps.global_pool
     residual: Callable[..., tuple[np.ndarray, Vjp]] = steps.residual
@@ -83,6 +84,7 @@ class Rules:
             spec.Dense: self.dense,
             spec.Gelu: self.gelu,
             spec.GRN: self.grn,
+            spec.LayerScale: self.layer_scale,
             spec.FillRemoved: self.fill_removed,
             spec.GlobalPool: self.global_pool,
         }

@@ -128,6 +128,15 @@ def grn(step: spec.GRN, p: Leaves, field: Field) -> tuple[Field, Vjp]:
     return Field(p["gamma"] * x * n + p["beta"] + x, field.keep), vjp
 
 
+def layer_scale(step: spec.LayerScale, p: Leaves, field: Field) -> tuple[Field, Vjp]:
+    """y = gamma x at every site."""
+
+    def vjp(dy: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        return dy * p[""], {"": (dy * field.x).sum((0, 1, 2))}
+
+    return Field(p[""] * field.x, field.keep), vjp
+
+
 def fill_removed(step: spec.FillRemoved, p: Leaves, field: Field) -> tuple[Field, Vjp]:
     """y = x at visible sites, the mask token at removed ones; from here on every site is visible."""
     removed = ~field.keep[..., None]

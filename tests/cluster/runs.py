@@ -30,7 +30,11 @@ FINETUNE = (
     "--task finetune --model_ema True --model_ema_eval True --model_ema_decay 0.9 --drop_path 0.2 --clip_grad 0.5"
     " --mixup 0.8 --cutmix 1 --mix_group 4 --eval_freq 2"
 )
-TASKS = {"pretrain": "--batch_size 1 --update_freq 8", "finetune": f"--batch_size 8 {FINETUNE}"}
+TASKS = {
+    "pretrain": "--batch_size 1 --update_freq 8",
+    "partial": "--batch_size 16 --drop_last False",
+    "finetune": f"--batch_size 8 {FINETUNE}",
+}
 """Each in one process."""
 
 

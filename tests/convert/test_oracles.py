@@ -1,5 +1,6 @@
 """transformers and timm load what we write, strictly, and compute what we compute; we read what they save."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,11 +19,13 @@ from parity_tests.tolerances import GOLDEN, assert_close
 from tests.convert.samples import assert_equal
 
 CLASSES = 7
-BIG = ("tiny", "base", "large", "huge")
+SMALL = ("atto", "femto", "pico", "nano")
 SIZES = [
-    pytest.param(f"convnextv2_{name}", marks=[pytest.mark.slow] if name in BIG else [], id=name)
-    for name in ("atto", "femto", "pico", "nano", *BIG)
+    pytest.param(name, marks=[] if name.endswith(SMALL) and name != "convnext_nano" else [pytest.mark.slow])
+    for name in spec.PRESETS
+    if name != "convnextv2_small"  # only timm has it
 ]
+families = pytest.mark.parametrize("preset", ["convnextv2_atto", "convnext_atto"])
 IMAGES = np.random.default_rng(1).normal(size=(2, 64, 96, 3)).astype(np.float32)
 
 
@@ -54,7 +57,7 @@ def run(m: torch.nn.Module) -> Any:
 
 
 def from_pretrained(kind: Any, path: Path) -> Any:
-    m, info = kind.from_pretrained(path, output_loading_info=True)
+    m, info = kind.from_pretrained(str(path), output_loading_info=True)
     assert not any(info[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs")), info
     return m
 
@@ -74,11 +77,12 @@ def test_timm(preset: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("preset", SIZES)
 def test_transformers(preset: str, tmp_path: Path) -> None:
-    from transformers import ConvNextV2ForImageClassification
+    from transformers import AutoModelForImageClassification
 
     ours = sample(preset)
     convert.save(ours, tmp_path / "x", format="hf")
-    theirs = from_pretrained(ConvNextV2ForImageClassification, tmp_path / "x")
+    theirs = from_pretrained(AutoModelForImageClassification, tmp_path / "x")
+    assert type(theirs).__name__ == f"ConvNext{'V2' * ('v2' in preset)}ForImageClassification"
     assert_close(run(theirs).logits.numpy(), outputs(ours)["logits"], GOLDEN, preset)
     theirs.save_pretrained(tmp_path / "y")
     back = convert.load(tmp_path / "y")
@@ -87,10 +91,11 @@ def test_transformers(preset: str, tmp_path: Path) -> None:
     assert_equal(back.arrays, ours.arrays, preset)
 
 
-def test_jax_agrees_with_both(tmp_path: Path) -> None:
-    ours = sample("convnextv2_atto")
+@families
+def test_jax_agrees_with_both(preset: str, tmp_path: Path) -> None:
+    ours = sample(preset)
     convert.save(ours, tmp_path / "x.safetensors", format="timm")
-    theirs = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+    theirs = outside.timm().create_model(preset, num_classes=CLASSES)
     theirs.load_state_dict(safetensors.torch.load_file(tmp_path / "x.safetensors"), strict=True)
     assert_close(outputs(convert.load(tmp_path / "x.safetensors"), "jax")["logits"], run(theirs).numpy(), GOLDEN, "jax")
 
@@ -101,16 +106,28 @@ def test_the_size_that_only_timm_has() -> None:
     assert len(theirs.state_dict()) == len(table)
 
 
-def test_transformers_bare_model(tmp_path: Path) -> None:
-    from transformers import ConvNextV2Model
+@families
+def test_timm_reads_our_file_in_the_published_names(preset: str, tmp_path: Path) -> None:
+    """timm's own converter of released files accepts it, and finds the same function."""
+    ours = sample(preset)
+    convert.save(ours, tmp_path / "x.pth", format="official-dense")
+    theirs = outside.timm().create_model(preset, num_classes=CLASSES)
+    filtered = sys.modules["timm.models.convnext"].checkpoint_filter_fn
+    theirs.load_state_dict(filtered(torch.load(tmp_path / "x.pth"), theirs), strict=True)
+    assert_close(run(theirs).numpy(), outputs(ours)["logits"], GOLDEN, preset)
 
-    ours = sample("convnextv2_atto")
+
+@families
+def test_transformers_bare_model(preset: str, tmp_path: Path) -> None:
+    from transformers import AutoModel
+
+    ours = sample(preset)
     expected = outputs(ours)["features"]
     ours.model = replace(ours.model, num_classes=0)
     ours.arrays = {name: array for name, array in ours.arrays.items() if not name.startswith("head.")}
     assert_close(outputs(ours)["features"], expected, 0.0, "without a head")
     convert.save(ours, tmp_path / "x", format="hf")
-    theirs = from_pretrained(ConvNextV2Model, tmp_path / "x")
+    theirs = from_pretrained(AutoModel, tmp_path / "x")
     assert_close(run(theirs).pooler_output.numpy(), expected, GOLDEN, "features")
     theirs.save_pretrained(tmp_path / "y")
     assert_equal(convert.load(tmp_path / "y").arrays, ours.arrays, "bare")
@@ -123,10 +140,11 @@ def maps_of(checkpoint: convert.Checkpoint, backend: str = "torch", **options: A
     return [np.asarray(found) for found in m.features(IMAGES, layout="NCHW", **options)]
 
 
-def test_features_are_those_of_timm(tmp_path: Path) -> None:
-    whole = outside.timm().create_model("convnextv2_atto", num_classes=CLASSES)
+@families
+def test_features_are_those_of_timm(preset: str, tmp_path: Path) -> None:
+    whole = outside.timm().create_model(preset, num_classes=CLASSES)
     torch.save(whole.state_dict(), tmp_path / "x.pth")
-    theirs = outside.timm().create_model("convnextv2_atto", features_only=True)
+    theirs = outside.timm().create_model(preset, features_only=True)
     names = {name: name.replace("stem.", "stem_").replace("stages.", "stages_") for name in whole.state_dict()}
     state = {names[name]: value for name, value in whole.state_dict().items() if not name.startswith("head.")}
     theirs.load_state_dict(state, strict=True)
@@ -139,13 +157,14 @@ def test_features_are_those_of_timm(tmp_path: Path) -> None:
             assert_close(found, expected.numpy(), GOLDEN, f"{backend}, stage {stage}")
 
 
-def test_features_are_those_of_transformers(tmp_path: Path) -> None:
-    from transformers import ConvNextV2Backbone
+@families
+def test_features_are_those_of_transformers(preset: str, tmp_path: Path) -> None:
+    from transformers import AutoBackbone
 
-    model = spec.encoder("convnextv2_atto", out_norm=True)
+    model = spec.encoder(preset, out_norm=True)
     ours = convert.Checkpoint(model, sample_arrays(model))
     convert.save(ours, tmp_path / "x", format="hf")
-    theirs = from_pretrained(ConvNextV2Backbone, tmp_path / "x")
+    theirs = from_pretrained(AutoBackbone, tmp_path / "x")
     assert [info.channels for info in convert.build(ours, "torch").feature_info()] == theirs.channels
     for stage, (found, expected) in enumerate(zip(maps_of(ours), run(theirs).feature_maps, strict=True)):
         assert_close(found, expected.numpy(), GOLDEN, f"stage {stage}")

@@ -39,7 +39,7 @@ def test_list_prints_every_preset_with_its_counts() -> None:
     rows = {line.split()[0]: line for line in answer.stdout.splitlines()[2:]}
     assert len(rows) == len(SIZES) + 1
     for name, size in SIZES.items():
-        cells = rows[f"convnextv2_{name}"].split()
+        cells = rows[name].split()
         assert cells[-4:-1] == [f"{size.classifier:,}", f"{size.fcmae:,}", f"{size.gmacs:.3f}"]
 
 

@@ -25,6 +25,19 @@ def test_a_block_mixes_space_then_channels_then_lets_them_compete() -> None:
     )
 
 
+def test_a_block_of_v1_scales_its_output_instead() -> None:
+    block = dict(spec.classifier("convnext_atto").steps)["stages.3.1"]
+    assert isinstance(block, spec.Residual)
+    assert block.body == (
+        ("dwconv", spec.DepthwiseConv(320, 7)),
+        ("norm", spec.LayerNorm(320, 1e-6)),
+        ("pwconv1", spec.Dense(320, 1280)),
+        ("act", spec.Gelu()),
+        ("pwconv2", spec.Dense(1280, 320)),
+        ("gamma", spec.LayerScale(320, 1e-6)),
+    )
+
+
 def test_the_stem_norms_after_its_convolution_and_a_downsampling_before() -> None:
     steps = dict(spec.classifier(depths=(1, 1), dims=(8, 12), in_chans=2, stem_stride=3).steps)
     assert steps["downsample_layers.0.0"] == spec.PatchConv(2, 8, 3)

@@ -27,6 +27,16 @@ def test_names_are_the_released_ones_in_the_order_of_the_module_tree() -> None:
     ]
 
 
+def test_blocks_of_v1_have_gamma_in_place_of_grn() -> None:
+    v1, v2 = (
+        spec.parameters(spec.fcmae(depths=(1, 2), dims=(8, 12), decoder_dim=6, block=kind)) for kind in ("v1", "v2")
+    )
+    assert {name for name in v2 if name not in v1} == {name for name in v2 if ".grn." in name}
+    scales = {name: param.shape for name, param in v1.items() if name not in v2}
+    blocks = {"encoder.stages.0.0": 8, "encoder.stages.1.0": 12, "encoder.stages.1.1": 12, "decoder.0": 6}
+    assert scales == {f"{at}.gamma": (dim,) for at, dim in blocks.items()}
+
+
 def test_an_autoencoder_names_the_same_encoder_and_then_its_decoder() -> None:
     fields = {"depths": (1, 2), "dims": (8, 12)}
     dense = list(spec.parameters(spec.classifier(**fields)))[:-4]  # no norm, no head
@@ -66,19 +76,21 @@ def test_the_count_is_the_closed_form(model: spec.Model) -> None:
     dims, last = encoder.dims, encoder.dims[-1]
     expected = encoder.stem_stride**2 * encoder.in_chans * dims[0] + 3 * dims[0]
     expected += sum(2 * a + 4 * a * b + b for a, b in pairwise(dims))
-    expected += sum(depth * _block(dim) for depth, dim in zip(encoder.depths, dims, strict=True))
+    expected += sum(depth * _block(encoder.block, dim) for depth, dim in zip(encoder.depths, dims, strict=True))
     if isinstance(model, spec.Classifier):
         expected += 2 * last + (last + 1) * model.num_classes
     elif isinstance(model, spec.Backbone):
         expected += 2 * sum(dims) * model.out_norm
     else:
         width, values = model.decoder_dim, encoder.patch_size**2 * encoder.in_chans
-        expected += (last + 1) * width + width + model.decoder_depth * _block(width) + (width + 1) * values
+        expected += (
+            (last + 1) * width + width + model.decoder_depth * _block(encoder.block, width) + (width + 1) * values
+        )
     assert spec.count(model) == expected
 
 
-def _block(dim: int) -> int:
-    return 8 * dim**2 + 65 * dim
+def _block(kind: str, dim: int) -> int:
+    return 8 * dim**2 + {"v1": 58, "v2": 65}[kind] * dim
 
 
 @cheap
@@ -98,9 +110,11 @@ def test_first_values(model: spec.Model) -> None:
             assert param.init == "normal"
         elif param.decays:
             assert param.init == "trunc_normal", name
+        elif name.endswith(".gamma") and ".grn." not in name:
+            assert param.init == 1e-6, name
         else:
             norm = name.endswith(".weight")  # all other weights decay
-            assert param.init == ("ones" if norm else "zeros"), name
+            assert param.init == float(norm), name
 
 
 @cheap

@@ -9,7 +9,7 @@ import spec
 
 ATTO = "convnextv2_atto"
 PRESETS = ", ".join(spec.PRESETS)
-FIELDS = "depths, dims, in_chans, patch_size, stem_stride, grn_scope"
+FIELDS = "depths, dims, in_chans, patch_size, stem_stride, block, grn_scope"
 
 EITHER: list[tuple[dict[str, Any], str]] = [
     ({}, "depths, dims: give both, or a preset such as 'convnextv2_atto'"),
@@ -44,6 +44,11 @@ EITHER: list[tuple[dict[str, Any], str]] = [
         " give stem_stride=2 or leave one out",
     ),
     ({"preset": ATTO, "grn_scope": "rank"}, "grn_scope: 'rank' is unknown; choose 'image' or 'batch'"),
+    ({"preset": ATTO, "block": "V1"}, "block: 'V1' is unknown; choose 'v1' or 'v2'"),
+    (
+        {"preset": "convnext_atto", "grn_scope": "batch"},
+        "grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out",
+    ),
     ({"preset": ATTO, "in_channels": 3}, "in_channels: no such field of this model; did you mean 'in_chans'?"),
 ]
 

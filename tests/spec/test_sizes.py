@@ -1,4 +1,8 @@
-"""The eight published sizes have the published numbers of parameters, keys and multiply-accumulates."""
+"""The published sizes have the published numbers of parameters, keys and multiply-accumulates."""
+
+import dataclasses
+
+import pytest
 
 import spec
 from tests.spec.published import SIZES, Published, every_size
@@ -25,11 +29,12 @@ def _encoder_only(model: spec.FCMAE) -> int:
 
 @every_size
 def test_keys(preset: str, size: Published) -> None:
-    blocks = sum(size.depths)
+    of_block = 10 if preset.startswith("convnextv2_") else 9
+    of_blocks = of_block * sum(size.depths)
     masked = spec.parameters(spec.fcmae(preset))
-    assert len(spec.parameters(spec.classifier(preset))) == 10 * blocks + 20
-    assert len(masked) == 10 * blocks + 31
-    assert sum(name.startswith("encoder.") for name in masked) == 10 * blocks + 16
+    assert len(spec.parameters(spec.classifier(preset))) == of_blocks + 20
+    assert len(masked) == of_blocks + 21 + of_block
+    assert sum(name.startswith("encoder.") for name in masked) == of_blocks + 16
 
 
 @every_size
@@ -43,5 +48,12 @@ def test_multiply_accumulates(preset: str, size: Published) -> None:
 
 
 def test_every_published_size_is_a_preset_and_only_small_is_not_published() -> None:
-    assert set(spec.PRESETS) - {f"convnextv2_{name}" for name in SIZES} == {"convnextv2_small"}
-    assert spec.PRESETS["convnextv2_small"] == {"depths": (3, 3, 27, 3), "dims": (96, 192, 384, 768)}
+    assert set(spec.PRESETS) - set(SIZES) == {"convnextv2_small"}
+    assert spec.PRESETS["convnextv2_small"] == {"depths": (3, 3, 27, 3), "dims": (96, 192, 384, 768), "block": "v2"}
+
+
+@pytest.mark.parametrize("preset", spec.PRESETS)
+def test_a_preset_is_recognised_by_its_size(preset: str) -> None:
+    encoder = spec.classifier(preset, in_chans=1, patch_size=8).encoder
+    assert encoder.preset == preset
+    assert dataclasses.replace(encoder, depths=(1, 1, 1, 1)).preset is None

@@ -187,7 +187,8 @@ def test_a_bare_published_checkpoint_is_evaluated(
             "image_size: the height 50 is no multiple",
         ),
         ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no EMA"),
-        ("--task eval --finetune {fcmae} --data_path {images}", "{fcmae}: has no classification head"),
+        ("--task eval --finetune {fcmae} --nb_classes 3", "--nb_classes: is for a classifier, and {fcmae} has an auto"),
+        ("--task eval --finetune {golden} --seed 3", "--seed: is for an autoencoder, and {golden} has none; leave it"),
         ("--task eval --finetune {images}/none.pth", "{images}/none.pth: no such file or folder"),
         ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no EMA to evaluate"),
         (

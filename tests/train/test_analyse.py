@@ -80,7 +80,7 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
     made = checkpoint(spec.classifier(depths=(1, 2), dims=(8, 12), num_classes=2))
     for name, param in spec.parameters(made.model).items():  # as if trained: of unit gain, with a GRN that acts
         made.arrays[name] *= np.prod(param.shape[1:]) ** -0.5 if param.decays else 0.2
-        made.arrays[name] += param.init == "ones"
+        made.arrays[name] += param.init == 1.0
     convert.save(made, small)
     flags = ("--finetune", str(small), "--precision", "float64", "--num_images", "3")
     ours, theirs = (analyse(tmp_path / name, images, *flags, "--backend", name) for name in backends.NAMES)

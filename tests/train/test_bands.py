@@ -126,7 +126,7 @@ def test_a_checkpoint_of_three_channels_starts_a_model_of_twelve(flags: list[str
     words = [*PRETRAIN.split(), "--picture_channels", "0", "--data_path", str(tmp_path / "rgb.npz")]
     said([*words, *backend, f"{tmp_path}/rgb"])
     text = said([*FINETUNE.split(), *flags, "--finetune", f"{tmp_path}/rgb", *backend, f"{tmp_path}/tuned"])
-    assert "note: stem: 3 channels to 12, inflated: kernels repeated and divided by the copies" in text
+    assert f"{tmp_path}/rgb: stem: 3 channels to 12, inflated: kernels repeated and divided by the copies" in text
     assert convert.load(tmp_path / "tuned").model.encoder.in_chans == 12
 
 

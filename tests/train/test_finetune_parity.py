@@ -33,7 +33,7 @@ def updates() -> list[tuple[list[Batch], float]]:
     """The micro-batches and the learning rate of each update; in float64, so that the oracle computes in it."""
     config = task().config
     schedule = Schedule.of(config, len(task().source))
-    feed = task().feed(config.optimizer.batch_size, schedule.updates_per_epoch * config.effective_batch)
+    feed = task().feed(config.optimizer.batch_size, config.effective_batch, schedule.updates_per_epoch)
     frequency = config.optimizer.update_freq
     numbers = [range(update * frequency, (update + 1) * frequency) for update in range(UPDATES)]
     return [([_wide(feed(index)[0]) for index in each], schedule.lr(n + 1)) for n, each in enumerate(numbers)]
@@ -45,7 +45,7 @@ def _wide(batch: Batch) -> Batch:
 
 def start(model: spec.Model) -> State:
     """Fresh parameters and moments, and an EMA that differs from the parameters."""
-    params = {name: array.astype(np.float64) for name, array in task().first_arrays().items()}
+    params = {name: array.astype(np.float64) for name, array in task().first_arrays(print).items()}
     zeros = {name: np.zeros_like(array) for name, array in params.items()}
     return State(params, zeros, zeros, {name: 0.5 * array for name, array in params.items()})
 

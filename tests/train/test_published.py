@@ -47,7 +47,6 @@ def test_a_command_with_all_that_changes_nothing_is_the_run_without_it(capsys: p
     [
         ("--opt sgd", "--opt sgd: every published recipe trains with AdamW"),
         ("--opt_eps 1e-6", "--opt_eps 1e-6: AdamW's epsilon is 1e-8"),
-        ("--opt_betas 0.9 0.98 --epochs 3", "--opt_betas 0.9 0.98: AdamW's betas are 0.9 0.95 in pre-training"),
         ("--warmup_steps=500", "--warmup_steps 500: warm-up is given in epochs"),
         ("--mixup_mode elem", "--mixup_mode elem: one draw mixes all images of a group"),
         ("--cutmix_minmax 0.2 0.8", "--cutmix_minmax 0.2 0.8: the boxes of cutmix follow a beta distribution"),

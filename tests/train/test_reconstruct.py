@@ -18,7 +18,7 @@ from train.config import cli
 from train.errors import TrainError
 from train.report.pictures import GAP, LABEL, MARGIN, REMOVED
 from train.tasks.images import open_images
-from train.tasks.reconstruct import _model
+from train.tasks.weights import autoencoder
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
 FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier.pth"
@@ -91,7 +91,7 @@ def test_given_values_override_what_the_file_says(tmp_path: Path) -> None:
         ([], "batch", False),
         (["--grn_scope", "image", "--norm_pix_loss", "True"], "image", True),
     ):
-        found, _ = _model(cli.parse([*words, *more]), path)
+        found, _ = autoencoder(cli.parse([*words, *more]), path)
         assert (found.encoder.grn_scope, found.norm_target) == (scope, normalised)
     with pytest.raises(TrainError, match="--num_images: is for images of --data_path"):
         open_images(cli.parse([*words, "--images", "a.jpg", "--num_images", "3"]))

@@ -38,8 +38,8 @@ def test_a_line_of_metrics_has_time_throughput_and_memory(images: Path, tmp_path
 
 
 def test_throughput_is_logged_for_all_devices_and_for_one() -> None:
-    meter = Metrics(images=64, devices=4)
-    meter.add(1, 0.1, {"loss": 1.0, "grad_norm": 2.0}, [])
+    meter = Metrics(devices=4)
+    meter.add(1, 0.1, {"loss": 1.0, "grad_norm": 2.0}, [], 64)
     values = meter.read()
     assert values["images_per_s"] == pytest.approx(4 * values["images_per_s_device"])
     assert meter.read() == {}
@@ -50,8 +50,8 @@ def test_a_run_whose_data_is_too_slow_says_so(
 ) -> None:
     feed = Pretraining.feed
 
-    def slow(self: Pretraining, rows: int, epoch_size: int) -> Any:
-        made = feed(self, rows, epoch_size)
+    def slow(self: Pretraining, *sizes: int) -> Any:
+        made = feed(self, *sizes)
         object.__setattr__(made, "augment", Late(made.augment))
         return made
 

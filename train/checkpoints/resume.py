@@ -42,6 +42,7 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
         "model": json.loads(json.dumps(asdict(model))),
         "seed": config.run.seed,
         "effective_batch": config.effective_batch,
+        "drop_last": config.optimizer.drop_last,
         "images": len(source),
         "fingerprint": source.fingerprint,
     }
@@ -121,13 +122,14 @@ def _newest(run_dir: Path, cluster: Cluster, say: Callable[[str], None]) -> RunC
 
 def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config) -> None:
     """TrainError unless the checkpoint is one of this run."""
-    theirs = found.meta["identity"]
+    theirs = {"drop_last": True, **found.meta["identity"]}  # older runs have no such flag
     devices = f" x {config.devices} devices" if config.devices > 1 else ""
     lines = {
         "task": "--task {own}: the run began with {theirs}",
         "seed": "--seed {own}: the run began with {theirs}",
         "effective_batch": f"--batch_size x --update_freq{devices}: {{own}} images per update, the run began with"
         f" {{theirs}}, {_matching_flags(theirs.get('effective_batch'), config)}",
+        "drop_last": "--drop_last {own}: the run began with {theirs}",
         "images": "--data_path: the data has {own} images now, the run began with {theirs}",
         "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
     }
@@ -139,10 +141,19 @@ def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config
 
 
 def _refuse_another_model(found: RunCheckpoint, theirs: Any, own: Mapping[str, Any]) -> None:
+    theirs = _as_described_now(theirs)
     if theirs != own:
         difference = _first_difference(theirs, own)
         remedy = "give the flags of its model, or another --output_dir"
         raise TrainError(f"{found.path}: a checkpoint of another model ({difference}); {remedy}")
+
+
+def _as_described_now(model: Any) -> Any:
+    """The fields of a model, with defaults for those that an older version lacked; unchanged if they are no model's."""
+    try:
+        return models.describe(models.build(model))
+    except ConvertError:
+        return model
 
 
 def _adopt(found: RunCheckpoint, own: Mapping[str, Any], config: Config, say: Callable[[str], None]) -> None:

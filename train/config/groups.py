@@ -20,9 +20,10 @@ PHOTOGRAPHS = "uint8 0..255"
 IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
-TASKS = ("pretrain", "finetune", "eval", "reconstruct", "analyse", "probe")
+TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
+EXTRACT = ("predict", "embed")
 INSPECT = ("reconstruct", "analyse")
 
 
@@ -70,7 +71,7 @@ class RunConfig(Group):
     """Task, backend and output of the run."""
 
     title = "Run"
-    task: Literal["pretrain", "finetune", "eval", "reconstruct", "analyse", "probe"] = flag(
+    task: Literal["pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse"] = flag(
         "pretrain", "what the run does"
     )
     recipe: str | None = flag(
@@ -89,15 +90,22 @@ class RunConfig(Group):
     )
     cuda_graphs: bool | None = flag(None, "torch: replay gradients as CUDA graphs (none: on one GPU)", TRAIN)
     kernels: Literal["auto", "plain", "triton", "pallas"] = flag(
-        "auto", "depthwise convolutions by these kernels", (*TRAIN, "eval")
+        "auto", "depthwise convolutions by these kernels", (*TRAIN, "eval", *EXTRACT)
     )
     compilation_cache: str = flag(
-        "", "folder of compiled programs, or off (default: the user's cache; torch: its own)", (*TRAIN, "eval", "probe")
+        "",
+        "folder of compiled programs, or off (default: the user's cache; torch: its own)",
+        (*TRAIN, "eval", "probe", *EXTRACT),
     )
     grad_checkpointing: bool = flag(False, "recompute each block in the backward pass to save memory", TRAIN)
-    seed: int = flag(0, "seed of every random draw", (*TRAIN, "reconstruct", "probe"), at_least=0)
+    seed: int = flag(0, "seed of every random draw", (*TRAIN, "eval", "reconstruct", "probe"), at_least=0)
     parity_check: bool = flag(True, "compare the engine with the masked one before the first step", ("pretrain",))
-    output_dir: str = flag("", "folder to write to (default: runs/<data>-<task>-<backend>; eval: none)")
+    output_dir: str = flag(
+        "",
+        "folder to write to (default: runs/<data>-<task>-<backend>; eval: none)",
+        (*TRAIN, "eval", "probe", *INSPECT),
+    )
+    output: str = flag("", "file to write: predict .csv or .jsonl (default: none), embed .npz or .parquet", EXTRACT)
     log_dir: str = flag("", "folder of TensorBoard events (default: <output_dir>/tb)", TRAIN)
     print_freq: int = flag(20, "log every N updates", TRAIN, at_least=1)
     wandb: str = flag("", "also log to this Weights & Biases project", TRAIN)
@@ -118,6 +126,10 @@ class CheckpointConfig(Group):
     tasks = TRAIN
     auto_resume: bool = flag(True, "resume from the newest intact checkpoint in output_dir")
     resume: str = flag("", "resume from this checkpoint, run, or .pth of the released scripts", TASKS)
+    init_from: str = flag("", "start from the weights of this checkpoint, of any format", ("pretrain",))
+    init_scope: Literal["everything", "encoder"] = flag(
+        "everything", "what to take of --init_from, where it fits", ("pretrain",)
+    )
     start_epoch: int = flag(0, "first epoch when nothing is resumed", at_least=0)
     save_ckpt: bool = flag(True, "save checkpoints")
     save_ckpt_freq: int = flag(1, "save a checkpoint every N epochs", at_least=1)
@@ -159,7 +171,9 @@ class DataConfig(Group):
     )
     mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel; uint8 and uint16 count as 0..1")
     std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, likewise", at_least=0)
-    num_workers: int = flag(_threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe"), at_least=1)
+    num_workers: int = flag(
+        _threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe", *EXTRACT), at_least=1
+    )
     worker_type: Literal["thread", "process"] = flag("thread", "kind of worker; the batches are the same", TRAIN)
 
     def __post_init__(self) -> None:
@@ -195,13 +209,13 @@ class ModelConfig(Group):
     grn_scope: Literal["image", "batch"] = flag(
         "image",
         "what GRN sums over (batch: as the released sparse code)",
-        (*TRAIN, "reconstruct", "probe"),
+        (*TRAIN, "eval", "embed", "reconstruct", "probe"),
     )
-    mask_ratio: float = flag(0.6, "fraction of patches to remove", ("pretrain", "reconstruct"))
+    mask_ratio: float = flag(0.6, "fraction of patches to remove", ("pretrain", "eval", "reconstruct"))
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(
-        True, "normalise the target by the mean and variance of each patch", ("pretrain", "reconstruct")
+        True, "normalise the target by the mean and variance of each patch", ("pretrain", "eval", "reconstruct")
     )
 
 
@@ -211,7 +225,7 @@ class OptimizerConfig(Group):
 
     title = "Optimisation"
     tasks = TRAIN
-    batch_size: int = flag(64, "images per micro-batch and device", (*TRAIN, "eval", "probe"), at_least=1)
+    batch_size: int = flag(64, "images per micro-batch and device", (*TRAIN, "eval", "probe", *EXTRACT), at_least=1)
     update_freq: int = flag(1, "micro-batches per update (gradient accumulation)", at_least=1)
     epochs: int = flag(800, "number of epochs", at_least=1)
     warmup_epochs: float = flag(40, "epochs of linear warm-up", at_least=0)
@@ -219,7 +233,19 @@ class OptimizerConfig(Group):
     lr: float | None = flag(None, "peak learning rate; overrides --blr", at_least=0)
     min_lr: float = flag(0.0, "learning rate at the end of the cosine", at_least=0)
     weight_decay: float = flag(0.05, "AdamW's weight decay, of convolution and linear weights only", at_least=0)
+    opt_betas: tuple[float, ...] = flag((0.9, 0.95), "AdamW's decays of the first and second moment", at_least=0)
     clip_grad: float | None = flag(None, "largest norm of the gradient (published: no clipping)", at_least=0)
+    drop_last: bool = flag(True, "leave out the last images of an epoch (False: a smaller update)", ("pretrain",))
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.opt_betas) != 2 or max(self.opt_betas) >= 1:
+            raise TrainError(f"--opt_betas: {self.opt_betas} is not two numbers below 1, such as 0.9 0.95")
+
+    @property
+    def betas(self) -> tuple[float, float]:
+        """AdamW's (b1, b2)."""
+        return self.opt_betas[0], self.opt_betas[1]
 
 
 @dataclass(frozen=True)
@@ -229,7 +255,7 @@ class FinetuneConfig(Group):
     title = "Fine-tuning and evaluation"
     tasks = ("finetune",)
     finetune: str = flag(
-        "", "checkpoint to start from or to inspect, in any format that convert reads", (*SCORED, *INSPECT)
+        "", "checkpoint to start from or to use, in any format that convert reads", (*SCORED, *EXTRACT, *INSPECT)
     )
     train_labels: int | None = flag(
         None, "train on N labelled images, balanced over classes (none: all)", ("finetune", "probe"), at_least=1
@@ -248,7 +274,7 @@ class FinetuneConfig(Group):
     crop_pct: float | None = flag(
         None,
         "fraction of the image that evaluation crops below 384 px (default: 0.875)",
-        (*SCORED, "analyse"),
+        (*SCORED, *EXTRACT, "analyse"),
         at_least=0.1,
         at_most=1,
     )
@@ -298,11 +324,19 @@ class SlurmConfig(Group):
 
 @dataclass(frozen=True)
 class InspectConfig(Group):
-    """Reconstructions and analysis of a checkpoint."""
+    """Predictions, features, reconstructions and analysis of a checkpoint."""
 
-    title = "Reconstruction and analysis"
+    title = "Predictions, features, reconstructions and analysis"
     tasks = INSPECT
-    images: tuple[str, ...] | None = flag(None, "image files to use instead of data_path")
+    images: tuple[str, ...] | None = flag(
+        None, "image files, folders or patterns to use instead of data_path", (*EXTRACT, *INSPECT)
+    )
+    stages: tuple[int, ...] | None = flag(
+        None, "write the feature maps of these stages, from 0 (none: pooled, normalised features)", ("embed",)
+    )
+    split: Literal["train", "val"] | None = flag(
+        None, "part of data_path to use (none: val, or everything where it is not divided)", (*EXTRACT, *INSPECT)
+    )
     num_images: int = flag(8, "number of images of data_path to use", at_least=1)
     against: tuple[str, ...] | None = flag(None, "more checkpoints, for curves in the same plot", ("analyse",))
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import convert
-from convert import ConvertError, surgery
+from convert import ConvertError
 from spec import FCMAE
 from train.config.config import FLAGS, format_value
 from train.config.groups import IMAGENET, INCEPTION, PHOTOGRAPHS, TRAIN
@@ -37,7 +37,7 @@ class Inherited(NamedTuple):
 
 def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
     """The checkpoint that a task uses; "" for none. Training continues from --resume, which is not meant here."""
-    return str(asked.get("finetune") or ("" if task in TRAIN else asked.get("resume")) or "")
+    return str(asked.get("finetune") or asked.get("init_from") or ("" if task in TRAIN else asked.get("resume")) or "")
 
 
 def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
@@ -45,14 +45,11 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     path = checkpoint_path(task, asked)
     resumed = _resumed(task, asked) if path else NOTHING
     source, values = resumed if resumed.values else _known(path, task) if path else NOTHING
-    normalises, theirs = values.get(VALUES, PHOTOGRAPHS), values.get("in_chans")
-    dropped, channels = (*_replaced_data(task, asked), VALUES), asked.get("in_chans", theirs)
-    if channels != theirs:
+    normalises, dropped = values.get(VALUES, PHOTOGRAPHS), (*_replaced_data(task, asked), VALUES)
+    if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):
         dropped, normalises = (*dropped, "mean", "std", "picture_channels"), PHOTOGRAPHS
     values = {name: value for name, value in values.items() if name not in dropped}
     notes = [] if resumed.values else _differences(Layer(source, values), asked)  # resuming reports them itself
-    if task == "finetune" and theirs and channels != theirs:
-        notes.append(f"note: {surgery.stem_note(theirs, channels)}")
     taken = {name: value for name, value in values.items() if value and name not in asked}
     if taken:
         words = " ".join(f"--{name} {format_value(value)}" for name, value in taken.items())

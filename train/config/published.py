@@ -18,7 +18,6 @@ class Published(NamedTuple):
 PUBLISHED: dict[str, Published] = {
     "opt": Published(("adamw",), "every published recipe trains with AdamW, and so does everything here"),
     "opt_eps": Published(("1e-8",), "AdamW's epsilon is 1e-8, as published"),
-    "opt_betas": Published(("none",), "AdamW's betas are 0.9 0.95 in pre-training and 0.9 0.999 after, as published"),
     "momentum": Published(None, "is SGD's; AdamW has none"),
     "weight_decay_end": Published(("none",), "weight decay is constant, as in every recipe; give --weight_decay"),
     "warmup_steps": Published(("-1", "0"), "warm-up is given in epochs, which may be a fraction: give --warmup_epochs"),

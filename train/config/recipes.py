@@ -18,12 +18,13 @@ TASKS: dict[str, Layer] = {
     "pretrain": Layer("default of the released pre-training script", {}),
     "finetune": Layer(
         "default of the released fine-tuning script",
-        {"epochs": 100, "warmup_epochs": 20.0, "blr": 5e-4, "min_lr": 1e-6, "crop_scale": (0.08, 1.0)},
+        {
+            **{"epochs": 100, "warmup_epochs": 20.0, "blr": 5e-4, "min_lr": 1e-6, "crop_scale": (0.08, 1.0)},
+            "opt_betas": (0.9, 0.999),
+        },
     ),
-    "eval": Layer("default", {}),
-    "reconstruct": Layer("default", {}),
+    **{task: Layer("default", {}) for task in ("eval", "predict", "embed", "probe", "reconstruct")},
     "analyse": Layer("number of images in the paper's figure", {"num_images": 1000}),
-    "probe": Layer("default", {}),
 }
 """Task -> its changes to the defaults in `groups.py`."""
 
@@ -170,10 +171,7 @@ DIGITS: dict[str, dict[str, Any]] = {
         "eval_freq": 5,
         "save_ckpt_freq": 10,
     },
-    "eval": {},
-    "reconstruct": {},
-    "analyse": {},
-    "probe": {},
+    **{task: {} for task in ("eval", "predict", "embed", "probe", "reconstruct", "analyse")},
 }
 """Task -> values that suit the digits."""
 

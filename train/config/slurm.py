@@ -60,7 +60,8 @@ def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
     executor.update_parameters(**_parameters(config))
     try:
         with redirect_stderr(StringIO()):  # sbatch's message, which the error repeats
-            job = executor.submit(Command((*words, "--slurm", "False", "--output_dir", str(folder.parent))))
+            place = ("--output_dir", str(folder.parent)) if "output_dir" in config.used_flags() else ()
+            job = executor.submit(Command((*words, "--slurm", "False", *place)))
     except (RuntimeError, OSError) as error:
         raise TrainError(f"--slurm True: the job was refused: {' '.join(str(error).split())}") from None
     images = config.effective_batch * config.slurm.nodes * config.slurm.ngpus

@@ -31,7 +31,9 @@ def describe(source: Source) -> str:
     """One line: the number of images, the classes, and what was left out."""
     counts = np.bincount(source.labels, minlength=len(source.classes)).tolist()
     line = f"{len(source):,} images in {len(counts):,} {'class' if len(counts) == 1 else 'classes'}: "
-    if len(counts) <= LISTED:
+    if not is_labelled(source):
+        line = f"{len(source):,} images without labels"
+    elif len(counts) <= LISTED:
         line += ", ".join(f"{printable(name)} ({n:,})" for name, n in zip(source.classes, counts, strict=True))
     else:
         line += f"{listed(source.classes)}; {min(counts):,} to {max(counts):,} images per class"
@@ -52,9 +54,14 @@ def require_several(source: Source, flag: str) -> int:
     return len(source.classes)
 
 
+def is_labelled(source: Source) -> bool:
+    """Whether the images have labels; otherwise all are of one nameless class."""
+    return source.classes != (UNLABELLED,)
+
+
 def require_labels(source: Source, flag: str) -> None:
     """TrainError, with the remedy, if the images to evaluate on have no labels."""
-    if source.classes == (UNLABELLED,):
+    if not is_labelled(source):
         raise TrainError(f"{flag}: images without labels cannot be evaluated on; {source.reading.unlabelled}")
 
 

@@ -37,20 +37,27 @@ class Augment(Protocol):
 class Samples:
     """The augmented sample at each position of a run, a function of (seed, position) only.
 
-    Position g is sample g % epoch_size of the permutation of epoch g // epoch_size. An epoch
-    is a whole number of updates. augment: resizes an image to the model's input size.
+    Position g is sample g % epoch_size of the permutation of epoch g // epoch_size. An epoch is a
+    whole number of updates, of epoch_rows rows: those past the last image of the source are padding.
+    augment: resizes an image to the model's input size.
     """
 
     source: Source
     seed: int
     channels: int
     batch_size: int
-    epoch_size: int
+    epoch_rows: int
     augment: Augment
 
+    @property
+    def epoch_size(self) -> int:
+        """Images per epoch."""
+        return min(self.epoch_rows, len(self.source))
+
     def positions(self, index: int) -> np.ndarray:
-        """(N,) positions of the samples in micro-batch `index`."""
-        return np.arange(index * self.batch_size, (index + 1) * self.batch_size)
+        """(N,) positions of the samples in micro-batch `index`; padding has that of the epoch's last one."""
+        epoch, row = self._rows(index)
+        return epoch * self.epoch_size + np.minimum(row, self.epoch_size - 1)
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Augmented images (N, H, W, C), uint8 or float32, labels (N,) int32, and one line per broken image."""
@@ -66,6 +73,10 @@ class Samples:
         """The key of the item at a position. If that item is broken, the batch holds the next one instead."""
         epoch, place = divmod(position, self.epoch_size)
         return printable(self.source.name(int(permutation(self.seed, epoch, len(self.source))[place])))
+
+    def _rows(self, index: int) -> tuple[np.ndarray, np.ndarray]:
+        """(N,) the epoch of each row of micro-batch `index`, and its number in the epoch."""
+        return np.divmod(np.arange(index * self.batch_size, (index + 1) * self.batch_size), self.epoch_rows)
 
     def _sample(self, position: int) -> tuple[np.ndarray, int, list[str]]:
         """The augmented image and label of the first readable item from `position` on, and the failures before it."""
@@ -90,18 +101,32 @@ class Samples:
 class Feed(Samples):
     """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets.
 
+    update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
     mean, std: normalise images that are not uint8.
     """
 
     extra: Extra
+    update_size: int | None = None
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
-        images, labels, broken = self.samples(positions)
-        return {"images": batched(images, self.mean, self.std), **self.extra(positions, labels)}, broken
+        unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
+        images, labels, broken = self.samples(unique)
+        pixels = batched(images[rows], self.mean, self.std)
+        batch: Batch = {"images": pixels, **self.extra(positions, labels[rows])}
+        if self.update_size is not None:
+            batch["weights"] = self._weights(index, self.update_size)
+        return batch, broken
+
+    def _weights(self, index: int, update_size: int) -> np.ndarray:
+        """(N,) the factor on each image's loss that makes the mean over an update's rows that over its images."""
+        row = self._rows(index)[1]
+        last = self.epoch_rows - update_size
+        partial = np.where(row < self.epoch_size, update_size / (self.epoch_size - last), 0.0)
+        return np.where(row < last, 1.0, partial)
 
 
 @dataclass(frozen=True)

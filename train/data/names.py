@@ -20,6 +20,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in shown)
 
 
+def portable(text: str) -> str:
+    r"""The text for a UTF-8 file: bytes of names that are not UTF-8 become escapes such as \udce9."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
 def _has_other_surrogates(text: str) -> bool:
     """Whether it holds surrogates that do not stand for a byte."""
     return any("\ud800" <= c <= "\udfff" and not "\udc80" <= c <= "\udcff" for c in text)

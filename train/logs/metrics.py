@@ -22,6 +22,7 @@ class Update(NamedTuple):
     loss: float
     grad_norm: float
     broken: list[str]  # a line for each image that could not be read and was replaced by another
+    images: int  # summed over devices
 
     @property
     def is_finite(self) -> bool:
@@ -36,10 +37,9 @@ class Metrics:
     seen one update later.
     """
 
-    def __init__(self, images: int, devices: int) -> None:
-        """images: number of images per update, summed over devices."""
-        self.images, self.devices = images, devices
-        self.running: tuple[int, float, Mapping[str, Any], list[str]] | None = None
+    def __init__(self, devices: int) -> None:
+        self.devices = devices
+        self.running: tuple[int, float, Mapping[str, Any], list[str], int] | None = None
         self.recent: deque[Update] = deque(maxlen=REMEMBERED)
         self.updates: list[Update] = []
         self.waited = 0.0
@@ -49,16 +49,16 @@ class Metrics:
         """Forget what was added since the last line, and restart the clock."""
         self.updates, self.waited, self.began = [], 0.0, time.perf_counter()
 
-    def add(self, step: int, lr: float, outcome: Mapping[str, Any], broken: list[str]) -> None:
-        """Add an update, which the device may still be computing."""
+    def add(self, step: int, lr: float, outcome: Mapping[str, Any], broken: list[str], images: int) -> None:
+        """Add an update, which the device may still be computing. images: summed over devices."""
         self.wait()
-        self.running = step, lr, outcome, broken
+        self.running = step, lr, outcome, broken, images
 
     def wait(self) -> None:
         """Wait for the running update."""
         if self.running:
-            step, lr, outcome, broken = self.running
-            update = Update(step, lr, float(outcome["loss"]), float(outcome["grad_norm"]), broken)
+            step, lr, outcome, broken, images = self.running
+            update = Update(step, lr, float(outcome["loss"]), float(outcome["grad_norm"]), broken, images)
             self.updates.append(update)
             self.recent.append(update)
             self.running = None
@@ -87,7 +87,7 @@ class Metrics:
         took = time.perf_counter() - self.began
         if not self.updates:
             return {}
-        rate = self.images * len(self.updates) / took
+        rate = sum(update.images for update in self.updates) / took
         values = {
             "loss": float(np.mean([update.loss for update in self.updates])),
             "grad_norm": float(np.mean([update.grad_norm for update in self.updates])),

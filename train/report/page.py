@@ -8,8 +8,9 @@ from pathlib import Path
 from statistics import median
 from typing import NamedTuple
 
+from train.data.names import printable
 from train.errors import TrainError, missing_package
-from train.report import plots
+from train.report import confusion, plots
 from train.report.run_data import RunData, evenly_spaced, load
 
 PLOTS = {
@@ -39,7 +40,12 @@ NAMES = {
     "acc5": "top-5",
     "acc1_ema": "top-1, EMA",
     "acc5_ema": "top-5, EMA",
+    "macro_f1": "macro F1",
+    "macro_f1_ema": "macro F1, EMA",
 }
+CONFUSIONS = 12
+"""Largest number of confusions that a page lists."""
+
 PICTURES = 6
 """Largest number of reconstruction pictures on a page."""
 
@@ -95,6 +101,7 @@ def _page(run: RunData, drawn: list[str]) -> str:
         state=_state(run),
         figures=_figures(run),
         plots=drawn,
+        confusions=[_confusions(file) for file in run.confusions],
         pictures=[(_caption(run, file), _data_url(file)) for file in evenly_spaced(run.pictures, PICTURES)],
         command=run.command(),
         changed=[value for value in values if value.value != value.default],
@@ -102,6 +109,15 @@ def _page(run: RunData, drawn: list[str]) -> str:
         light=plots.LIGHT,
         dark=plots.DARK,
     )
+
+
+def _confusions(file: Path) -> tuple[str, str | None, list[str]]:
+    """A title, the matrix drawn if its classes are few, and lines about the largest entries off its diagonal."""
+    classes, matrix = confusion.read(file)
+    title = "Confusion matrix" + (" of the EMA" if file.stem.endswith("_ema") else "")
+    few = len(classes) <= confusion.DRAWN
+    drawn = plots.inline(plots.heat_map(title, list(map(printable, classes)), matrix)) if few else None
+    return title, drawn, list(map(str, confusion.most_frequent(classes, matrix, CONFUSIONS)))
 
 
 def _model(run: RunData) -> str:
@@ -129,6 +145,9 @@ def _figures(run: RunData) -> list[Figure]:
         if values:
             best = max(values)
             found.append(Figure(NAMES[name], f"{best:.2f} %", f"best, epoch {epochs[values.index(best)]:.4g}"))
+    for name in ("macro_f1", "macro_f1_ema"):
+        if (value := run.last(name)) is not None:
+            found.append(Figure(NAMES[name], f"{value:.2f} %", "last"))
     found.append(Figure("epochs", f"{run.last('epoch') or 0:,.4g}", f"{run.last('step') or 0:,} updates"))
     found += [Figure(name, value, note) for name, value, note in _times(run)]
     if speeds := run.series("images_per_s")[1]:

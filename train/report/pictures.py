@@ -28,16 +28,41 @@ def reconstruct(
     (N, G_h, G_w, patch * patch * C). If the targets are normalised, the prediction gets the mean and
     variance of the true patch, as in published pictures.
     """
-    whole = 255 if images.dtype == np.uint8 else 1
-    pixels = (images / whole - np.asarray(mean)) / np.asarray(std)
-    patches = patchify(pixels, model.encoder.patch_size)
+    patches = _normalised_patches(images, model, mean, std)
     predicted = prediction.astype(np.float64)
     if model.norm_target:
         variance = patches.var(-1, ddof=1, keepdims=True)
         predicted = predicted * np.sqrt(variance + spec.EPS) + patches.mean(-1, keepdims=True)
     filled = unpatchify(np.where(mask[..., None] != 0, predicted, patches), model.encoder.patch_size)
-    found = (filled * np.asarray(std) + np.asarray(mean)) * whole
-    return np.rint(found).clip(0, 255).astype(np.uint8) if whole == 255 else found.astype(np.float32)
+    found = filled * np.asarray(std) + np.asarray(mean)
+    if images.dtype != np.uint8:
+        return found.astype(np.float32)
+    return np.rint(255 * found).clip(0, 255).astype(np.uint8)
+
+
+def masked_losses(
+    images: np.ndarray,
+    mask: np.ndarray,
+    prediction: np.ndarray,
+    model: spec.FCMAE,
+    mean: Sequence[float],
+    std: Sequence[float],
+) -> np.ndarray:
+    """(N,) `spec.MaskedError` of each image, in float64; arguments as in `reconstruct`."""
+    target = _normalised_patches(images, model, mean, std)
+    if model.norm_target:
+        variance = target.var(-1, ddof=1, keepdims=True)
+        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(variance + spec.EPS)
+    errors = ((prediction - target) ** 2).mean(-1)
+    return np.where(mask != 0, errors, 0).sum((1, 2)) / (mask != 0).sum((1, 2))
+
+
+def _normalised_patches(
+    images: np.ndarray, model: spec.FCMAE, mean: Sequence[float], std: Sequence[float]
+) -> np.ndarray:
+    whole = 255 if images.dtype == np.uint8 else 1
+    pixels = (images / whole - np.asarray(mean)) / np.asarray(std)
+    return patchify(pixels, model.encoder.patch_size)
 
 
 def patchify(images: np.ndarray, patch: int) -> np.ndarray:

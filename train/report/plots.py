@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,6 +10,7 @@ import numpy as np
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 POINTS = 400
 """Largest number of points of a curve; longer ones become means with a min-max band."""
@@ -114,9 +116,29 @@ def draw(title: str, x_label: str, curves: Sequence[Curve], top: float | None = 
             axes.set_xticks([*points])
         if len(curves) > 1:
             figure.legend(loc="outside lower left", ncols=2)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _strip(file.getvalue(), title)
+        return _svg(figure, title)
+
+
+def heat_map(title: str, names: Sequence[str], counts: np.ndarray) -> str:
+    """An SVG element as of `draw`: a square of counts, each row shaded by its share of the row's sum."""
+    import matplotlib
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
+
+    shares = counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    places = np.arange(len(names)) + 0.5
+    with matplotlib.rc_context(STYLE | {"axes.grid": False, "text.parse_math": False}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the page's fonts have it
+        figure = Figure(figsize=(4.8, 4.8), layout="constrained")
+        axes = figure.add_subplot(xlim=(0, len(names)), ylim=(len(names), 0), aspect="equal")
+        axes.set(title=title, xlabel="predicted", ylabel="true")
+        axes.set_xticks(places, names, rotation=90)
+        axes.set_yticks(places, names)
+        for (row, column), share in np.ndenumerate(shares):
+            if share:
+                axes.add_patch(Rectangle((column, row), 1, 1, facecolor=KEYS["curve-0"], alpha=share, linewidth=0))
+                axes.text(column + 0.5, row + 0.5, f"{counts[row, column]}", ha="center", va="center", fontsize=6)
+        return _svg(figure, title)
 
 
 def standalone(svg: str) -> str:
@@ -141,6 +163,12 @@ def _add(axes: "Axes", curve: Curve) -> None:
     if curve.dashed and marker:  # a point has no dashes: an empty one stands for them
         options["markerfacecolor"] = "none"
     axes.plot(curve.x, curve.y, color=colour, label=curve.name, **options)
+
+
+def _svg(figure: "Figure", title: str) -> str:
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    return _strip(file.getvalue(), title)
 
 
 def _strip(svg: str, title: str) -> str:

@@ -29,13 +29,14 @@ class Value(NamedTuple):
 
 @dataclass(frozen=True)
 class RunData:
-    """Configuration, header lines, metrics and pictures of a run."""
+    """Configuration, header lines, metrics, pictures and files of confusion matrices of a run."""
 
     folder: Path
     config: Config
     about: list[str]
     lines: list[dict[str, float]]
     pictures: list[Path]
+    confusions: list[Path]
 
     def series(self, name: str) -> tuple[list[float], list[float]]:
         """The epochs at which a metric was logged, and its values."""
@@ -85,6 +86,7 @@ def load(folder: Path) -> RunData:
         [line.removeprefix("# ") for line in about],
         _lines(folder / "metrics.jsonl"),
         sorted(folder.glob("pictures/step-*.png")),
+        sorted(folder.glob("confusion*.csv")),
     )
 
 

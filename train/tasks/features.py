@@ -1,7 +1,6 @@
 """Features of images from a frozen encoder, computed once, for the probes."""
 
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -11,12 +10,12 @@ import spec
 from backends.protocol import Arrays, Cluster, Trainer
 from train.config import Config
 from train.data.classes import match
-from train.data.pipeline import prefetch
 from train.data.sources import Source
 from train.data.supervised import Coverage
 from train.tasks import weights
 from train.tasks.accuracy import coverage, eval_batches
 from train.tasks.finetune import model_of
+from train.tasks.inference import outputs
 
 MEANING = "mean of the last stage over H and W, then the last norm (without scale and shift if they are untrained)"
 
@@ -44,6 +43,12 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
     return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 
+def stages_encoder(config: Config) -> tuple[spec.Backbone, Arrays]:
+    """The encoder in a checkpoint, whose outputs are the feature maps of its stages, and its parameters."""
+    model = spec.Backbone(encoder(config, 0)[0].encoder)
+    return model, weights.first_arrays(model, config.run.seed, 1.0, weights.path_of(config))
+
+
 def extract(
     config: Config, trainer: Trainer, cluster: Cluster, source: Source, classes: Sequence[str]
 ) -> tuple[Features, list[str], Coverage]:
@@ -52,13 +57,10 @@ def extract(
     classes: those of the training images; a label is an index into them. TrainError if no image can be read.
     """
     values, labels, broken = [], [], []
-    images = eval_batches(config, source, match(classes, source.classes).index)
-    images = replace(images, batch_size=images.batch_size * cluster.devices)
-    with closing(prefetch(images, 0, len(images), config.data.num_workers)) as batches:
-        for batch, lines in batches:
-            real = batch["labels"] >= 0
-            values.append(trainer.evaluate({"images": batch["images"]})["features"][real])
-            labels.append(batch["labels"][real])
-            broken += lines
-    found = Features(np.concatenate(values), np.concatenate(labels))
-    return found, broken, coverage(len(found.labels), len(source), broken)
+    batches = eval_batches(config, source, match(classes, source.classes).index)
+    for found in outputs(trainer, cluster, batches, config.data.num_workers):
+        values.append(found.values["features"])
+        labels.append(found.labels)
+        broken += found.broken
+    features = Features(np.concatenate(values), np.concatenate(labels))
+    return features, broken, coverage(len(features.labels), len(source), broken)

@@ -1,5 +1,6 @@
 """Fine-tuning of a classifier, from a pre-trained encoder or from scratch, as published."""
 
+from collections.abc import Callable
 from typing import Any
 
 import spec
@@ -22,8 +23,6 @@ from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays
 
-BETAS = (0.9, 0.999)
-
 
 class Finetuning:
     """The task of training a classifier; SpecError or TrainError if the flags do not allow it."""
@@ -40,7 +39,7 @@ class Finetuning:
         self.values = check_data(config, self.source.reading, *evaluated)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
-            betas=BETAS,
+            betas=config.optimizer.betas,
             clip_grad=config.optimizer.clip_grad,
             layer_decay=config.finetune.layer_decay,
             layer_decay_type=config.finetune.layer_decay_type,
@@ -64,7 +63,7 @@ class Finetuning:
         start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
         return [*lines, self.values, f"{spec.count(self.model):,} parameters, {start}"]
 
-    def feed(self, rows: int, epoch_size: int) -> SupervisedFeed:
+    def feed(self, rows: int, update_size: int, updates: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.run.seed
         crop = CropAndFlip(
@@ -80,7 +79,7 @@ class Finetuning:
             seed=seed,
             channels=config.model.in_chans,
             batch_size=rows,
-            epoch_size=epoch_size,
+            epoch_rows=updates * update_size,
             augment=CropAndAugment(crop, self.policy),
             classes=self.model.num_classes,
             smoothing=config.augment.smoothing,
@@ -95,11 +94,10 @@ class Finetuning:
             else None,
         )
 
-    def first_arrays(self) -> Arrays:
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays:
         """The parameters before the first update."""
-        return first_arrays(
-            self.model, self.config.run.seed, self.config.finetune.head_init_scale, self.config.finetune.finetune
-        )
+        start = self.config.finetune
+        return first_arrays(self.model, self.config.run.seed, start.head_init_scale, start.finetune, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""

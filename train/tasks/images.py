@@ -1,6 +1,8 @@
 """The images of the tasks that inspect a checkpoint."""
 
-from collections.abc import Iterator
+import glob
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,24 +10,42 @@ import numpy as np
 from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read
+from train.data.folder import Folder
 from train.data.reading import Reading, ReadOptions, check_data, probed, read_options
-from train.data.sources import Item, Source, open_eval
-from train.errors import TrainError
+from train.data.sources import Item, Source, open_source
+from train.data.tars import UNLABELLED
+from train.errors import NoSplit, TrainError
 
 
 class ImageFiles:
-    """A source of image files given one by one, all of one class; TrainError for one that is not there."""
+    """The images of files, of folders with all below them, and of patterns, in the order given; without labels.
 
-    classes = (".",)
+    TrainError for a path that is not there, a pattern that matches nothing, and a folder without images.
+    """
 
-    def __init__(self, files: tuple[str, ...], options: ReadOptions) -> None:
-        for file in files:
-            if Path(file).is_dir():
-                raise TrainError(f"--images {file}: a folder; give it as --data_path {file}")
-            if not Path(file).is_file():
-                raise TrainError(f"--images {file}: no such file")
-        self.files, self.labels, self.fingerprint = files, [0] * len(files), "\n".join(files)
-        self.reading = probed(Reading(options), self)
+    classes = (UNLABELLED,)
+
+    def __init__(self, places: Sequence[str], options: ReadOptions) -> None:
+        self.files: list[str] = []
+        left_out: list[str] = []
+        for place in places:
+            for path in _matches(place):
+                self._add(path, left_out)
+        self.labels = [0] * len(self.files)
+        self.fingerprint = hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape")).hexdigest()[:16]
+        self.reading = probed(Reading(options, tuple(left_out)), self)
+
+    def _add(self, path: str, left_out: list[str]) -> None:
+        """A file, or the images of a folder."""
+        if not Path(path).is_dir():
+            self.files.append(path)
+            return
+        try:
+            folder = Folder(Path(path))
+        except TrainError as error:
+            raise TrainError(f"--images {error}") from None
+        self.files += map(folder.name, range(len(folder)))
+        left_out += folder.reading.left_out
 
     def __len__(self) -> int:
         return len(self.files)
@@ -38,16 +58,39 @@ class ImageFiles:
         return self.files[index]
 
 
+def _matches(place: str) -> list[str]:
+    """The path, if there is one, or those that match it as a pattern."""
+    found = [place] if Path(place).exists() else sorted(glob.glob(place, recursive=True))
+    if not found:
+        raise TrainError(
+            f"--images {place}: no {'file matches this pattern' if glob.has_magic(place) else 'such file'}"
+        )
+    return found
+
+
 def open_images(config: Config) -> Source:
-    """The files of --images, or the validation split of --data_path; TrainError if there is nothing to read.
+    """The images of --images, or of --data_path, the part of --split; TrainError if there is nothing to read.
 
     Prints what their values are.
     """
-    files, options = config.inspect.images, read_options(config.data)
-    if files and "num_images" in config.given:
-        raise TrainError("--num_images: is for images of --data_path; all of --images are used; leave it out")
-    source = ImageFiles(files, options) if files else open_eval(config.data.data_path, "--data_path", options)
+    places, options = config.inspect.images, read_options(config.data)
+    for name in ("num_images", "split"):
+        if places and name in config.given:
+            raise TrainError(f"--{name}: is for images of --data_path; all of --images are used; leave it out")
+    source = ImageFiles(places, options) if places else _open_part(config, options)
     print(check_data(config, source.reading))
+    return source
+
+
+def _open_part(config: Config, options: ReadOptions) -> Source:
+    """The part of --data_path that --split names, or else what an evaluation reads."""
+    path, split = config.data.data_path, config.inspect.split
+    try:
+        source = open_source(path, split or "val", options=options)
+    except NoSplit:
+        return open_source(path, "all", options=options)
+    if not split:
+        print(f"note: the validation part of {path}; --split train names that for training")
     return source
 
 
@@ -64,6 +107,11 @@ def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
         except BrokenImage as error:
             broken += 1
             print(f"skipped: {error}")
-    if broken == count:
+    refuse_unreadable(config, count, broken)
+
+
+def refuse_unreadable(config: Config, images: int, broken: int) -> None:
+    """TrainError if no image can be read."""
+    if broken == images:
         flag = "--images" if config.inspect.images else "--data_path"
-        raise TrainError(f"{flag}: none of the {count} images can be read")
+        raise TrainError(f"{flag}: none of the {images:,} images can be read")

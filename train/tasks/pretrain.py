@@ -1,5 +1,6 @@
 """Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 import spec
-from backends.protocol import Batch, Cluster, Optimizer, Trainer
+from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.config import Config
 from train.config.inherit import VALUES
 from train.data.classes import describe
@@ -20,10 +21,11 @@ from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
+from train.errors import TrainError
 from train.report.pictures import caption, reconstruct, triptych
+from train.tasks import weights
 from train.tasks.task import Evaluation
 
-BETAS = (0.9, 0.95)
 PICTURED = 8
 PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
 
@@ -40,6 +42,11 @@ class Masks:
         return {"mask": random_masks(self.seed, positions, self.grid, self.visible)}
 
 
+def masks_of(config: Config, model: spec.FCMAE) -> Masks:
+    """The masks of a run."""
+    return Masks(config.run.seed, model.grid, spec.visible_patches(model))
+
+
 class Pretraining:
     """The task of training an FCMAE; SpecError or TrainError if the flags do not allow it."""
 
@@ -48,14 +55,17 @@ class Pretraining:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.model = _model(config)
+        _check(config)
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
         self.values = check_data(config, self.source.reading)
         self.optimizer = Optimizer(
-            weight_decay=config.optimizer.weight_decay, betas=BETAS, clip_grad=config.optimizer.clip_grad
+            weight_decay=config.optimizer.weight_decay,
+            betas=config.optimizer.betas,
+            clip_grad=config.optimizer.clip_grad,
         )
-        self._masks = Masks(config.run.seed, self.model.grid, spec.visible_patches(self.model))
+        self._masks = masks_of(config, self.model)
 
-    def feed(self, rows: int, epoch_size: int) -> Feed:
+    def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
         config = self.config
         return Feed(
@@ -63,7 +73,7 @@ class Pretraining:
             seed=config.run.seed,
             channels=config.model.in_chans,
             batch_size=rows,
-            epoch_size=epoch_size,
+            epoch_rows=updates * update_size,
             augment=CropAndFlip(
                 config.data.image_size,
                 config.data.crop_range,
@@ -72,6 +82,7 @@ class Pretraining:
                 config.data.rot90,
             ),
             extra=self._masks,
+            update_size=None if config.optimizer.drop_last else update_size,
             mean=config.data.mean,
             std=config.data.std,
         )
@@ -98,8 +109,12 @@ class Pretraining:
             *[f"pictures: {note}"][: bool(note)],
         ]
 
-    def first_arrays(self) -> None:
-        """None: use the trainer's initialisation."""
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
+        """Those of --init_from; None without it: use the trainer's initialisation."""
+        start = self.config.checkpoints
+        if not start.init_from:
+            return None
+        return weights.transferred(self.model, self.config.run.seed, start.init_from, start.init_scope, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""
@@ -132,6 +147,20 @@ class Pretraining:
                 return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
+
+
+def _check(config: Config) -> None:
+    """TrainError for flags that cannot be combined."""
+    start = config.checkpoints
+    if config.model.grn_scope == "batch" and not config.optimizer.drop_last:
+        raise TrainError(
+            "--drop_last False: the last batch is padded, and --grn_scope batch would sum over padding;"
+            " give --grn_scope image, or --drop_last True"
+        )
+    if start.init_from and start.resume:
+        raise TrainError("--init_from: --resume continues a run from its own weights; give one of them")
+    if start.init_scope != "everything" and not start.init_from:
+        raise TrainError(f"--init_scope {start.init_scope}: is for --init_from; give it, too, or leave this out")
 
 
 def _model(config: Config) -> spec.FCMAE:

@@ -31,6 +31,7 @@ from train.tasks.accuracy import Score
 from train.tasks.evaluate import untrained
 from train.tasks.features import MEANING, Features, encoder, extract
 from train.tasks.finetune import classes_of, open_eval_source, open_labelled
+from train.tasks.inference import one_process
 from train.tasks.output import write_json
 
 HELD_OUT = 5
@@ -50,11 +51,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     print(f"training: {describe(source)}")
     print(f"evaluation: {describe(eval_source)}\n{values}")
     print(f"encoder: {_checkpoint(config) or 'untrained'}")
-    backend = load(config.run.backend)
-    backend.use_compilation_cache(config.run.compilation_cache)
-    cluster = backend.init_cluster(config.run.device)
-    if cluster.processes > 1:
-        raise TrainError(f"--task probe: {cluster.processes} processes were started, it takes one")
+    backend, cluster = one_process(config, load)
     trainer = untrained(config, backend, cluster, model, arrays, {})
     train, broken, known = extract(config, trainer, cluster, source, source.classes)
     val, more, covered = extract(config, trainer, cluster, eval_source, source.classes)

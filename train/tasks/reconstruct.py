@@ -1,20 +1,17 @@
 """`--task reconstruct`: pictures of reconstructions by a masked autoencoder, from a checkpoint of any format."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from itertools import islice
 
 import numpy as np
 
 import backends
 import spec
-from backends.protocol import Arrays, Backend
-from spec import checks
+from backends.protocol import Backend
 from train.config import Config
 from train.data.masks import random_masks
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
-from train.errors import TrainError
 from train.report.pictures import caption, reconstruct, triptych
 from train.tasks import weights
 from train.tasks.images import open_images, read_images
@@ -28,7 +25,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     The masks depend only on --seed and the index of the image, so checkpoints can be compared.
     """
     path = weights.path_of(config)
-    model, arrays = _model(config, path)
+    model, arrays = weights.autoencoder(config, path)
     source = open_images(config)  # report all mistakes first
     backend, folder = load(config.run.backend), make_output_dir(config)
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
@@ -49,30 +46,3 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         file = folder / f"reconstruction-{number:02d}.png"
         triptych(pixels, mask, reconstructed, model.encoder.patch_size, config.run.picture_channels).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")
-
-
-def _model(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
-    """The autoencoder in a checkpoint, for --input_size and --mask_ratio, and its parameters.
-
-    A file may not say how its model was trained: --norm_pix_loss and --grn_scope override it, if they are given.
-    """
-    checkpoint = weights.load(path)
-    theirs = checkpoint.model
-    if not isinstance(theirs, spec.FCMAE):
-        raise TrainError(
-            f"{path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
-            " checkpoint (released ones are often encoders only)"
-        )
-    weights.check_flags(config, path, theirs)
-    patch = theirs.encoder.patch_size
-    height, width = config.data.image_size
-    scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
-    normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
-    model = replace(
-        theirs,
-        encoder=replace(theirs.encoder, grn_scope=scope),
-        image_size=(height, width),
-        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
-        norm_target=normalised,
-    )
-    return model, {name: weights.read(path, checkpoint, name) for name in spec.parameters(model)}

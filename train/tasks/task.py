@@ -1,5 +1,6 @@
 """The protocol between the training loop and a task: a model, its batches, and its evaluation."""
 
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -12,12 +13,16 @@ from train.data.supervised import Coverage
 
 
 class Evaluation(NamedTuple):
-    """Scores of a model, a line for each image that this process could not read, how many were read, a picture."""
+    """Scores of a model, a line for each image that this process could not read, how many were read, a picture.
+
+    confusions: suffix of the scores' names, "" or "_ema" -> (classes, classes) images by true and predicted class.
+    """
 
     scores: dict[str, float]
     broken: list[str]
     coverage: Coverage
     picture: Image.Image | None = None
+    confusions: Mapping[str, np.ndarray] = {}  # never changed
 
 
 class Feed(Protocol):
@@ -60,11 +65,11 @@ class Task(Protocol):
     def summary(self) -> list[str]:
         """Lines to print before the first update."""
 
-    def feed(self, rows: int, epoch_size: int) -> Feed:
-        """The micro-batches. rows: images per micro-batch; epoch_size: images per epoch."""
+    def feed(self, rows: int, update_size: int, updates: int) -> Feed:
+        """The micro-batches. rows: images per micro-batch; update_size: images per update; updates: per epoch."""
 
-    def first_arrays(self) -> Arrays | None:
-        """The parameters before the first update; None: the trainer's own initialisation."""
+    def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
+        """The parameters before the first update, with lines about them; None: the trainer's own initialisation."""
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Evaluate the model as it is now."""

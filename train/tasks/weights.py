@@ -1,6 +1,7 @@
-"""The initial parameters of a classifier: drawn, or read from a checkpoint of any format."""
+"""The initial parameters of a model: drawn, or read from a checkpoint of any format."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,19 +17,27 @@ from train.config import Config
 from train.errors import TrainError, of_convert
 
 PREFIX = "encoder."
+HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 
 
-def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str) -> Arrays:
+def first_arrays(
+    model: spec.Classifier | spec.Backbone,
+    seed: int,
+    head_scale: float,
+    path: str,
+    say: Callable[[str], None] = print,
+) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
     The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
-    head_scale, as published. A stem for another number of channels is inflated (`surgery.with_channels`).
+    head_scale, as published. A stem of other channels is changed as `convert.surgery` does, which is said.
     """
     arrays = initial_arrays(model, seed)
-    for name in ("head.weight", "head.bias"):
-        arrays[name] *= np.float32(head_scale)
+    for name in arrays:
+        if name.startswith("head."):
+            arrays[name] *= np.float32(head_scale)
     if path:
-        checkpoint = inflated(load(path), model.encoder.in_chans)
+        checkpoint = _channels_changed(path, model.encoder.in_chans, say)
         _check_encoder(path, checkpoint.model, model.encoder)
         theirs = {name.removeprefix(PREFIX): name for name in checkpoint.arrays}
         taken = [name for name in arrays if name in theirs and not name.startswith("head.")]
@@ -36,13 +45,41 @@ def first_arrays(model: spec.Classifier, seed: int, head_scale: float, path: str
     return arrays
 
 
-def inflated(checkpoint: Checkpoint, channels: int) -> Checkpoint:
-    """The checkpoint, or its encoder with a stem for another number of channels."""
+def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
+    """A checkpoint; without its decoder and with the stem of `surgery.with_channels` if it has other channels."""
+    checkpoint = load(path)
     if checkpoint.model.encoder.in_chans == channels:
         return checkpoint
     if isinstance(checkpoint.model, spec.FCMAE):
         checkpoint = surgery.encoder_only(checkpoint)
-    return surgery.with_channels(checkpoint, channels)
+    checkpoint = surgery.with_channels(checkpoint, channels)
+    say(f"{path}: {checkpoint.notes[-1]}")
+    return checkpoint
+
+
+def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callable[[str], None]) -> Arrays:
+    """The parameters that pre-training starts from: what fits of a checkpoint's, the rest initialised.
+
+    scope: "encoder", or "everything" of a checkpoint that has a decoder. A stem of other channels is changed as
+    `convert.surgery` does. Says what is taken and what not; TrainError if the encoders have another size.
+    """
+    arrays, checkpoint = initial_arrays(model, seed), _channels_changed(path, model.encoder.in_chans, say)
+    _check_encoder(path, checkpoint.model, model.encoder)
+    prefix = "" if isinstance(checkpoint.model, spec.FCMAE) else PREFIX
+    theirs = {prefix + name: param.shape for name, param in spec.parameters(checkpoint.model).items()}
+    scoped = [name for name in arrays if scope == "everything" or name.startswith(PREFIX)]
+    taken = [name for name in scoped if theirs.get(name) == arrays[name].shape]
+    arrays |= {name: read(path, checkpoint, name.removeprefix(prefix)) for name in taken}
+    drawn, left = ([name for name in names if name not in taken] for names in (arrays, theirs))
+    say(f"from {path}: {_parts(taken)}; initialised: {_parts(drawn)}; not taken: {_parts(left)}")
+    return arrays
+
+
+def _parts(names: Sequence[str]) -> str:
+    """Parts of a model and their arrays, e.g. "encoder (120 arrays), proj (2)"."""
+    bare = (name.removeprefix(PREFIX) if name.startswith(HEADS) else name for name in names)
+    counts = Counter(name.partition(".")[0] for name in bare)
+    return ", ".join(f"{part} ({count})" for part, count in counts.items()) or "nothing"
 
 
 def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arrays, dict[str, Any]]:
@@ -54,6 +91,33 @@ def classifier(path: str, with_ema: bool) -> tuple[spec.Classifier, Arrays, Arra
     arrays = {name: read(path, checkpoint, name) for name in names}
     ema = {name: np.asarray(checkpoint.ema[name], np.float32) for name in names if checkpoint.ema}
     return checkpoint.model, arrays, ema, checkpoint.meta
+
+
+def autoencoder(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
+    """The autoencoder in a checkpoint, for --input_size and --mask_ratio, and its parameters.
+
+    A file may not say how its model was trained: --norm_pix_loss and --grn_scope override it, if they are given.
+    """
+    checkpoint = load(path)
+    theirs = checkpoint.model
+    if not isinstance(theirs, spec.FCMAE):
+        raise TrainError(
+            f"{path}: has no decoder, so it cannot reconstruct; pre-train one, or give a pre-training"
+            " checkpoint (released ones are often encoders only)"
+        )
+    check_flags(config, path, theirs)
+    patch = theirs.encoder.patch_size
+    height, width = config.data.image_size
+    scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
+    normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
+    model = replace(
+        theirs,
+        encoder=replace(theirs.encoder, grn_scope=scope),
+        image_size=(height, width),
+        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        norm_target=normalised,
+    )
+    return model, {name: read(path, checkpoint, name) for name in spec.parameters(model)}
 
 
 def path_of(config: Config) -> str:
@@ -115,8 +179,6 @@ def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
 
 def _flags_of(encoder: spec.Encoder) -> str:
     """The flags that describe the size of an encoder."""
-    size = {"depths": encoder.depths, "dims": encoder.dims}
-    preset = next((name for name, known in spec.PRESETS.items() if known == size), None)
-    words = [f"--{name} {' '.join(map(str, value))}" for name, value in size.items()]
-    named = f"--model {preset}" if preset else " ".join(["--model none", *words])
+    depths, dims = (" ".join(map(str, value)) for value in (encoder.depths, encoder.dims))
+    named = f"--model {encoder.preset}" if encoder.preset else f"--model none --depths {depths} --dims {dims}"
     return f"{named} --patch_size {encoder.patch_size}"
