@@ -18,6 +18,9 @@ Engine = str
 Dtype = Literal["float32", "bfloat16", "float64"]
 """What a model computes in. Parameters are float64 for "float64" and float32 otherwise."""
 
+ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""The relative error of rounding to a dtype, from which bounds of parity checks are derived."""
+
 
 class BackendError(ValueError):
     """One line about an input that no backend can serve: what, where, and what to do."""

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from convert import adamw, containers, formats, models, naming, plain, trainstate
+from convert import adamw, containers, formats, hub, models, naming, plain, trainstate
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed, reading
@@ -62,9 +62,10 @@ def load(
     key: str | None = None,
     prefix: str = "",
 ) -> Checkpoint:
-    """The checkpoint in a file or folder; ConvertError, one line, when it cannot be one.
+    """The checkpoint in a file, a folder, or on the hub; ConvertError, one line, when it cannot be one.
 
-    Only headers are read here. format: the name of the format, instead of recognising it;
+    path: hf:OWNER/NAME or hf:OWNER/NAME@REVISION names one on the hub. Only headers are read here.
+    format: the name of the format, instead of recognising it;
     weights_only leaves optimizer and EMA out. key: of a .pth, where its parameters are, if not
     under "model", "state_dict" or at the top. prefix: what the names of the parameters begin with;
     arrays of other names are left out, with a note.
@@ -78,7 +79,7 @@ def load(
     ...     checkpoint.meta["format"], checkpoint.model == model, checkpoint.arrays["head.weight"].shape
     ('timm', True, (3, 8))
     """
-    kind, content = containers.read(Path(path), weights_only, key)
+    kind, content = containers.read(hub.local(path), weights_only, key)
     with reading(Path(path), kind):
         try:
             content = trainstate.unpack(content, weights_only) if kind in TREES else content

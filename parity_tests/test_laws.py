@@ -30,13 +30,13 @@ def test_float64(label: str, subject: Subject) -> None:
 
 
 @subjects
-@pytest.mark.parametrize("label", ["batch scope", "offset", "dead channels", "masked classifier"])
+@pytest.mark.parametrize("label", ["batch scope", "V1", "offset", "dead channels", "masked classifier"])
 def test_float32(label: str, subject: Subject) -> None:
     assert_obeys(subject, CASES[label], "float32")
 
 
 @subjects
-@pytest.mark.parametrize("label", ["batch scope", "masked classifier"])
+@pytest.mark.parametrize("label", ["batch scope", "V1", "masked classifier"])
 def test_bfloat16(label: str, subject: Subject) -> None:
     assert_obeys(subject, CASES[label], "bfloat16")
 

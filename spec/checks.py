@@ -6,7 +6,7 @@ from typing import Any
 
 from spec.console import nearest
 from spec.errors import SpecError
-from spec.geometry import count_visible
+from spec.geometry import Rounding, count_visible, ratio_for
 
 
 def known_fields(fields: Iterable[str], known: tuple[str, ...]) -> None:
@@ -123,16 +123,17 @@ def _side(name: str, value: Any, patch: int, smallest: int) -> int:
     return side
 
 
-def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
+def mask_ratio(value: Any, grid: tuple[int, int], rounding: Rounding = "floor") -> float:
     """A ratio that removes at least one patch of the grid and keeps at least one."""
     ratio, patches = number("mask_ratio", value), grid[0] * grid[1]
     if patches == 1:
         raise SpecError("image_size: the image is a single patch, which cannot be both seen and removed; enlarge it")
     if not 0 < ratio < 1:
         raise SpecError(f"mask_ratio: {value!r} is not between 0 and 1, both excluded; the paper uses 0.6")
-    visible = count_visible(grid, ratio)
+    visible = count_visible(grid, ratio, rounding)
     if not 0 < visible < patches:
-        remedy = f"{1 - 1.5 / patches:.6g} or less" if visible == 0 else f"{0.5 / patches:.6g} or more"
+        nearest, side = (1, "less") if visible == 0 else (patches - 1, "more")
+        remedy = f"{ratio_for(nearest, patches, rounding):.6g} or {side}"
         raise SpecError(
             f"mask_ratio: {value!r} leaves {visible} of {patches} patches visible;"
             f" at least one must stay and one must go: try {remedy}"

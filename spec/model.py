@@ -10,6 +10,7 @@ from itertools import chain
 from typing import Any, NamedTuple
 
 from spec import checks
+from spec.geometry import ROUNDINGS, Rounding
 from spec.presets import PRESETS, size_of
 from spec.steps import (
     GRN,
@@ -168,6 +169,7 @@ class FCMAE:
     encoder: Encoder
     image_size: tuple[int, int]
     mask_ratio: float
+    mask_rounding: Rounding
     decoder_depth: int
     decoder_dim: int
     norm_target: bool
@@ -245,6 +247,7 @@ def fcmae(
     *,
     image_size: int | tuple[int, int] = 224,
     mask_ratio: float = 0.6,
+    mask_rounding: Rounding = "floor",
     decoder_depth: int = 1,
     decoder_dim: int = 512,
     norm_target: bool = True,
@@ -252,19 +255,21 @@ def fcmae(
 ) -> FCMAE:
     """The masked autoencoder of a preset or of `depths` and `dims`; SpecError when there can be none.
 
-    image_size is a side or (height, width) in pixels; fields as in `classifier`.
+    image_size is a side or (height, width) in pixels; mask_rounding as in `count_visible`; fields as in `classifier`.
 
     >>> fcmae("convnextv2_atto", image_size=(128, 96)).grid
     (4, 3)
     """
-    own = ("image_size", "mask_ratio", "decoder_depth", "decoder_dim", "norm_target")
+    own = ("image_size", "mask_ratio", "mask_rounding", "decoder_depth", "decoder_dim", "norm_target")
     checks.known_fields(fields, (*FIELDS, *own))
     encoder = _encoder(preset, fields)
     height, width = checks.image_size(image_size, encoder.patch_size, smallest=2)
+    rounding = checks.one_of("mask_rounding", mask_rounding, ROUNDINGS)
     return FCMAE(
         encoder,
         (height, width),
-        checks.mask_ratio(mask_ratio, (height // encoder.patch_size, width // encoder.patch_size)),
+        checks.mask_ratio(mask_ratio, (height // encoder.patch_size, width // encoder.patch_size), rounding),
+        rounding,
         checks.whole("decoder_depth", decoder_depth, at_least=0),
         checks.whole("decoder_dim", decoder_dim, at_least=1),
         checks.norm_target(norm_target, encoder.patch_size**2 * encoder.in_chans),

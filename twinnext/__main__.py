@@ -1,4 +1,4 @@
-"""`python -m twinnext` and the command `twinnext`: train, stats, convert, spec and benchmarks."""
+"""`python -m twinnext` and the command `twinnext`: train, stats, convert, export, spec and benchmarks."""
 
 import argparse
 import importlib
@@ -12,6 +12,7 @@ COMMANDS = {
     "train": "pre-train, fine-tune, evaluate and analyse models",
     "stats": "measure the channels of a data set, print the flags for it",
     "convert": "convert, inspect and compare checkpoints",
+    "export": "export models to ONNX, StableHLO and torch.export",
     "spec": "list the presets, show their layers and costs",
     "benchmarks": "measure speed and memory",
 }

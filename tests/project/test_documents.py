@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import _parser as benchmarks_parser
 from convert.__main__ import _parser as convert_parser
+from export.__main__ import _parser as export_parser
 from spec.__main__ import _parser as spec_parser
 from tests.project.tree import ROOT, tracked
 from tools import tables
@@ -24,9 +25,9 @@ README = TEXTS[Path("README.md")]
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 
 COMMAND = re.compile(
-    r"(?:^|`|'|\| |    |  )(?:python -m|twinnext) (train|convert|spec|benchmarks)( [^`'\n#;]*)?", re.MULTILINE
+    r"(?:^|`|'|\| |    |  )(?:python -m|twinnext) (train|convert|export|spec|benchmarks)( [^`'\n#;]*)?", re.MULTILINE
 )
-PARSERS = {"convert": convert_parser, "spec": spec_parser, "benchmarks": benchmarks_parser}
+PARSERS = {"convert": convert_parser, "export": export_parser, "spec": spec_parser, "benchmarks": benchmarks_parser}
 
 # Folders of one machine, spelt so that this file does not name one.
 MACHINE = re.compile(rf"(?<![\w./])/({'|'.join(('work', 'tmp', 'root', 'home', 'Users', 'farm'))})/\w")
@@ -110,7 +111,9 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_folders_and_files_that_the_documents_name_exist() -> None:
-    folders = "spec|backends|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    folders = (
+        "spec|backends|export|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    )
     for path, text in TEXTS.items():
         named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text))
         assert [name for name in named if not (ROOT / name).exists()] == [], path

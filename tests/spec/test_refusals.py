@@ -76,6 +76,7 @@ AUTOENCODER: list[tuple[dict[str, Any], str]] = [
     ({"mask_ratio": 0}, "mask_ratio: 0 is not between 0 and 1, both excluded; the paper uses 0.6"),
     ({"mask_ratio": 1.0}, "mask_ratio: 1.0 is not between 0 and 1, both excluded; the paper uses 0.6"),
     ({"mask_ratio": float("nan")}, "mask_ratio: nan is not between 0 and 1, both excluded; the paper uses 0.6"),
+    ({"mask_rounding": "up"}, "mask_rounding: 'up' is unknown; choose 'floor' or 'ceil' or 'round'"),
     ({"mask_ratio": "0.6"}, "mask_ratio: '0.6' is not a number"),
     (
         {"mask_ratio": 0.99},

@@ -12,6 +12,7 @@ from tests.train.images import encoded, pixels, tree
 from tests.train.shards import FILES, LABELS, arrays, pairs, shard, table
 from train import run
 from train.config import cli
+from train.config.config import FLAGS as FLAG_TABLE
 from train.data.decode import Decoding
 from train.data.reading import DEFAULTS, KINDS, ReadOptions, read_options
 from train.errors import TrainError
@@ -118,18 +119,17 @@ def test_the_limit_of_pixels(tmp_path: Path) -> None:
 
 
 def test_every_way_of_reading_is_a_flag() -> None:
-    words = "--image_key jpg --label_key txt --image_column a --label_column b"
-    config = cli.parse(
-        [*words.split(), "--exif", "True", "--max_image_pixels", "9", "--image_bits", "12", "--channel_axis", "last"]
-    )
-    assert read_options(config.data) == ReadOptions("jpg", "txt", "a", "b", Decoding(True, 9, 12, "last"))
+    words = "--image_key jpg --label_key txt --image_column a --label_column b --mask_key m --mask_column c --exif True"
+    config = cli.parse([*words.split(), *["--max_image_pixels", "9", "--image_bits", "12", "--channel_axis", "last"]])
+    assert read_options(config.data) == ReadOptions("jpg", "txt", "a", "b", Decoding(True, 9, 12, "last"), "m", "c")
     assert read_options(cli.parse([]).data) == DEFAULTS
 
 
 @pytest.mark.parametrize("name", KINDS)
 def test_a_flag_for_other_data_is_refused(tmp_path: Path, name: str) -> None:
     value = VALUES.get(name, "x")
-    line = refused(Path("digits"), f"--{name}", value)
+    task = "finetune" if "finetune" in FLAG_TABLE[name].tasks else "pretrain"
+    line = refused(Path("digits"), f"--{name}", value, task=task)
     assert line.startswith(f"--{name} {value}: is for {KINDS[name]}, and there are none; give --{name} ")
     (flag,) = advised(line)
     train(arrays(tmp_path / "x.npz", images=np.zeros((4, 16, 16), np.uint8)), "pretrain", *flag, *GREY)

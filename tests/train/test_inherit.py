@@ -11,12 +11,12 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
 from convert.models import describe
+from convert.preparation import IMAGENET
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
 from train.checkpoints import store
 from train.config import Config, cli
-from train.config.groups import IMAGENET
 from train.errors import TrainError
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"

@@ -82,6 +82,28 @@ def test_a_stem_for_other_channels_gives_the_features_of_repeated_ones(path: Pat
     assert found.keys() == spec.parameters(spec.Classifier(replace(own, in_chans=channels), 2)).keys()
 
 
+def test_an_encoder_of_the_other_family_is_refused_with_the_flags_of_its_own(tmp_path: Path) -> None:
+    v1 = spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2, block="v1")
+    convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.pth", format="timm")
+    line = "its encoder has another size; give --model convnext_tiny --depths 1 1 --dims 4 6 --patch_size 8"
+    with pytest.raises(TrainError, match=line):
+        first_arrays(spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2), 0, 0.001, str(tmp_path / "x.pth"))
+    asked = spec.classifier("convnext_tiny", depths=(1, 1), dims=(4, 6), num_classes=2)
+    assert first_arrays(asked, 0, 0.001, str(tmp_path / "x.pth")).keys() == spec.parameters(asked).keys()
+
+
+@pytest.mark.parametrize("task", ["probe", "reconstruct"])
+def test_a_scope_of_grn_is_refused_where_there_is_no_grn(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    v1 = spec.fcmae(depths=(1, 1), dims=(4, 6), image_size=16, decoder_dim=4, block="v1")
+    convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.npz", format="ours")
+    words = f"--task {task} --backend torch --grn_scope batch --finetune {tmp_path / 'x.npz'} --input_size 16"
+    assert main([*words.split(), "--output_dir", str(tmp_path / "out")]) == 2
+    line = "grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out"
+    assert capsys.readouterr().err.splitlines()[-1] == f"train: {line}"
+
+
 def test_a_classifier_is_read_whole() -> None:
     model, arrays, ema, meta = classifier(str(CLASSIFIER), False)
     assert model.num_classes == 11

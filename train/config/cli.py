@@ -14,10 +14,10 @@ from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from convert.preparation import IMAGENET, INCEPTION
 from spec.console import Parser, nearest
 from train.config import published
 from train.config.config import FLAGS, GROUPS, Config, Flag
-from train.config.groups import IMAGENET, INCEPTION
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import COMMAND_LINE, Resolved, resolve
 from train.errors import TrainError

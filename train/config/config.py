@@ -1,6 +1,7 @@
 """The resolved configuration of a run, and the table of its flags."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -122,6 +123,12 @@ class Config:
             lines += [f'{f.name} = "none"' for f in flags if values[f.name] is None and f.default is not None]
         return "\n".join(lines[1:]) + "\n"
 
+    def command(self) -> str:
+        """The command with the flags that the user gave."""
+        flags = {name: value for name, value in self.flags().items() if name in self.given}
+        words = [f"--{name} {_quoted(value)}" for name, value in flags.items()]
+        return " ".join(["twinnext train", *words])
+
     def as_dict(self) -> dict[str, Any]:
         """Flag -> value, and devices, as JSON types."""
         return dict(json.loads(json.dumps({**self.flags(), "devices": self.devices})))
@@ -167,6 +174,11 @@ def format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return "none" if value is None else str(value)
+
+
+def _quoted(value: Any) -> str:
+    """The value as a shell reads it."""
+    return shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(format_value(value))
 
 
 def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:

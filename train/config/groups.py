@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar, Literal
 
 import backends
+from convert.preparation import IMAGENET
 from train.errors import TrainError
 
 DIGITS_PATH = "digits"
@@ -17,14 +18,12 @@ DIGITS_PATH = "digits"
 PHOTOGRAPHS = "uint8 0..255"
 """The values that the default --mean and --std are for."""
 
-IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
-
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
 EXTRACT = ("predict", "embed")
 INSPECT = ("reconstruct", "analyse")
+MASKED = ("pretrain", "eval", "reconstruct")
 
 
 def flag(
@@ -149,6 +148,10 @@ class DataConfig(Group):
     label_key: str | None = flag(None, "extension of the labels in tars, such as txt or json:FIELD (none: cls)")
     image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")
     label_column: str | None = flag(None, "column of the labels in parquet files (none: label)")
+    mask_key: str | None = flag(
+        None, "extension in tars, or array in npz, of masks, nonzero = no data (none: no masks)", MASKED
+    )
+    mask_column: str | None = flag(None, "column of such masks in parquet files (none: no masks)", MASKED)
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
     max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
     image_bits: int | None = flag(
@@ -211,7 +214,11 @@ class ModelConfig(Group):
         "what GRN sums over (batch: as the released sparse code)",
         (*TRAIN, "eval", "embed", "reconstruct", "probe"),
     )
-    mask_ratio: float = flag(0.6, "fraction of patches to remove", ("pretrain", "eval", "reconstruct"))
+    mask_ratio: float = flag(0.6, "fraction of patches to remove", MASKED)
+    mask_rounding: Literal["floor", "ceil", "round"] = flag(
+        "floor", "rounding of the number of visible patches (ceil: as VisCy, round: as SparK)", MASKED
+    )
+    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or your own package.module:function", MASKED)
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(

@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import convert
-from convert import ConvertError
+from convert import ConvertError, preparation
 from spec import FCMAE
 from train.config.config import FLAGS, format_value
-from train.config.groups import IMAGENET, INCEPTION, PHOTOGRAPHS, TRAIN
+from train.config.groups import PHOTOGRAPHS, TRAIN
 from train.config.recipes import Layer
 
 IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits", "picture_channels")
 """Flags that say what images a model has seen; so does in_chans."""
 
-DATA = ("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column", "channel_axis")
+DATA = (
+    *("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column"),
+    *("mask_key", "mask_column", "channel_axis"),
+)
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
 
@@ -95,7 +98,7 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
         return NOTHING
     found = _recorded(checkpoint.meta)
     if isinstance(checkpoint.model, FCMAE):
-        found["mask_ratio"] = checkpoint.model.mask_ratio
+        found |= {name: getattr(checkpoint.model, name) for name in ("mask_ratio", "mask_rounding")}
     found["in_chans"] = checkpoint.model.encoder.in_chans
     source = f"the run of {path}" if "config" in checkpoint.meta else path
     used = {name: value for name, value in found.items() if task in FLAGS[name].tasks}
@@ -103,17 +106,11 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
-    """The values in the records of a run of ours, or of the published scripts."""
-    config, args = meta.get("config"), meta.get("args")
-    if isinstance(config, Mapping):
-        own = config.get("task", "pretrain")
-        found = {name: config[name] for name in (*IMAGES, *DATA) if name in config and own in FLAGS[name].tasks}
-    elif isinstance(args, Mapping):
-        found = {name: args[name] for name in ("input_size", "crop_pct") if args.get(name)}
-        default = args.get("imagenet_default_mean_and_std")
-        found |= {} if default is None else IMAGENET if default else INCEPTION
-    else:
-        return {}
-    if isinstance(found.get("input_size"), int):
-        found["input_size"] = (found["input_size"],)
+    """The values in the records of a run of ours, of the published scripts, or of a hub folder."""
+    config = meta.get("config")
+    if not isinstance(config, Mapping):
+        return preparation.recorded(meta)
+    own = config.get("task", "pretrain")
+    names = (*IMAGES, *DATA, "mask_policy")
+    found = {name: config[name] for name in names if name in config and own in FLAGS[name].tasks}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}

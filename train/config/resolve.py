@@ -4,9 +4,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from convert.preparation import IMAGENET
 from spec.console import nearest, table
 from train.config.config import FLAGS, Config, Flag, format_value
-from train.config.groups import DIGITS_PATH, IMAGENET
+from train.config.groups import DIGITS_PATH
 from train.config.inherit import NOTHING, Inherited, from_checkpoint
 from train.config.recipes import DIGITS, DIGITS_IMAGES, DIGITS_MODEL, RECIPES, TASKS, Layer
 from train.errors import TrainError

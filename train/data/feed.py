@@ -4,7 +4,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
@@ -13,15 +13,16 @@ from backends.rng import Stream, words
 from train.data.arrays import OtherChannels, to_hwc
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
+from train.data.no_data import joined, split
 from train.data.pixels import batched
-from train.data.sources import Source
+from train.data.sources import Masked, Source
 from train.data.transforms import Draws
 from train.errors import TrainError
 
 MAX_BROKEN = 64
 """Broken images in a row after which the run stops."""
 
-Extra = Callable[[np.ndarray, np.ndarray], Batch]
+Extra = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Batch]
 
 
 class Augment(Protocol):
@@ -86,7 +87,8 @@ class Samples:
         for offset in range(min(MAX_BROKEN, len(order))):
             item = int(order[(place + offset) % len(order)])
             try:
-                image, label = read(self.source, item, self.channels, self.augment.min_size(self._draws(position)))
+                smallest = self.augment.min_size(self._draws(position))
+                image, label = read_with_mask(self.source, item, self.channels, smallest)
             except BrokenImage as error:
                 failures.append(str(error))
             else:
@@ -99,7 +101,7 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets.
+    """Micro-batch `index` of a run. extra(positions, images, no_data) adds the columns of the task: masks.
 
     update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
     mean, std: normalise images that are not uint8.
@@ -114,9 +116,10 @@ class Feed(Samples):
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
         unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
-        images, labels, broken = self.samples(unique)
-        pixels = batched(images[rows], self.mean, self.std)
-        batch: Batch = {"images": pixels, **self.extra(positions, labels[rows])}
+        images, _, broken = self.samples(unique)
+        images, no_data = split(images[rows], self.channels)
+        extra = self.extra(positions, images, no_data)
+        batch: Batch = {"images": batched(images, self.mean, self.std), **extra}
         if self.update_size is not None:
             batch["weights"] = self._weights(index, self.update_size)
         return batch, broken
@@ -169,6 +172,21 @@ def read(source: Source, index: int, channels: int | None, min_size: MinSize | N
         raise BrokenImage(printable(f"{key}: {error}")) from None
     except TrainError as error:
         raise TrainError(printable(f"{error} ({key})")) from None
+
+
+def read_with_mask(
+    source: Source, index: int, channels: int, min_size: MinSize | None = None
+) -> tuple[np.ndarray, int]:
+    """As `read`, but where the data has masks, the mask is one more channel of the image (`no_data.joined`)."""
+    image, label = read(source, index, channels, min_size)
+    if not source.reading.masked:
+        return image, label
+    key = source.name(index)
+    try:
+        mask = cast(Masked, source).mask(index)
+    except OSError as error:
+        raise BrokenImage(printable(f"{key}: its mask cannot be read ({error.strerror})")) from None
+    return joined(image, mask, printable(key)), label
 
 
 @lru_cache(maxsize=2)

@@ -39,6 +39,7 @@ class Parquet:
         self.column = columns.image(options.image_column)
         self.label = columns.label(options.label_column)
         self.nested = _is_nested(columns.types[self.column])
+        self.masks = columns.masks(options.mask_column)
         self.groups = [(place, group) for place, table in enumerate(tables) for group in range(table.num_row_groups)]
         metadata = [tables[place].metadata.row_group(group) for place, group in self.groups]
         self.ends = np.cumsum([group.num_rows for group in metadata])
@@ -53,7 +54,7 @@ class Parquet:
 
     @property
     def fingerprint(self) -> str:
-        listed = f"{self.labels} {self.ends.tolist()} {self.sizes}"
+        listed = f"{self.labels} {self.ends.tolist()} {self.sizes}" + (f" {self.masks}" if self.masks else "")
         return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -69,6 +70,12 @@ class Parquet:
         if not data:
             raise BrokenImage(f"{self.name(index)}: holds no bytes, at most the path of an image elsewhere")
         return data, self.labels[index], self.name(index)
+
+    def mask(self, index: int) -> object:
+        """Where an image has no data, as stored."""
+        group, row = self._place(index)
+        cell = self._group(group, self.masks)[row].as_py()
+        return cell["bytes"] if isinstance(cell, dict) else cell
 
     def name(self, index: int) -> str:
         """File, row group and row of an image."""
@@ -91,9 +98,10 @@ class Parquet:
         """Pickled as its files: what is in memory stays in its process."""
         return Parquet, (self.files, self.reading.options, self.reading.left_out)
 
-    def _read(self, group: int) -> Any:
+    def _read(self, group: int, column: str | None = None) -> Any:
         place, number = self.groups[group]
-        return _opened(self.files[place]).read_row_group(number, [self.column])[self.column]
+        column = column or self.column
+        return _opened(self.files[place]).read_row_group(number, [column])[column]
 
     def _labelled(self, tables: Sequence[Any], columns: "_Columns") -> tuple[tuple[str, ...], list[int]]:
         """The classes and the label of each image; one class if there are no labels."""
@@ -147,6 +155,10 @@ class _Columns:
             return self._checked(asked, "--label_column")
         named = [name for name in self.names if self.class_names(name)]
         return next((name for name in LABELS if name in self.names), named[0] if len(named) == 1 else None)
+
+    def masks(self, asked: str | None) -> str | None:
+        """The column of masks, if one is asked for."""
+        return None if asked is None else self._checked(asked, "--mask_column")
 
     def class_names(self, column: str) -> tuple[str, ...]:
         """The names of the classes, which the hub keeps in the file's metadata; empty if it does not."""

@@ -19,6 +19,8 @@ KINDS = {
     "label_key": "tar shards",
     "image_column": "parquet files",
     "label_column": "parquet files",
+    "mask_key": "tar shards and npz files",
+    "mask_column": "parquet files",
     "exif": "image files",
     "image_bits": "16-bit images",
     "channel_axis": "arrays whose axes have no names",
@@ -27,8 +29,8 @@ KINDS = {
 
 IN_ARRAYS = ("image_bits", "channel_axis")
 IN_FILES = ("exif", *IN_ARRAYS)
-IN_TARS = (*IN_FILES, "image_key", "label_key")
-IN_PARQUET = (*IN_FILES, "image_column", "label_column")
+IN_TARS = (*IN_FILES, "image_key", "label_key", "mask_key")
+IN_PARQUET = (*IN_FILES, "image_column", "label_column", "mask_column")
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ class ReadOptions:
 
     image_key, label_key: extensions of a tar's members, such as "jpg" and "cls"; a label in a
     JSON member is "json:FIELD" or "json:FIELD.FIELD". image_column, label_column: of a parquet
-    file. None: the usual ones.
+    file. None: the usual ones. mask_key: extension in tars, or array in an npz file; mask_column: of a parquet
+    file. None: no masks.
     """
 
     image_key: str | None = None
@@ -45,6 +48,8 @@ class ReadOptions:
     image_column: str | None = None
     label_column: str | None = None
     decoding: Decoding = field(default_factory=Decoding)
+    mask_key: str | None = None
+    mask_column: str | None = None
 
 
 DEFAULTS = ReadOptions()
@@ -58,7 +63,8 @@ TRANSPARENT = "the first image has transparency, which --in_chans 1 and 3 drop"
 def read_options(config: DataConfig) -> ReadOptions:
     """The options that the flags give."""
     decoding = Decoding(config.exif, config.max_image_pixels, config.image_bits, config.channel_axis)
-    return ReadOptions(config.image_key, config.label_key, config.image_column, config.label_column, decoding)
+    images = (config.image_key, config.label_key, config.image_column, config.label_column)
+    return ReadOptions(*images, decoding, config.mask_key, config.mask_column)
 
 
 class Reading(NamedTuple):
@@ -75,6 +81,11 @@ class Reading(NamedTuple):
     notes: tuple[str, ...] = ()
     uses: tuple[str, ...] = IN_FILES
     values: Values = Values()
+
+    @property
+    def masked(self) -> bool:
+        """Whether each image comes with a mask of where it has no data."""
+        return any(name in self.uses and getattr(self.options, name) for name in ("mask_key", "mask_column"))
 
 
 def probed(reading: Reading, source: "Source") -> Reading:

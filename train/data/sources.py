@@ -53,6 +53,13 @@ class Source(Protocol):
         """The key of an item, without reading the item."""
 
 
+class Masked(Source, Protocol):
+    """A source with masks, if its reading says so."""
+
+    def mask(self, index: int) -> object:
+        """Where an image has no data, as stored: what `no_data.joined` takes."""
+
+
 READERS: dict[str, Callable[[Sequence[Path], ReadOptions, tuple[str, ...]], Source]] = {
     ".tar": Tars,
     ".parquet": Parquet,

@@ -6,9 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 from backends.protocol import Batch
+from convert.preparation import RESIZE_ONLY
 from train.data.decode import BrokenImage, MinSize
 from train.data.drop_path import keep_paths
-from train.data.feed import Samples, read
+from train.data.feed import Samples, read_with_mask
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
 from train.data.pixels import Erase, batched, normalise
 from train.data.randaugment import RandAugment
@@ -17,9 +18,6 @@ from train.data.transforms import CropAndFlip, Draws, resize
 
 PADDING = -1
 """The label of rows that pad the last batch, and of images that cannot be read."""
-
-RESIZE_ONLY = 384
-"""From this size on, evaluation resizes without cropping, as the published script does."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +90,8 @@ class EvalBatches:
     """Batch `index` of an evaluation: each image once, in order; the last batch is padded with label -1.
 
     labels: the model's class index for each class of the source. An image that cannot be read
-    has label -1 too, and a line in the second value. mean, std: normalise images that are not uint8.
+    has label -1 too, and a line in the second value. Where the data has masks, they are one more channel.
+    mean, std: normalise images that are not uint8.
     """
 
     source: Source
@@ -111,12 +110,12 @@ class EvalBatches:
         """The batch, and one line per image that cannot be read."""
         start = index * self.batch_size
         kind = np.uint8 if self.source.reading.values.dtype == "uint8" else np.float32
-        images = np.zeros((self.batch_size, *self.size, self.channels), kind)
+        images = np.zeros((self.batch_size, *self.size, self.channels + self.source.reading.masked), kind)
         labels = np.full(self.batch_size, PADDING, np.int32)
         broken = []
         for row, item in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
             try:
-                image, label = read(self.source, item, self.channels)
+                image, label = read_with_mask(self.source, item, self.channels)
             except BrokenImage as error:
                 broken.append(str(error))
             else:

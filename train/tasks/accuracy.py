@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
+from convert.preparation import CROP_PCT
 from train.config import Config
 from train.data.sources import Source
 from train.data.supervised import Coverage, EvalBatches
@@ -12,7 +13,6 @@ from train.errors import TrainError
 from train.tasks.inference import own_batches
 from train.tasks.task import Evaluation
 
-CROP_PCT = 224 / 256
 TOP = 5
 MATRIX = 2_000
 """Largest number of classes with a confusion matrix: 32 MB."""

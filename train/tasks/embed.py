@@ -21,12 +21,12 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend
 from convert import files
+from train.checkpoints.lock import locked
 from train.config import Config
 from train.config.config import format_value
 from train.data.classes import describe
 from train.data.sources import Source
 from train.errors import TrainError
-from train.lock import locked
 from train.tasks.accuracy import eval_batches
 from train.tasks.evaluate import untrained
 from train.tasks.feature_files import WRITERS

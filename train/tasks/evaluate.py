@@ -23,7 +23,10 @@ from train.tasks.masked import masked_loss
 from train.tasks.output import make_output_dir, write_json
 from train.tasks.task import Evaluation
 
-OF_AUTOENCODERS = ("mask_ratio", "norm_pix_loss", "grn_scope", "seed")
+OF_AUTOENCODERS = (
+    *("mask_ratio", "mask_rounding", "mask_policy", "mask_key", "mask_column"),
+    *("norm_pix_loss", "grn_scope", "seed"),
+)
 OF_CLASSIFIERS = ("nb_classes", "model_ema_eval")
 """Flags that only one kind of model uses."""
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from train.config import Config
 from train.data.decode import BrokenImage
-from train.data.feed import read
+from train.data.feed import read_with_mask
 from train.data.folder import Folder
 from train.data.reading import Reading, ReadOptions, check_data, probed, read_options
 from train.data.sources import Item, Source, open_source
@@ -97,13 +97,14 @@ def _open_part(config: Config, options: ReadOptions) -> Source:
 def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
     """Each image (H, W, C), uint8 or float32: all of --images, or --num_images evenly spaced over the source.
 
+    Where the data has masks, they are one more channel.
     Prints a line for each image that cannot be read; TrainError if none can.
     """
     count = len(source) if config.inspect.images else min(config.inspect.num_images, len(source))
     broken = 0
     for index in np.linspace(0, len(source), count, endpoint=False).astype(int).tolist():
         try:
-            yield read(source, index, config.model.in_chans)[0]
+            yield read_with_mask(source, index, config.model.in_chans)[0]
         except BrokenImage as error:
             broken += 1
             print(f"skipped: {error}")

@@ -1,7 +1,6 @@
 """Pre-training of an FCMAE: its masked batches, and pictures of its reconstructions."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -14,8 +13,9 @@ from train.config import Config
 from train.config.inherit import VALUES
 from train.data.classes import describe
 from train.data.decode import BrokenImage
-from train.data.feed import Feed, read
-from train.data.masks import random_masks
+from train.data.feed import Feed, read_with_mask
+from train.data.masks import describe_no_data, masks_of
+from train.data.no_data import split
 from train.data.pixels import batched
 from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_source
@@ -28,23 +28,6 @@ from train.tasks.task import Evaluation
 
 PICTURED = 8
 PICTURE_POSITION = 2**62  # masks of pictures are drawn for positions that no run reaches
-
-
-@dataclass(frozen=True)
-class Masks:
-    """The batch column that pre-training adds: one mask per position."""
-
-    seed: int
-    grid: tuple[int, int]
-    visible: int
-
-    def __call__(self, positions: np.ndarray, labels: np.ndarray) -> Batch:
-        return {"mask": random_masks(self.seed, positions, self.grid, self.visible)}
-
-
-def masks_of(config: Config, model: spec.FCMAE) -> Masks:
-    """The masks of a run."""
-    return Masks(config.run.seed, model.grid, spec.visible_patches(model))
 
 
 class Pretraining:
@@ -63,7 +46,7 @@ class Pretraining:
             betas=config.optimizer.betas,
             clip_grad=config.optimizer.clip_grad,
         )
-        self._masks = masks_of(config, self.model)
+        self._masks = masks_of(config, self.model, self.source)
 
     def feed(self, rows: int, update_size: int, updates: int) -> Feed:
         """Micro-batches of augmented images with their masks."""
@@ -107,6 +90,7 @@ class Pretraining:
             f" {spec.visible_patches(model)} of {patches} patches visible",
             self.values,
             *[f"pictures: {note}"][: bool(note)],
+            *describe_no_data(self.config, model, self.source),
         ]
 
     def first_arrays(self, say: Callable[[str], None]) -> Arrays | None:
@@ -134,17 +118,16 @@ class Pretraining:
         """A few images spread over the source, centre-cropped, and masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
-        images = np.stack(
-            [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
-        )
-        return images, self._masks(PICTURE_POSITION + np.arange(count), starts)
+        crops = [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
+        images, no_data = split(np.stack(crops), self.config.model.in_chans)
+        return images, self._masks(PICTURE_POSITION + np.arange(count), images, no_data)
 
     def _readable(self, start: int) -> np.ndarray:
         """The first readable image from `start` on. There is one: the first batch has been read."""
         index = start
         while True:
             try:
-                return read(self.source, index % len(self.source), self.config.model.in_chans)[0]
+                return read_with_mask(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
 
@@ -169,6 +152,7 @@ def _model(config: Config) -> spec.FCMAE:
         config.model.model,
         image_size=config.data.image_size,
         mask_ratio=config.model.mask_ratio,
+        mask_rounding=config.model.mask_rounding,
         decoder_depth=config.model.decoder_depth,
         decoder_dim=config.model.decoder_embed_dim,
         norm_target=config.model.norm_pix_loss,

@@ -9,7 +9,8 @@ import backends
 import spec
 from backends.protocol import Backend
 from train.config import Config
-from train.data.masks import random_masks
+from train.data.masks import masks_of
+from train.data.no_data import split
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
 from train.report.pictures import caption, reconstruct, triptych
@@ -27,6 +28,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     path = weights.path_of(config)
     model, arrays = weights.autoencoder(config, path)
     source = open_images(config)  # report all mistakes first
+    masks = masks_of(config, model, source)
     backend, folder = load(config.run.backend), make_output_dir(config)
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, arrays)
@@ -36,9 +38,9 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         print(f"pictures: {note}")
     crops = (centre_crop(image, config.data.image_size) for image in read_images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
-        pixels = np.stack(batch)
+        pixels, no_data = split(np.stack(batch), model.encoder.in_chans)
         positions = PICTURE_POSITION + PICTURED * number + np.arange(len(batch))
-        mask = random_masks(config.run.seed, positions, model.grid, visible)
+        mask = masks(positions, pixels, no_data)["mask"]
         out = backend.forward(
             module, normalise(pixels, config.data.mean, config.data.std), mask, engine=config.run.engine
         )

@@ -108,13 +108,15 @@ def autoencoder(config: Config, path: str) -> tuple[spec.FCMAE, Arrays]:
     check_flags(config, path, theirs)
     patch = theirs.encoder.patch_size
     height, width = config.data.image_size
+    ratio, rounding = config.model.mask_ratio, config.model.mask_rounding
     scope = config.model.grn_scope if "grn_scope" in config.given else theirs.encoder.grn_scope
     normalised = config.model.norm_pix_loss if "norm_pix_loss" in config.given else theirs.norm_target
     model = replace(
         theirs,
-        encoder=replace(theirs.encoder, grn_scope=scope),
+        encoder=with_grn_scope(theirs.encoder, scope),
         image_size=(height, width),
-        mask_ratio=checks.mask_ratio(config.model.mask_ratio, (height // patch, width // patch)),
+        mask_ratio=checks.mask_ratio(ratio, (height // patch, width // patch), rounding),
+        mask_rounding=rounding,
         norm_target=normalised,
     )
     return model, {name: read(path, checkpoint, name) for name in spec.parameters(model)}
@@ -159,6 +161,11 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     checks.image_size(config.data.image_size, encoder.patch_size)
 
 
+def with_grn_scope(encoder: spec.Encoder, scope: str) -> spec.Encoder:
+    """The encoder with another scope of GRN; SpecError if it has none to apply it to."""
+    return replace(encoder, grn_scope=checks.grn_scope(scope, encoder.block))
+
+
 def check_channels(path: str, model: spec.Model, channels: int) -> None:
     """TrainError unless the model in a checkpoint takes images of this number of channels."""
     theirs = model.encoder.in_chans
@@ -180,5 +187,6 @@ def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
 def _flags_of(encoder: spec.Encoder) -> str:
     """The flags that describe the size of an encoder."""
     depths, dims = (" ".join(map(str, value)) for value in (encoder.depths, encoder.dims))
-    named = f"--model {encoder.preset}" if encoder.preset else f"--model none --depths {depths} --dims {dims}"
+    other = "none" if encoder.block == "v2" else "convnext_tiny"
+    named = f"--model {encoder.preset}" if encoder.preset else f"--model {other} --depths {depths} --dims {dims}"
     return f"{named} --patch_size {encoder.patch_size}"
