@@ -51,7 +51,7 @@ class Trainer:
         step, where = self.train_step, self.train_step.shardings()
         pallas = choose_kernels(options.kernels, step.platform)
         plain = pallas is None or (pallas == "tpu" and options.engine == "masked")  # TPUs have kernels for patches only
-        self.choice = "plain kernels" if plain else "Pallas kernels (--kernels plain)"
+        self.execution = "plain kernels" if plain else "Pallas kernels (--kernels plain)"
         jit = partial(jax.jit, compiler_options=compiler_options(step.platform))
         self._update = jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
         self._accumulate = jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
