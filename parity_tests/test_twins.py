@@ -33,6 +33,7 @@ OWN = {
         "update.py": "the step as functions, compiled before there are arrays; AdamW is `spec.Optimizer`'s",
         "activation.py": "what torch's compiler does by itself: pointwise passes around GRN, each value read once",
         "kernels/activation_gpu.py": "likewise",
+        "depthwise_cpu.py": "XLA's depthwise convolution is slow on CPU; torch's is not",
         "kernels/depthwise_gpu.py": "Pallas needs a kernel per platform; Triton's is kernels/depthwise.py",
         "kernels/depthwise_tpu.py": "likewise",
         "kernels/plan.py": "blocks and memory of a TPU, which Pallas leaves to its user",

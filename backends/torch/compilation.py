@@ -61,3 +61,4 @@ def compile_steps(net: Model) -> None:
             step.compile(fullgraph=True, dynamic=False, options=OPTIONS)
     if isinstance(net, FCMAE):
         net.masked_loss = torch.compile(net.masked_loss, fullgraph=True, dynamic=False)
+        net.removed_loss = torch.compile(net.removed_loss, fullgraph=True, dynamic=False)

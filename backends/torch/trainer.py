@@ -124,9 +124,10 @@ class Trainer:
         return self.graphed(gradient, tensors, key=(batches, *options.values()))
 
     def _loss(self, tensors: dict[str, Tensor], options: dict[str, object]) -> Tensor:
-        out = self._forward(self.trained, tensors, options | {"remat": self.options.remat})
+        options = options | {"remat": self.options.remat}
         if isinstance(self.net, FCMAE):
-            return out["loss"]
+            return self._forward(self.trained, tensors, options | {"loss_only": True})["loss"]
+        out = self._forward(self.trained, tensors, options)
         return F.cross_entropy(out["logits"].to(self.mean.dtype), tensors["targets"].to(self.mean.dtype))
 
     def _forward(
