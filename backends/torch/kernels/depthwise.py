@@ -37,13 +37,15 @@ def compile_ahead(stages: Iterable[tuple[int, int]], k: int, dtype: torch.dtype)
     """Start to compile the kernels for stages (side of a patch, channels) in threads, and return."""
     pool, double = ThreadPoolExecutor(), dtype == torch.float64
     wide, index = torch.promote_types(dtype, torch.float32), torch.int64
-    gradient, conv = (partial(kernel.warmup, grid=(1,), num_warps=1) for kernel in (gradient_kernel, conv_kernel))
+    warm_gradient, warm_conv = (
+        partial(kernel.warmup, grid=(1,), num_warps=1) for kernel in (gradient_kernel, conv_kernel)
+    )
     for side, channels in stages:
         rows, taps, width, _ = GRADIENT.get(side, OTHER)
-        pool.submit(gradient, dtype, dtype, index, wide, 1, 1, 1, channels, side, k, rows, taps, width, double)
+        pool.submit(warm_gradient, dtype, dtype, index, wide, 1, 1, 1, channels, side, k, rows, taps, width, double)
         rows, _, width, _ = CONV.get(side, OTHER)
         for biased in (True, False):
-            pool.submit(conv, dtype, dtype, dtype, index, dtype, 1, channels, side, k, rows, width, biased, double)
+            pool.submit(warm_conv, dtype, dtype, dtype, index, dtype, 1, channels, side, k, rows, width, biased, double)
     pool.shutdown(wait=False)
 
 
