@@ -4,6 +4,7 @@ The visible rows compile first, alone on the machine but for each other; then th
 in turn once all are ready.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -111,8 +112,10 @@ def _train_digits(device: str, end: float, found: Found) -> None:
         for name, run in runs.items():
             try:
                 found.digits[name] = run.result()
-            except subprocess.SubprocessError as error:
-                found.missing.append(f"digits, {name}: {error}")
+            except subprocess.TimeoutExpired:
+                found.missing.append(f"digits, {name}: not done in time")
+            except subprocess.CalledProcessError as error:
+                found.missing.append(f"digits, {name}: exit status {error.returncode}; its message is above")
 
 
 def _digits(backend: str, device: str, folder: Path, end: float) -> list[float]:
@@ -124,7 +127,7 @@ def _digits(backend: str, device: str, folder: Path, end: float) -> list[float]:
         started = time.monotonic()
         place = str(folder / f"{backend}-{run}")
         left = max(1.0, end - started)
-        subprocess.run([*command, place], check=True, timeout=left, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, place], check=True, timeout=left, stdout=subprocess.DEVNULL, env=os.environ | QUIET)
         seconds.append(time.monotonic() - started)
     return seconds
 

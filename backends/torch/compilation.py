@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+import spec
 from backends.api import make_writable
 from backends.torch.model import FCMAE, Model
 from backends.torch.steps import Dense, LayerNorm, Residual
+from spec.model import KERNEL
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -34,6 +36,14 @@ def use_compilation_cache(where: str = "") -> str:
         os.environ |= {VARIABLE: where, "TRITON_CACHE_DIR": str(Path(where, "triton"))}
         return f"compiled programs are kept in {where}"
     return ""
+
+
+def compile_kernels(encoder: spec.Encoder, dtype: torch.dtype) -> None:
+    """Start to compile the Triton kernels that an encoder's blocks will need, in threads."""
+    from backends.torch.kernels import depthwise  # needs Triton
+
+    sides = [encoder.patch_size // info.stride for info in encoder.feature_info()]
+    depthwise.compile_ahead(zip(sides, encoder.dims, strict=True), KERNEL, dtype)
 
 
 def compile_steps(net: Model) -> None:

@@ -6,6 +6,9 @@ removed. A loaded value feeds every sum it contributes to; the sums stay in regi
 the order of every sum is fixed.
 """
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -28,6 +31,22 @@ GRADIENT = {8: Tiling(2, 2, 128, 1056), 4: Tiling(4, 2, 64), 2: Tiling(2, 2, 128
 """Side of a patch -> the fastest tiling on an H200. Other sides take one row: sums of any side up to 16 fit."""
 
 OTHER = Tiling(1, 1, 64)
+
+
+def compile_ahead(stages: Iterable[tuple[int, int]], k: int, dtype: torch.dtype) -> None:
+    """Start to compile the kernels for stages (side of a patch, channels) in threads, and return."""
+    pool, double = ThreadPoolExecutor(), dtype == torch.float64
+    wide, index = torch.promote_types(dtype, torch.float32), torch.int64
+    warm_gradient, warm_conv = (
+        partial(kernel.warmup, grid=(1,), num_warps=1) for kernel in (gradient_kernel, conv_kernel)
+    )
+    for side, channels in stages:
+        rows, taps, width, _ = GRADIENT.get(side, OTHER)
+        pool.submit(warm_gradient, dtype, dtype, index, wide, 1, 1, 1, channels, side, k, rows, taps, width, double)
+        rows, _, width, _ = CONV.get(side, OTHER)
+        for biased in (True, False):
+            pool.submit(warm_conv, dtype, dtype, dtype, index, dtype, 1, channels, side, k, rows, width, biased, double)
+    pool.shutdown(wait=False)
 
 
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
