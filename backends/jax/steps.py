@@ -247,7 +247,8 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     platform = call.platform or jax.default_backend()
     on_cpu, on_cuda = platform == "cpu", PLATFORMS.get(platform) == "cuda"
     scans = len(blocks) >= (SCANNED_ON_CPU if on_cpu else SCANNED) and not on_cuda
-    loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in a loop
+    masked = isinstance(space, DenseSpace) and space.keep is not None
+    loops = not (on_cpu and masked)  # on CPU, XLA's convolution, which that needs, is five times slower in a loop
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
         params, factor = layer
