@@ -120,8 +120,8 @@ class Trainer(Protocol):
     ) -> None: ...
 
     @property
-    def choice(self) -> object:
-        """What its options leave open, decided: as text, with the flags of a run that decide otherwise."""
+    def execution(self) -> object:
+        """How it computes, its options and what they leave open: as text, with the flags that change it."""
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.

@@ -11,6 +11,7 @@ from jax import Array, export
 import convert
 from backends.jax.api import evaluating, flat, precision
 from backends.jax.norm import at_least_float32
+from backends.protocol import Dtype
 from convert import Checkpoint
 from export.signature import Signature
 from export.verify import Program
@@ -55,7 +56,7 @@ def runtime() -> str:
 
 def _function(checkpoint: Checkpoint, signature: Signature, dtype: str) -> "jax.stages.Wrapped":
     """The compiled function from inputs to outputs; its parameters, and what it computes in, are of the dtype."""
-    wide = "float64" if dtype == "float64" else "float32"
+    wide: Dtype = "float64" if dtype == "float64" else "float32"
     m = convert.build(checkpoint, "jax", dtype=wide)
     with precision(dtype):
         graph, params = nnx.graphdef(m), {name: value.astype(dtype) for name, value in flat(m).items()}

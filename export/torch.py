@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.export import Dim
 
 import convert
+from backends.protocol import Dtype
 from backends.torch.api import from_host
 from backends.torch.norm import at_least_float32
 from convert import Checkpoint
@@ -29,7 +30,7 @@ class Exported(nn.Module):
 
 def module(checkpoint: Checkpoint, signature: Signature, dtype: str) -> Exported:
     """The module to export; its parameters, and what it computes in, are of the dtype."""
-    wide: Any = "float64" if dtype == "float64" else "float32"
+    wide: Dtype = "float64" if dtype == "float64" else "float32"
     net = convert.build(checkpoint, "torch", dtype=wide)
     return Exported(net.to(getattr(torch, dtype)), signature)
 

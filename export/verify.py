@@ -21,8 +21,8 @@ Program = Callable[..., list[np.ndarray]]
 SIZES = ((1, 2, 3), (3, 4, 2))
 """Images, rows and columns of patches."""
 
-FACTOR = 4.0
-"""Largest ratio of an output's gap to the movement that still counts as rounding. Largest seen: 1.4."""
+FACTOR = 8.0
+"""Largest ratio of an output's gap to the movement that still counts as rounding. Largest seen: 1.7."""
 
 
 class Gap(NamedTuple):

@@ -24,12 +24,17 @@ OWN = {
         "space/minkowski.py": "an engine that exists for torch alone",
         "parallel.py": "DDP and FSDP2; XLA splits arrays by their shardings",
         "graphs.py": "CUDA graphs; XLA launches a whole update at once",
+        "gelu.py": "an erf that is cheap enough for a GPU; XLA has its own",
         "defaults.py": "when to compile, which JAX always does",
+        "kernels/depthwise.py": "Triton's kernel; Pallas needs one per platform",
     },
     "jax": {
         "layout.py": "flax keeps axes in another order than the spec; torch does not",
         "update.py": "the step as functions, compiled before there are arrays; AdamW is `spec.Optimizer`'s",
+        "activation.py": "what torch's compiler does by itself: pointwise passes around GRN, each value read once",
+        "kernels/activation_gpu.py": "likewise",
         "kernels/depthwise_gpu.py": "Pallas needs a kernel per platform; Triton's is kernels/depthwise.py",
+        "kernels/depthwise_tpu.py": "likewise",
         "kernels/plan.py": "blocks and memory of a TPU, which Pallas leaves to its user",
     },
 }

@@ -64,7 +64,7 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
             _write_config(config)
         _check_parity(config, backend, task, say)
         trainer = _trainer(config, backend, task, cluster, found, say)
-        say(f"{config.run.backend}: {trainer.choice}")
+        say(f"{config.run.backend}: {trainer.execution}")
         try:
             return Loop(config, task, schedule, trainer, cluster, identity, signals, start, stop).run()
         finally:

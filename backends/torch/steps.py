@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import spec
+from backends.torch.gelu import gelu
 from backends.torch.norm import at_least_float32
 from backends.torch.space.protocol import Space
 
@@ -75,7 +76,7 @@ class Gelu(Step):
     """Exact GELU."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.gelu(x)
+        return gelu(x)
 
 
 def _stored(weight: Tensor) -> Tensor:

@@ -37,8 +37,8 @@ class Trainer:
         self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(options.mean), parameter.new_tensor(options.std)
-        self.choice = defaults.choose(options, parameter.device.type, self.processes)
-        if self.choice.compile:
+        self.execution = defaults.resolve(options, parameter.device.type, self.processes)
+        if self.execution.compile:
             compile_steps(self.net)
         self.trained = parallel.spread(self.net, self.processes, options.shard)
         self.named = dict(self.net.named_parameters())
@@ -46,7 +46,7 @@ class Trainer:
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
         averaged = optimizer.ema_decay is not None
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
-        self.graphed = GraphedGradient(list(self.net.parameters())) if self.choice.graphs else None
+        self.graphed = GraphedGradient(list(self.net.parameters())) if self.execution.graphs else None
         self.t = 0
 
     @distributed_errors()
@@ -137,7 +137,7 @@ class Trainer:
 
     def _options(self, batch: Batch) -> dict[str, object]:
         mask, engine = batch.get("mask"), self.options.engine
-        if engine is None and mask is None and self.choice.triton:
+        if engine is None and mask is None and self.execution.triton:
             engine = "visible"  # with every patch visible: 1.13 times as fast as cuDNN's convolutions (H200, base)
         chosen = choose(self.model, ENGINES, engine, batch["images"], mask, mask)
         return {**chosen, "kernels": self.options.kernels}

@@ -69,15 +69,13 @@ def _preparation(content: Content, channels: int) -> dict[str, Any]:
     images = recorded(content.meta)
     size = image_size(images) or (IMAGE_SIZE, IMAGE_SIZE)
     mode = _crop_mode(size)
-    crop = 1.0 if mode == "squash" else images.get("crop_pct", CROP_PCT)
-    values = {name: huggingface.each_channel(images[name], channels) for name in ("mean", "std") if name in images}
-    return {
+    fields: dict[str, Any] = {
         "input_size": [channels, *size],
         "interpolation": "bicubic",
         "crop_mode": mode,
-        "crop_pct": crop,
-        **values,
+        "crop_pct": 1.0 if mode == "squash" else images.get("crop_pct", CROP_PCT),
     }
+    return fields | {n: huggingface.each_channel(images[n], channels) for n in ("mean", "std") if n in images}
 
 
 def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:

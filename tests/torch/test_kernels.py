@@ -139,6 +139,31 @@ def test_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     tolerances.assert_all_close(found, truth, WHOLE_BOUND, "triton")
 
 
+def assert_right_under_vmap(device: str = "cpu") -> None:
+    """Gradients per weight of two, at once and one after the other."""
+    x, _, weight, bias, halo = case(2, 5, 3)
+    weights = torch.stack([weight, 2 * weight]).to(device)
+    x, bias, halo = x.to(device), bias.to(device), patches.Halo(halo.rows.to(device))
+
+    def slope(weight: torch.Tensor, kernels: bool) -> torch.Tensor:
+        return torch.func.grad(lambda w: plain.halo_conv(x, w, bias, halo, kernels).square().sum())(weight)
+
+    found = torch.func.vmap(lambda w: slope(w, kernels=True))(weights)
+    truth = torch.stack([slope(each, kernels=False) for each in weights])
+    tolerances.assert_close(found.cpu().numpy(), truth.cpu().numpy(), bound(case(2, 5, 3)), "vmap")
+
+
+def test_under_vmap() -> None:
+    with interpreted():
+        assert_right_under_vmap()
+
+
+@pytest.mark.gpu
+@gpu
+def test_under_vmap_on_this_gpu() -> None:
+    assert_right_under_vmap("cuda")
+
+
 @pytest.mark.gpu
 @gpu
 @pytest.mark.parametrize("side", [8, 7, 5, 4, 2, 1])

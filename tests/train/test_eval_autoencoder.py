@@ -9,14 +9,15 @@ import pytest
 import backends
 import convert
 from parity_tests import tolerances
+from parity_tests.oracle.training import normalised
 from tests.train.images import tree
 from train.__main__ import main
 from train.config import cli
-from train.data.pixels import normalise
+from train.data.masks import masks_of
 from train.data.sources import open_source
 from train.data.supervised import EvalBatches
 from train.tasks import weights
-from train.tasks.pretrain import PICTURE_POSITION, masks_of
+from train.tasks.pretrain import PICTURE_POSITION
 
 FCMAE = Path(__file__).parents[2] / "parity_tests" / "golden" / "official_fcmae.pth"
 SIZE = "--input_size 64 96 --mask_ratio 0.5 --grn_scope image --precision float64"
@@ -50,9 +51,10 @@ def expected(images: Path) -> float:
     batches = EvalBatches(open_source(str(images)), (0, 0), 3, (64, 96), 224 / 256, 1)
     losses = []
     for index in (number for number in range(10) if number != 7):
-        pixels = normalise(batches(index)[0]["images"], config.data.mean, config.data.std)
-        mask = masks_of(config, model)(PICTURE_POSITION + np.array([index]), np.zeros(1))["mask"]
-        losses.append(float(backend.forward(module, pixels.astype(np.float64), mask)["loss"]))
+        images = batches(index)[0]["images"]
+        mask = masks_of(config, model, batches.source)(PICTURE_POSITION + np.array([index]), images)["mask"]
+        pixels = normalised(images, config.data.mean, config.data.std)
+        losses.append(float(backend.forward(module, pixels, mask)["loss"]))
     return float(np.mean(losses))
 
 

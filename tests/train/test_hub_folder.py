@@ -1,10 +1,12 @@
 """A run's folder for transformers: classes, image size, image processor, card; its pipeline gives our probabilities."""
 
+import csv
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
 import convert
@@ -14,8 +16,6 @@ from parity_tests.tolerances import EPS, assert_close
 from tests.train.images import pixels, tree
 from train.__main__ import main
 from train.config import cli
-from train.data.pixels import normalise
-from train.data.supervised import eval_crop
 
 WORDS = (
     "--task finetune --model none --depths 1 1 1 1 --dims 8 8 8 8 --patch_size 32 --batch_size 6 --max_steps 2"
@@ -48,31 +48,35 @@ def picture() -> Image.Image:
     return Image.fromarray(pixels(7, 64, 80))
 
 
-def probabilities(checkpoint: convert.Checkpoint, picture: Image.Image) -> np.ndarray:
-    """Those of the module on the image as the evaluation prepares it."""
-    import torch
+def predicted(checkpoint: Path, picture: Image.Image, folder: Path) -> np.ndarray:
+    """The probabilities of c0, c1, c2 by --task predict, on the image in a file."""
+    picture.save(folder / "x.png")
+    (folder / "x.csv").unlink(missing_ok=True)
+    words = ["--task", "predict", "--finetune", str(checkpoint), "--images", str(folder / "x.png")]
+    assert main([*words, "--output", str(folder / "x.csv"), "--backend", "torch"]) == 0
+    with (folder / "x.csv").open() as file:
+        rows = {row["name"]: float(row["probability"]) for row in csv.DictReader(file)}
+    return np.array([rows[f"c{i}"] for i in range(3)])
 
-    images = normalise(eval_crop(np.asarray(picture), SIZE, CROP)[None], MEAN, STD)
-    logits = convert.build(checkpoint, "torch").eval()(torch.from_numpy(images))["logits"]
-    return np.asarray(logits.softmax(-1)[0].detach().numpy())
 
-
-def test_transformers_gives_our_probabilities(run_dir: Path, folder: Path, picture: Image.Image) -> None:
+def test_transformers_gives_the_probabilities_of_predict(
+    run_dir: Path, folder: Path, picture: Image.Image, tmp_path: Path
+) -> None:
     from transformers import AutoImageProcessor, AutoModelForImageClassification, pipeline
 
-    expected = probabilities(convert.load(run_dir), picture)
+    expected = predicted(run_dir, picture, tmp_path)
     assert expected.max() - expected.min() > 0.01  # not the same for every class
     model = AutoModelForImageClassification.from_pretrained(folder)
     inputs = AutoImageProcessor.from_pretrained(folder)(picture, return_tensors="pt")
     found = model(**inputs).logits.softmax(-1)[0].detach().numpy()
     assert_close(found, expected, 64 * EPS["float32"], "model and processor")
-    answers = {one["label"]: one["score"] for one in pipeline("image-classification", model=str(folder))(picture)}
-    assert sorted(answers) == ["c0", "c1", "c2"]
+    classify = pipeline("image-classification", model=str(folder))
+    answers = {one["label"]: one["score"] for one in classify(str(tmp_path / "x.png"))}
     assert_close(np.array([answers[f"c{i}"] for i in range(3)]), expected, 64 * EPS["float32"], "pipeline")
     assert model.config.image_size == 32
 
 
-def test_the_folder_is_read_back_with_its_preparation(folder: Path, tmp_path: Path) -> None:
+def test_the_folder_is_read_back_with_its_preparation(folder: Path, tmp_path: Path, picture: Image.Image) -> None:
     """Without our own header, as others write such folders, and as a checkpoint of a task."""
     from safetensors.numpy import load_file, save_file
 
@@ -83,6 +87,7 @@ def test_the_folder_is_read_back_with_its_preparation(folder: Path, tmp_path: Pa
     save_file(load_file(folder / "model.safetensors"), bare / "model.safetensors")
     found = convert.load(bare)
     assert (found.classes, found.notes) == (["c0", "c1", "c2"], [])
+    assert_close(predicted(bare, picture, tmp_path), predicted(folder, picture, tmp_path), 0.0, "as read back")
     config = cli.parse(["--task", "eval", "--finetune", str(bare), "--data_path", "D"])
     assert (config.data.image_size, config.data.mean, config.data.std) == (SIZE, MEAN, STD)
     assert config.finetune.crop_pct == CROP
@@ -123,9 +128,7 @@ def test_the_card_says_what_the_run_knows(run_dir: Path, folder: Path) -> None:
         assert f"\n{line}" in card, card
     assert "| command | `twinnext train --task finetune " in card
     assert "--lr 0.01" in card
-    import yaml
-
-    assert yaml.safe_load(card.split("---")[1])["tags"] == ["convnextv2", "twinnext"]
+    assert ModelCard.load(folder / "README.md").data.tags == ["convnextv2", "twinnext"]
 
 
 def test_the_command_of_the_card_makes_the_same_config(run_dir: Path) -> None:

@@ -57,7 +57,8 @@ def test_what_is_given_is_taken_and_a_difference_is_reported(run_dir: Path) -> N
     config = parsed("eval", run_dir, "--mean", "0.5", "--std", "0.2", "--data_path", "elsewhere")
     assert (config.data.mean, config.data.std, config.data.data_path) == ((0.5,), (0.2,), "elsewhere")
     assert config.notes == (
-        f"from the run of {run_dir}: --input_size 16 --in_chans 1",
+        f"from the run of {run_dir}: --input_size 16 --mask_policy uniform --mask_ratio 0.6 --mask_rounding floor"
+        " --in_chans 1",
         f"note: --mean is 0.5, the run of {run_dir} had 0.3",
     )
 

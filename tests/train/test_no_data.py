@@ -226,7 +226,7 @@ def test_a_run_says_what_its_masks_hold_and_is_exact(
 
 
 @pytest.mark.parametrize("backend", NAMES)
-def test_a_real_run_on_masks_and_its_pictures(clouds: Path, tmp_path: Path, backend: str) -> None:
+def test_a_real_run_on_masks_its_pictures_and_its_loss(clouds: Path, tmp_path: Path, backend: str) -> None:
     flags = f"{FLAGS} --backend {backend} --max_steps 1 --picture_freq 1 --engine masked"
     words = [*fake.QUICK.split(), "--data_path", str(clouds), "--output_dir", str(tmp_path / "run"), *flags.split()]
     assert main(words) == 0
@@ -234,6 +234,16 @@ def test_a_real_run_on_masks_and_its_pictures(clouds: Path, tmp_path: Path, back
     assert main(words.split()) == 0
     drawn, again = tmp_path / "run" / "pictures" / "step-00000001.png", tmp_path / "out" / "reconstruction-00.png"
     np.testing.assert_array_equal(np.asarray(Image.open(again)), np.asarray(Image.open(drawn)))
+    losses = [loss(tmp_path, backend, *flags) for flags in (("--batch_size", "7"), ("--mask_key", "none"), ())]
+    assert losses[0] == pytest.approx(losses[2])
+    assert losses[1] != pytest.approx(losses[2])
+
+
+def loss(folder: Path, backend: str, *flags: str) -> float:
+    """The masked loss of a run on all of its data."""
+    words = f"--task eval --backend {backend} --finetune {folder / 'run'} --output_dir {folder / 'eval'}".split()
+    assert main([*words, *flags]) == 0
+    return float(json.loads((folder / "eval" / "eval.json").read_text())["masked_loss"])
 
 
 def test_patches_without_data_are_removed_in_the_batch(clouds: Path) -> None:

@@ -1,5 +1,6 @@
 """Mask policies: exactly K visible patches, a pure function of seed, position and image, in either framework."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -187,7 +188,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     name = f"own_policy_{abs(hash(tmp_path))}"
     (tmp_path / f"{name}.py").write_text(OWN)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "path", [*sys.path])
     return name
 
 
