@@ -211,16 +211,24 @@ class ModelConfig(Group):
         "what GRN sums over (batch: as the released sparse code)",
         (*TRAIN, "eval", "embed", "reconstruct", "probe"),
     )
+    norm_eps: float = flag(1e-6, "epsilon of LayerNorm", at_least=0)
+    dwconv_bias: bool = flag(True, "give depthwise convolutions a bias")
     mask_ratio: float = flag(0.6, "fraction of patches to remove", MASKED)
     mask_rounding: Literal["floor", "ceil", "round"] = flag(
-        "floor", "rounding of the number of visible patches (ceil: as VisCy, round: as SparK)", MASKED
+        "floor", "how visible patches are rounded (VisCy: ceil, SparK: round)", MASKED
     )
-    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or your own package.module:function", MASKED)
+    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or package.module:function", MASKED)
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(
         True, "normalise the target by the mean and variance of each patch", ("pretrain", "eval", "reconstruct")
     )
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """The fields of the spec's encoder, without those of the preset."""
+        names = ("depths", "dims", "in_chans", "patch_size", "grn_scope", "norm_eps", "dwconv_bias")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)

@@ -119,15 +119,11 @@ def classes_of(config: Config, source: Source) -> int:
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
     """The classifier that the flags describe; SpecError if it is not possible."""
-    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     model = spec.classifier(
         config.model.model,
         num_classes=classes,
         drop_path=config.finetune.drop_path,
-        in_chans=config.model.in_chans,
-        patch_size=config.model.patch_size,
-        grn_scope=config.model.grn_scope,
-        **{name: value for name, value in sizes.items() if value is not None},
+        **config.model.encoder,
     )
     checks.image_size(config.data.image_size, model.encoder.patch_size)
     return model

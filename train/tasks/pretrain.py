@@ -147,7 +147,6 @@ def _check(config: Config) -> None:
 
 
 def _model(config: Config) -> spec.FCMAE:
-    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     return spec.fcmae(
         config.model.model,
         image_size=config.data.image_size,
@@ -156,8 +155,5 @@ def _model(config: Config) -> spec.FCMAE:
         decoder_depth=config.model.decoder_depth,
         decoder_dim=config.model.decoder_embed_dim,
         norm_target=config.model.norm_pix_loss,
-        in_chans=config.model.in_chans,
-        patch_size=config.model.patch_size,
-        grn_scope=config.model.grn_scope,
-        **{name: value for name, value in sizes.items() if value is not None},
+        **config.model.encoder,
     )

@@ -153,8 +153,8 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     encoder, asked = model.encoder, config.model
     check_channels(path, model, asked.in_chans)
     sizes: Mapping[str, Any] = spec.PRESETS.get(asked.model or "", {}) if "model" in config.given else {}
-    own = {"depths": asked.depths, "dims": asked.dims, "patch_size": asked.patch_size}
-    expected = {**sizes, **{name: value for name, value in own.items() if name in config.given and value}}
+    own = {name: value for name, value in asked.encoder.items() if name in config.given and name != "grn_scope"}
+    expected = {**sizes, **own}
     known = asked.model is None or asked.model in spec.PRESETS
     if not known or any(getattr(encoder, name) != value for name, value in expected.items()):
         raise TrainError(f"{path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
@@ -189,4 +189,6 @@ def _flags_of(encoder: spec.Encoder) -> str:
     depths, dims = (" ".join(map(str, value)) for value in (encoder.depths, encoder.dims))
     other = "none" if encoder.block == "v2" else "convnext_tiny"
     named = f"--model {encoder.preset}" if encoder.preset else f"--model {other} --depths {depths} --dims {dims}"
-    return f"{named} --patch_size {encoder.patch_size}"
+    eps = f" --norm_eps {encoder.norm_eps:g}" if encoder.norm_eps != spec.EPS else ""
+    bias = "" if encoder.dwconv_bias else " --dwconv_bias False"
+    return f"{named} --patch_size {encoder.patch_size}{eps}{bias}"
