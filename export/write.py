@@ -29,7 +29,7 @@ class Module(Protocol):
         """Write the program that computes in a dtype; ConvertError where the target cannot."""
 
     def load(self, path: Path, signature: Signature) -> Program:
-        """The program in a file, in the target's own runtime, on the CPU."""
+        """The program in a file, in the target's own runtime."""
 
     def runtime(self) -> str:
         """The name and version of that runtime."""
@@ -62,6 +62,8 @@ def write(
     checkpoint: Checkpoint, path: Path, target: str, signature: Signature, dtype: str = "float32", force: bool = False
 ) -> Written:
     """Write the program of a checkpoint; ConvertError, and no file, if it cannot be, or is not the same function."""
+    if path.suffix != TARGETS[target].suffix:
+        raise ConvertError(f"{path}: the name of this kind of file ends in {TARGETS[target].suffix}")
     made, rounded = module(target), surgery.cast(checkpoint, dtype)
     _check_size(rounded, dtype)
     with replacing(path, force) as aside:

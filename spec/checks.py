@@ -31,6 +31,13 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def positive(name: str, value: Any) -> float:
+    """A float above 0."""
+    if not 0 < number(name, value) < float("inf"):
+        raise SpecError(f"{name}: {value!r} is not above 0")
+    return float(value)
+
+
 def rate(name: str, value: Any) -> float:
     """A probability from 0 up to, not including, 1."""
     if not 0 <= number(name, value) < 1:

@@ -58,15 +58,16 @@ class PatchConv:
 class DepthwiseConv:
     """y_c = conv2d(x_c, weight_c) + bias_c; one odd kernel per channel, stride 1, zero padding size // 2.
 
-    A spatial step: the input at removed sites counts as 0.
+    A spatial step: the input at removed sites counts as 0. Without `bias`, bias_c is 0 and not learnt.
     """
 
     channels: int
     size: int = 7
+    bias: bool = True
 
     def arrays(self) -> dict[str, Array]:
         weight = _weight("ch one kh kw", self.channels, 1, self.size, self.size)
-        return {"weight": weight, "bias": _vector(self.channels)}
+        return {"weight": weight} | ({"bias": _vector(self.channels)} if self.bias else {})
 
 
 @dataclass(frozen=True)

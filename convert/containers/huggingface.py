@@ -49,6 +49,7 @@ def write(path: Path, content: Content) -> None:
 
     if content.model is None:
         raise AssertionError("a config needs a model")
+    check_as_built(content.model, "transformers")
     path.mkdir()
     safetensors.write(path / WHOLE, content)
     size = image_size(recorded(content.meta)) or (IMAGE_SIZE, IMAGE_SIZE)
@@ -63,6 +64,16 @@ def write(path: Path, content: Content) -> None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write an object as an indented file."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def check_as_built(model: Model, program: str) -> None:
+    """ConvertError for a model whose norms or depthwise convolutions a program does not build."""
+    encoder = model.encoder
+    if encoder.norm_eps != EPS or not encoder.dwconv_bias:
+        raise ConvertError(
+            f"{program} builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model has"
+            f" norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+        )
 
 
 def config_in(path: Path) -> dict[str, Any]:

@@ -117,6 +117,7 @@ def test_a_wrong_program_is_not_written(tmp_path: Path, monkeypatch: pytest.Monk
     [
         (["--to", "torch", "--stages", "2"], "stages"),
         (["--to", "torch", "--ema"], "--ema: the checkpoint has no EMA"),
+        (["--to", "torch", "-o", "y.onnx"], "y.onnx: the name of this kind of file ends in .pt2"),
         (["--to", "tflite"], "invalid choice: 'tflite'"),
     ],
 )

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from backends.jax import api
+from backends.jax import api, depthwise_cpu
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise_gpu
 from backends.jax.layout import shapes
@@ -55,9 +55,12 @@ def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, bias: jax.Array, whe
     """The same by the loops of CPUs, in float32 at least."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, grad, weight, bias = (array.astype(wide) for array in (x, grad, weight, bias))
-    back = forms._scanned_conv(grad, weight[::-1, ::-1], where)
-    by_weight = forms._scanned_gradient(x, grad, where, len(weight))
-    return forms._scanned_conv(x, weight, where) + bias, back, by_weight, grad.sum((0, 1))
+    back = depthwise_cpu.transposed_conv(grad, weight, where.halo)
+    return (
+        depthwise_cpu.conv(x, weight, bias, where.halo),
+        back,
+        *depthwise_cpu.gradients(x, grad, where.halo, len(weight)),
+    )
 
 
 def assert_agree(found: Arrays, expected: Arrays, dtype: str) -> None:

@@ -33,8 +33,8 @@ class DenseSpace(NamedTuple):
         return y, DenseSpace(self.kernels, keep)
 
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
-        if self.kernels == "cuda":
-            return image_conv(self.grid(x), weight, bias)
+        if self.keep is None or self.kernels == "cuda":
+            return image_conv(self.grid(x), weight, bias, self.kernels)
         options = {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": weight.shape[-1]}
         return _conv(self.grid(x), weight, bias, **options)
 
