@@ -218,7 +218,7 @@ class ModelConfig(Group):
     dwconv_bias: bool = flag(True, "give depthwise convolutions a bias")
     mask_ratio: float = flag(0.6, "fraction of patches to remove", MASKED)
     mask_rounding: Literal["floor", "ceil", "round"] = flag(
-        "floor", "rounding of the number of visible patches (VisCy: ceil, SparK: round)", MASKED
+        "floor", "how visible patches are rounded (VisCy: ceil, SparK: round)", MASKED
     )
     mask_policy: str = flag("uniform", "uniform, block, grid, importance, or package.module:function", MASKED)
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
