@@ -69,7 +69,7 @@ bench: $(READY)
 gpu: $(READY)
 	mkdir -p runs
 	$(RUN) -m benchmarks gpu --json runs/gpu.json --markdown runs/gpu.md $(GPU)
-	XLA_PYTHON_CLIENT_PREALLOCATE=false $(RUN) -m pytest -m gpu -n 4
+	XLA_PYTHON_CLIENT_PREALLOCATE=false $(RUN) -m pytest -m gpu -n 4 -p no:benchmark
 
 # The optional third engine of torch, compiled once for this Python and torch.
 minkowski: $(READY)

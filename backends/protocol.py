@@ -18,6 +18,9 @@ Engine = str
 Dtype = Literal["float32", "bfloat16", "float64"]
 """What a model computes in. Parameters are float64 for "float64" and float32 otherwise."""
 
+ROUNDING = {"float64": 2.0**-52, "float32": 2.0**-23, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+"""The relative error of rounding to a dtype, from which bounds of parity checks are derived."""
+
 
 class BackendError(ValueError):
     """One line about an input that no backend can serve: what, where, and what to do."""
@@ -117,8 +120,8 @@ class Trainer(Protocol):
     ) -> None: ...
 
     @property
-    def choice(self) -> object:
-        """What its options leave open, decided: as text, with the flags of a run that decide otherwise."""
+    def execution(self) -> object:
+        """How it computes, its options and what they leave open: as text, with the flags that change it."""
 
     def step(self, batches: Sequence[Batch], lr: float) -> Mapping[str, Any]:
         """One update from the mean gradient of the micro-batches: {"loss", "grad_norm"}, 0-d.

@@ -25,7 +25,16 @@ class Stream(IntEnum):
 
 def words(seed: int, stream: Stream, index: int, n: int) -> np.ndarray:
     """n raw 64-bit words."""
-    return np.random.Philox(key=[seed, int(stream)], counter=[0, 0, 0, index]).random_raw(n)
+    return _philox(seed, stream, index).random_raw(n)
+
+
+def generator(seed: int, stream: Stream, index: int) -> np.random.Generator:
+    """The same words as a numpy Generator, for functions of users."""
+    return np.random.Generator(_philox(seed, stream, index))
+
+
+def _philox(seed: int, stream: Stream, index: int) -> np.random.Philox:
+    return np.random.Philox(key=[seed, int(stream)], counter=[0, 0, 0, index])
 
 
 def uniform(raw: np.ndarray) -> np.ndarray:

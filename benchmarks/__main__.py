@@ -39,8 +39,8 @@ def _gpu(args: argparse.Namespace) -> int:
 
     peak = peaks.find(args.peak, args.dtype, args.device, args.tflops, args.gbps)
     shared = {name: getattr(args, name) for name in ("model", "batch_size", "image_size", "dtype", "device")}
-    found = gpu.measure(gpu.LINES, shared, args.rounds, args.seconds)
-    text = gpu.markdown(found, gpu.LINES, gpu.device_name(args.device), peak)
+    found = gpu.measure((gpu.VISIBLE, gpu.OTHERS), shared, args.rounds, args.seconds)
+    text = gpu.markdown(found, (*gpu.VISIBLE, *gpu.OTHERS), gpu.device_name(args.device), peak)
     print(text, flush=True)
     _write(args.json, gpu.document(found, peak))
     if args.markdown:
@@ -155,7 +155,7 @@ def _parser() -> Parser:
     whole.add_argument("--dtype", choices=("float32", "bfloat16"), default="bfloat16")
     whole.add_argument("--device", default="cuda")
     whole.add_argument("--rounds", type=int, default=15, help="timed steps per row, taken in turn")
-    whole.add_argument("--seconds", type=float, default=900, help="leave out rows that are not ready by then")
+    whole.add_argument("--seconds", type=float, default=900, help="leave out what is not measured by then")
     whole.add_argument("--json", help="write the rows and kernels to this file")
     whole.add_argument("--markdown", help="write the table to this file too")
     _peak(whole)

@@ -41,7 +41,7 @@ Make = Callable[[int], tuple[Batch, list[str]]]
 class Masks:
     """The masks of pre-training."""
 
-    def __call__(self, positions: np.ndarray, labels: np.ndarray) -> Batch:
+    def __call__(self, positions: np.ndarray, images: np.ndarray, no_data: np.ndarray | None = None) -> Batch:
         return {"mask": random_masks(0, positions, (7, 7), 19)}
 
 
@@ -72,7 +72,7 @@ class Plain:
         images, labels = zip(*(self._sample(position) for position in positions.tolist()), strict=True)
         pixels = np.stack(images)
         if not isinstance(feed, SupervisedFeed) or feed.mix is None:
-            return {"images": pixels, **Masks()(positions, np.array(labels))}, []
+            return {"images": pixels, **Masks()(positions, pixels)}, []
         targets = soft_targets(np.array(labels), feed.classes, feed.smoothing)
         mixed, blends = pixels.copy(), feed.mix.blends(positions, *SIZE)
         for rows, (share, box) in blends:

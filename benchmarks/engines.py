@@ -15,6 +15,7 @@ import backends
 from benchmarks import outside
 from benchmarks.errors import BenchmarkError
 
+CACHES = ("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR", "JAX_COMPILATION_CACHE_DIR")
 SHARED = ("model", "batch_size", "image_size", "mask_ratio", "dtype", "what", "part", "device")
 
 
@@ -114,11 +115,13 @@ def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
 class Worker:
     """A process that prepares a job at once, and takes steps when it is asked to."""
 
-    def __init__(self, job: dict[str, Any], **environment: str) -> None:
+    def __init__(self, job: dict[str, Any], cached: "Worker | None" = None, /, **environment: str) -> None:
+        """cached: a worker that has compiled the same."""
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
         command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
-        self.compiled = tempfile.TemporaryDirectory()  # empty, since the first step is timed
-        caches = dict.fromkeys(("TORCHINDUCTOR_CACHE_DIR", "TRITON_CACHE_DIR"), self.compiled.name)
+        self.compiled: tempfile.TemporaryDirectory[str]  # empty at first, since the first step is timed
+        self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()
+        caches = dict.fromkeys(CACHES, self.compiled.name)
         environment = {**os.environ, **caches, **environment}
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._send(json.dumps(job))

@@ -6,11 +6,10 @@ slows all rows alike. Messages are JSON, one object per line.
 
 import ctypes
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +21,6 @@ from benchmarks import profiles
 
 def main() -> None:
     """Read the job from the first line, report its memory, then answer each line with the seconds of one step."""
-    os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # compiling is timed
     job = json.loads(sys.stdin.readline())
     prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
     run, memory = prepare(job, *_given(job))
@@ -84,6 +82,11 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
+    if job["part"] == "classifier":
+        from backends.torch.inference import record_inference
+
+        net = net.to(getattr(torch, job["dtype"]))
+        return _inference(job, net, record_inference, batch["images"], device), _torch_memory(device)
     images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
     part = part_of(net, job["part"], job["engine"], _visible(batch))
     return _passes(job, net, part, (images, mask)), _torch_memory(device)
@@ -99,6 +102,15 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     if job["what"] == "step":
         return _timm_step(job, batch, device), _torch_memory(device)
     where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
+    if job["part"] == "classifier":
+        net = (
+            outside.timm()
+            .create_model(job["model"], num_classes=CLASSES)
+            .to(**where, memory_format=torch.channels_last)
+        )
+        channels_first = np.moveaxis(batch["images"], -1, 1)
+        graphed = partial(torch.compile, mode="reduce-overhead")
+        return _inference(job, net.eval(), lambda net, _: graphed(net), channels_first, device), _torch_memory(device)
     net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
     images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
     return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
@@ -112,7 +124,7 @@ def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
 
     net = outside.timm().create_model(job["model"], num_classes=CLASSES)
     net = net.to(device, memory_format=torch.channels_last)
-    call = torch.compile(net) if job["compiled"] else net
+    call = torch.compile(net) if _compiles(job, device) else net
     adamw = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     host = [torch.from_numpy(array) for array in (_uint8(batch["images"]), batch["targets"])]
     host = [tensor.pin_memory() for tensor in host] if device != "cpu" else host
@@ -125,6 +137,29 @@ def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
         adamw.step()
         adamw.zero_grad()
         return loss.item()
+
+    return work
+
+
+def _compiles(job: dict[str, Any], device: str) -> bool:
+    """Whether a job of timm's is compiled; by the device where it is left open, as ours."""
+    return device != "cpu" if job["compiled"] is None else bool(job["compiled"])
+
+
+def _inference(
+    job: dict[str, Any], net: Any, record: Callable[[Any, Any], Any], images: np.ndarray, device: str
+) -> Run:
+    """Logits of images on the device; on CUDA compiled and as a CUDA graph, which `record` makes."""
+    import torch
+
+    x = torch.from_numpy(images).to(device, getattr(torch, job["dtype"]))
+    call = record(net, x) if x.is_cuda else net
+
+    def work() -> float:
+        with torch.no_grad():
+            found = call(x)
+        logits = found["logits"] if isinstance(found, dict) else found
+        return float(logits.sum())  # waits for the device
 
     return work
 
@@ -165,7 +200,9 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     from backends import jax as backend
     from backends.jax import api
+    from backends.jax.compilation import compiler_options
 
+    backend.use_compilation_cache()  # in the folder that the environment names
     dtype = job["dtype"]
     if job["what"] == "step":
         kernels = job.get("kernels", "auto")
@@ -175,7 +212,9 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     with api.precision(dtype):
         net = api.build(model, dtype=dtype, device=job["device"])
         graph, params = nnx.graphdef(net), api.flat(net)
-        images, mask = jax.device_put(batch["images"]), jax.device_put(batch["mask"])
+        images, mask = jax.device_put((batch["images"], batch.get("mask")))
+    if job["part"] == "classifier":  # inference, with weights in its own type
+        params, images = jax.tree.map(lambda array: array.astype(dtype), (params, images))
 
     def loss(params: Any, images: Any, mask: Any) -> Any:  # as arguments: XLA would fold constants away
         return part_of(api.bind(graph, params), job["part"], job["engine"], _visible(batch))(images, mask)
@@ -183,8 +222,9 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     @cache
     def compiled() -> Any:
         with api.precision(dtype):
-            function = jax.jit(jax.value_and_grad(loss) if job["what"] == "gradient" else loss)
-            return function.lower(params, images, mask).compile()
+            options = compiler_options(jax.default_backend())
+            function = jax.value_and_grad(loss) if job["what"] == "gradient" else loss
+            return jax.jit(function, compiler_options=options).lower(params, images, mask).compile()
 
     def memory(run: Run) -> int:
         sizes = compiled().memory_analysis()
@@ -226,18 +266,20 @@ def _uint8(images: np.ndarray) -> np.ndarray:
     return np.clip(128 + 64 * images, 0, 255).astype(np.uint8)
 
 
-def _visible(batch: Batch) -> int:
-    return int((batch["mask"][0] == 0).sum())
+def _visible(batch: Batch) -> int | None:
+    return int((batch["mask"][0] == 0).sum()) if "mask" in batch else None
 
 
-def part_of(net: Any, part: str, engine: str, visible: int | None = None) -> Callable[[Any, Any], Any]:
-    """(images, mask) -> the FCMAE loss, or the sum of the encoder's features."""
+def part_of(net: Any, part: str, engine: str | None, visible: int | None = None) -> Callable[[Any, Any], Any]:
+    """(images, mask) -> the FCMAE loss, or the sum of the encoder's features or of a classifier's logits."""
+    if part == "classifier":
+        return lambda images, mask: net(images, mask, engine=engine)["logits"].sum()
     if part == "encoder":
         return lambda images, mask: _features(net, images, mask, engine, visible).sum()
     return lambda images, mask: net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
 
 
-def _features(net: Any, images: Any, mask: Any, engine: str, visible: int | None) -> Any:
+def _features(net: Any, images: Any, mask: Any, engine: str | None, visible: int | None) -> Any:
     x, space = net.encode(images, mask, engine=engine, visible=visible)
     return space.grid(x)
 

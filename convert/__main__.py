@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from convert import containers, report, surgery
+from convert import report, surgery
+from convert.arguments import add_input, load_input, output_beside
 from convert.arrays import DTYPES
 from convert.checkpoint import Checkpoint, load, save
 from convert.errors import ConvertError
@@ -59,7 +60,7 @@ def _parser() -> Parser:
     verify = commands.add_parser("verify", help="check that two files compute the same function")
     verify.set_defaults(run=_verify)
     for command in (inspect, verify):
-        _add_input(command)
+        add_input(command)
     verify.add_argument("other", metavar="B", type=Path, help="the file or folder to compare with")
     return parser
 
@@ -71,17 +72,8 @@ def _imagemagick() -> str:
     return shutil.which("magick") or next(filter(None, others), "magick (of its version 7)")
 
 
-def _add_input(command: argparse.ArgumentParser) -> None:
-    command.add_argument("input", metavar="IN", type=Path, help="a file, or a folder of transformers, Orbax or a run")
-    command.add_argument("--from", dest="source", choices=sorted(FORMATS), help="its format, instead of recognising it")
-    command.add_argument("--key", help="of a .pth: where its parameters are, e.g. model_state_dict")
-    command.add_argument(
-        "--prefix", default="", help="what their names begin with, e.g. backbone.; the rest is left out"
-    )
-
-
 def _add_translation(command: argparse.ArgumentParser, default: str | None) -> None:
-    _add_input(command)
+    add_input(command)
     command.add_argument("-o", "--output", type=Path, help="its suffix chooses the kind of file, none makes a folder")
     command.add_argument("--to", choices=sorted(FORMATS), default=default, required=not default, help="format to write")
     command.add_argument("--dtype", choices=list(DTYPES), help="dtype of the parameters (default: unchanged)")
@@ -93,12 +85,8 @@ def _add_translation(command: argparse.ArgumentParser, default: str | None) -> N
     command.add_argument("--force", action="store_true", help="replace an existing output")
 
 
-def _load(args: argparse.Namespace, weights_only: bool = False) -> Checkpoint:
-    return load(args.input, format=args.source, weights_only=weights_only, key=args.key, prefix=args.prefix)
-
-
 def _translate(args: argparse.Namespace) -> int:
-    checkpoint = _changed(_load(args, weights_only=args.weights_only), args)
+    checkpoint = _changed(load_input(args, weights_only=args.weights_only), args)
     output = args.output or _output(args.input, checkpoint, args.to)
     left = save(checkpoint, output, format=args.to, force=args.force)
     print(f"{args.input}: {report.summary(checkpoint)}")
@@ -123,26 +111,19 @@ def _changed(checkpoint: Checkpoint, args: argparse.Namespace) -> Checkpoint:
 
 def _output(source: Path, checkpoint: Checkpoint, format: str) -> Path:
     """A name beside the input: NAME.FORMAT with the format's suffix; a folder if there is training state to keep."""
-    source = source if source.name not in ("", "..") else source.resolve()
-    endings = [suffix for kind in containers.KINDS.values() for suffix in kind.suffixes]
-    stem = source.name
-    for ending in (*endings, *(f".{name}" for name in FORMATS)):
-        stem = stem.removesuffix(ending) or stem
-    suffix = SUFFIX.get(format, ".pth")
-    if format == "ours" and (checkpoint.optimizer or checkpoint.ema):
-        suffix = ""
-    return source.with_name(f"{stem}.{format}{suffix}")
+    trained = format == "ours" and (checkpoint.optimizer or checkpoint.ema)
+    return output_beside(source, f".{format}{'' if trained else SUFFIX.get(format, '.pth')}")
 
 
 def _inspect(args: argparse.Namespace) -> int:
-    print(report.report(args.input, _load(args)))
+    print(report.report(args.input, load_input(args)))
     return 0
 
 
 def _verify(args: argparse.Namespace) -> int:
     from convert.verify import BOUND, verify
 
-    verdict = verify(_load(args, weights_only=True), load(args.other, weights_only=True))
+    verdict = verify(load_input(args, weights_only=True), load(args.other, weights_only=True))
     print(table([("layer", "largest gap"), *((name, f"{gap:.1e}") for name, gap in verdict.gaps.items())]))
     found = "the same function" if verdict.same else f"not the same function, first difference at {verdict.first}"
     first, last = verdict.backends

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import spec
-from convert import adamw, containers, formats, models, naming, plain, trainstate
+from convert import adamw, containers, formats, hub, models, naming, plain, trainstate
 from convert.arrays import Arrays, Entries, Entry, entries_of
 from convert.content import AdamWState, Content
 from convert.errors import ConvertError, listed, reading
@@ -23,6 +23,9 @@ TRAINING = {
     **dict.fromkeys(TREES, ("flax", "nnx")),
 }
 """Container -> the formats in which it can hold moments and EMA; in trees, as Flax programs do."""
+
+BARE = (("pth", "timm"), ("pth", "hf"))
+"""Containers and formats that are a state dict and nothing else."""
 
 HINTS = {
     "input_size": "image_size",
@@ -62,9 +65,10 @@ def load(
     key: str | None = None,
     prefix: str = "",
 ) -> Checkpoint:
-    """The checkpoint in a file or folder; ConvertError, one line, when it cannot be one.
+    """The checkpoint in a file, a folder, or on the hub; ConvertError, one line, when it cannot be one.
 
-    Only headers are read here. format: the name of the format, instead of recognising it;
+    path: hf:OWNER/NAME or hf:OWNER/NAME@REVISION names one on the hub. Only headers are read here.
+    format: the name of the format, instead of recognising it;
     weights_only leaves optimizer and EMA out. key: of a .pth, where its parameters are, if not
     under "model", "state_dict" or at the top. prefix: what the names of the parameters begin with;
     arrays of other names are left out, with a note.
@@ -78,7 +82,7 @@ def load(
     ...     checkpoint.meta["format"], checkpoint.model == model, checkpoint.arrays["head.weight"].shape
     ('timm', True, (3, 8))
     """
-    kind, content = containers.read(Path(path), weights_only, key)
+    kind, content = containers.read(hub.local(path), weights_only, key)
     with reading(Path(path), kind):
         try:
             content = trainstate.unpack(content, weights_only) if kind in TREES else content
@@ -99,6 +103,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     carried, notes = checkpoint, list[str]()
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
+    notes += _not_recorded(checkpoint.model, kind, format)
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
     content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
@@ -116,6 +121,19 @@ def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint
     if checkpoint.ema:
         lines.append(f"left out: the EMA of {len(checkpoint.ema)} arrays: {why}")
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
+
+
+def _not_recorded(model: Model, kind: str, format: str) -> list[str]:
+    """A line for each field that the file will not record, nor its shapes determine, unless it is the usual one."""
+    if (kind, format) not in BARE and kind not in ("npz", "msgpack", "orbax"):
+        return []
+    usual = {"grn_scope": "image", "norm_eps": spec.EPS}
+    fields = {name: getattr(model.encoder, name) for name in usual}
+    return [
+        f"not recorded: {name} {value}: {kind} files in the {format} format are read with {usual[name]}"
+        for name, value in fields.items()
+        if value != usual[name]
+    ]
 
 
 def _under_prefix(content: Content, prefix: str) -> Content:

@@ -30,7 +30,12 @@ class Written(NamedTuple):
 
 FOLDERS = (
     Written("manifest.json", ("files",), "params.safetensors", r"manifest\.json|(params|mu|nu|ema)\.safetensors"),
-    Written("config.json", ("model_type", "architecture"), "model.safetensors", r"config\.json|model\.safetensors"),
+    Written(
+        "config.json",
+        ("model_type", "architecture"),
+        "model.safetensors",
+        r"config\.json|model\.safetensors|preprocessor_config\.json|README\.md",
+    ),
     Written(
         "_METADATA",
         ("tree_metadata",),

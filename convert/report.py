@@ -38,7 +38,8 @@ def kind_of(checkpoint: Checkpoint) -> str:
 def name_of(model: Model) -> str:
     """The preset's name, or the depths and dims."""
     encoder = model.encoder
-    return encoder.preset or f"depths {_join(encoder.depths)}, dims {_join(encoder.dims)}"
+    family = "V1, " if encoder.block == "v1" else ""
+    return encoder.preset or f"{family}depths {_join(encoder.depths)}, dims {_join(encoder.dims)}"
 
 
 def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:

@@ -52,7 +52,7 @@ def verify(a: Checkpoint, b: Checkpoint, seed: int = 0) -> Verdict:
     if _shapes(a) != _shapes(b):
         raise ConvertError(f"verify: {name_of(a.model)} and {name_of(b.model)} have different shapes")
     first, last = _run(a, installed[0], seed), _run(b, installed[-1], seed)
-    return Verdict({name: _gap(first[name], last[name]) for name in first}, (installed[0], installed[-1]))
+    return Verdict({name: gap(first[name], last[name]) for name in first}, (installed[0], installed[-1]))
 
 
 def _run(checkpoint: Checkpoint, backend: str, seed: int) -> dict[str, np.ndarray]:
@@ -75,7 +75,7 @@ def _shapes(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
     return {path: entry.shape for path, entry in entries_of(checkpoint.arrays).items()}
 
 
-def _gap(found: np.ndarray, expected: np.ndarray) -> float:
+def gap(found: np.ndarray, expected: np.ndarray) -> float:
     """The largest difference, relative to the largest entry."""
     scale = float(np.abs(expected).max(initial=0.0))
     error = float(np.abs(found - expected).max(initial=0.0))

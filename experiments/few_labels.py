@@ -155,18 +155,24 @@ class Runs:
 
     def run(self, folder: Path, result: str, words: list[str]) -> str:
         """The text of a result file of `python -m train` ("" for a folder); trains unless the run has finished."""
-        words = ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words]
-        done, file = folder / "finished", folder / result
-        if not done.exists():
-            folder.mkdir(parents=True, exist_ok=True)
-            with (folder / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-                status = train(words)
-            if status:
-                sys.exit(status)
-            done.write_text(" ".join(words), encoding="utf-8")
-        elif done.read_text(encoding="utf-8") != " ".join(words):
-            sys.exit(f"--output_dir {self.root.parent}: holds runs with other flags; give another ({done})")
-        return file.read_text(encoding="utf-8") if file.is_file() else ""
+        return run_once(
+            folder, result, ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words]
+        )
+
+
+def run_once(folder: Path, result: str, words: list[str]) -> str:
+    """The text of a file that `python -m train WORDS` writes to a folder; trains unless that run has finished."""
+    done, file = folder / "finished", folder / result
+    if not done.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
+            status = train(words)
+        if status:
+            sys.exit(status)
+        done.write_text(" ".join(words), encoding="utf-8")
+    elif done.read_text(encoding="utf-8") != " ".join(words):
+        sys.exit(f"--output_dir {folder.parent}: holds runs with other flags; give another ({done})")
+    return file.read_text(encoding="utf-8") if file.is_file() else ""
 
 
 def neighbours_of_pixels(labels: int, seed: int) -> float:

@@ -17,17 +17,18 @@ Arrays = dict[str, np.ndarray]
 
 @dataclass(frozen=True)
 class Subject:
-    """One backend with one engine."""
+    """One backend with one engine, on a device of the backend's choice unless given."""
 
     backend: str
     engine: str
+    device: str | None = None
 
     def __str__(self) -> str:
         return f"{self.backend} {self.engine}"
 
     def load(self, model: spec.Model, arrays: Arrays, dtype: Dtype) -> tuple[Backend, Any]:
         """The backend, and the model in it with these arrays; models are built once."""
-        backend, net = backends.load(self.backend), _built(self.backend, model, dtype)
+        backend, net = backends.load(self.backend), _built(self.backend, model, dtype, self.device)
         backend.set_arrays(net, arrays)
         return backend, net
 
@@ -45,8 +46,8 @@ SUBJECTS = [Subject(name, engine) for name in backends.installed() for engine in
 
 
 @lru_cache(maxsize=64)
-def _built(backend: str, model: spec.Model, dtype: Dtype) -> Any:
-    return backends.load(backend).build(model, dtype=dtype)
+def _built(backend: str, model: spec.Model, dtype: Dtype, device: str | None) -> Any:
+    return backends.load(backend).build(model, dtype=dtype, device=device)
 
 
 @cache

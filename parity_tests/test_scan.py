@@ -24,9 +24,16 @@ SMALL = {"depths": (1, DEPTH), "dims": (8, 8), "stem_stride": 2}
 AUTOENCODER = replace(
     CASES["batch of three"], model=spec.fcmae(**SMALL, decoder_dim=8, patch_size=4, image_size=8, mask_ratio=0.75)
 )
+
+
+def of_v1(model: spec.FCMAE) -> spec.FCMAE:
+    return replace(model, encoder=replace(model.encoder, block="v1"))
+
+
 CLASSIFIER = replace(DROPPING, model=spec.classifier(**SMALL, num_classes=3, drop_path=0.4))
 DEEP = {
     "autoencoder": Recipe(AUTOENCODER, Optimizer()),
+    "V1": Recipe(replace(AUTOENCODER, model=of_v1(AUTOENCODER.model)), Optimizer()),
     "classifier with dropped paths": Recipe(CLASSIFIER, Optimizer(ema_decay=0.9, layer_decay=0.7), **COLOUR),
 }
 

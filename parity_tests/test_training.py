@@ -58,6 +58,7 @@ RECIPES = {
     "finetune, all options": Recipe(
         DROPPING, Optimizer(0.3, (0.9, 0.999), clip_grad=0.1, layer_decay=0.7, ema_decay=0.99), **COLOUR
     ),
+    "pretrain V1": Recipe(CASES["V1"], Optimizer(weight_decay=0.5, layer_decay=0.8)),
     "finetune by groups": Recipe(DROPPING, Optimizer(layer_decay=0.6, layer_decay_type="group")),
 }
 

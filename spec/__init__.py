@@ -5,7 +5,7 @@ Read `model.py` first, then `steps.py` for the definition of each step and `trai
 
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
-from spec.geometry import count_visible, patch_sites
+from spec.geometry import Rounding, count_visible, patch_sites, ratio_for
 from spec.model import (
     EPS,
     FCMAE,
@@ -67,6 +67,7 @@ __all__ = [
     "Param",
     "PatchConv",
     "Residual",
+    "Rounding",
     "SpecError",
     "Step",
     "classifier",
@@ -80,6 +81,7 @@ __all__ = [
     "num_layers",
     "parameters",
     "patch_sites",
+    "ratio_for",
     "stage_names",
     "step_macs",
     "step_sites",

@@ -6,7 +6,7 @@ from typing import Any
 
 from spec.console import nearest
 from spec.errors import SpecError
-from spec.geometry import count_visible
+from spec.geometry import Rounding, count_visible, ratio_for
 
 
 def known_fields(fields: Iterable[str], known: tuple[str, ...]) -> None:
@@ -31,6 +31,13 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def positive(name: str, value: Any) -> float:
+    """A float above 0."""
+    if not 0 < number(name, value) < float("inf"):
+        raise SpecError(f"{name}: {value!r} is not above 0")
+    return float(value)
+
+
 def rate(name: str, value: Any) -> float:
     """A probability from 0 up to, not including, 1."""
     if not 0 <= number(name, value) < 1:
@@ -47,9 +54,10 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
 
 def grn_scope(value: Any, block: str) -> Any:
     """What GRN sums over; SpecError for a scope without a GRN to use it."""
-    if block == "v1" and value == "batch":
-        raise SpecError("grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out")
-    return one_of("grn_scope", value, ("image", "batch"))
+    one_of("grn_scope", value, ("image", "batch", "grid"))
+    if block == "v1" and value != "image":
+        raise SpecError(f"grn_scope: {value!r}, and blocks of kind 'v1' have no GRN; leave it out")
+    return value
 
 
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -123,16 +131,17 @@ def _side(name: str, value: Any, patch: int, smallest: int) -> int:
     return side
 
 
-def mask_ratio(value: Any, grid: tuple[int, int]) -> float:
+def mask_ratio(value: Any, grid: tuple[int, int], rounding: Rounding = "floor") -> float:
     """A ratio that removes at least one patch of the grid and keeps at least one."""
     ratio, patches = number("mask_ratio", value), grid[0] * grid[1]
     if patches == 1:
         raise SpecError("image_size: the image is a single patch, which cannot be both seen and removed; enlarge it")
     if not 0 < ratio < 1:
         raise SpecError(f"mask_ratio: {value!r} is not between 0 and 1, both excluded; the paper uses 0.6")
-    visible = count_visible(grid, ratio)
+    visible = count_visible(grid, ratio, rounding)
     if not 0 < visible < patches:
-        remedy = f"{1 - 1.5 / patches:.6g} or less" if visible == 0 else f"{0.5 / patches:.6g} or more"
+        nearest, side = (1, "less") if visible == 0 else (patches - 1, "more")
+        remedy = f"{ratio_for(nearest, patches, rounding):.6g} or {side}"
         raise SpecError(
             f"mask_ratio: {value!r} leaves {visible} of {patches} patches visible;"
             f" at least one must stay and one must go: try {remedy}"

@@ -15,7 +15,7 @@ def visible_patches(model: FCMAE) -> int:
     >>> visible_patches(spec.fcmae("convnextv2_atto", image_size=224, mask_ratio=0.6))
     19
     """
-    return count_visible(model.grid, model.mask_ratio)
+    return count_visible(model.grid, model.mask_ratio, model.mask_rounding)
 
 
 def macs(model: Model, visible: int | None = None, *, image_size: int | tuple[int, int] = 224) -> int:

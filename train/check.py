@@ -13,13 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import spec
-from backends.protocol import Arrays, Backend, Dtype, Engine
+from backends.protocol import ROUNDING, Arrays, Backend, Dtype, Engine
 from backends.rng import Stream, normal, words
 from train.data.masks import random_masks
 from train.errors import TrainError
 
 IMAGES, SIDE = 2, 3  # the batch size, and the most patches per side
-EPS: dict[Dtype, float] = {"float64": 2.0**-52, "float32": 2.0**-23, "bfloat16": 2.0**-8}
 FACTOR = 8.0
 """Largest ratio of the two distances that still counts as rounding. Largest seen in 180 random models: 4.0."""
 
@@ -53,7 +52,7 @@ def check_engine(
 
     exact = gradient("masked", "float64", "cpu", arrays)
     found = gradient(engine, dtype, device, arrays)
-    perturbed = gradient("masked", dtype, device, _perturbed(arrays, EPS[dtype]))
+    perturbed = gradient("masked", dtype, device, _perturbed(arrays, ROUNDING[dtype]))
     distance = Distance(_distance(found, exact), _distance(perturbed, exact))
     if not distance.engine <= distance.bound:
         raise TrainError(
@@ -72,7 +71,7 @@ def miniature(model: spec.FCMAE) -> spec.FCMAE:
     small = replace(model, encoder=encoder, image_size=size, decoder_depth=1)
     patches = small.grid[0] * small.grid[1]
     visible = min(max(1, spec.visible_patches(small)), patches - 1)
-    return replace(small, mask_ratio=1 - (visible + 0.5) / patches)
+    return replace(small, mask_ratio=spec.ratio_for(visible, patches, small.mask_rounding))
 
 
 def _inputs(model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray, Arrays]:

@@ -17,7 +17,7 @@ from train.config import Config
 from train.data.feed import RankShard
 from train.data.pipeline import Watch, prefetch
 from train.errors import TrainError
-from train.logs import nan_report
+from train.logs import machine, nan_report
 from train.logs.metrics import Metrics, Update
 from train.logs.run_log import RunLog, SilentLog
 from train.logs.tracking import Tracker
@@ -114,6 +114,8 @@ class Loop:
         self.config, self.task, self.schedule, self.trainer, self.cluster = config, task, schedule, trainer, cluster
         self.signals, self.start, self.stop = signals, start, stop
         self.meta = {"identity": identity, "config": config.as_dict(), **task.meta}
+        self.meta |= {"command": config.command(), "versions": machine.versions()}
+        self.scored: tuple[int, dict[str, float]] = (-1, {})  # the step of the last evaluation, and its scores
         self.metrics = Metrics(config.devices)
         self.batches = UpdateBatches(config, task, cluster, schedule.updates_per_epoch)
         self.log = self._open_log()
@@ -240,11 +242,13 @@ class Loop:
             self.checkpointer.start(lambda: store.save(root, step, state, meta, keep))
 
     def _meta(self, step: int) -> dict[str, Any]:
-        return {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.run.backend}
+        meta = {**self.meta, "epoch": self.schedule.epoch(step), "backend": self.config.run.backend}
+        return meta | ({"scores": self.scored[1]} if self.scored[0] == step else {})
 
     def _evaluate(self, step: int) -> None:
         """Evaluate, log the result, and keep the model if it is the best so far."""
         found = self.task.evaluate(self.trainer, self.cluster)
+        self.scored = step, dict(found.scores)
         self._report_broken(found.broken)
         if found.scores:
             self.log.scores(step, self.schedule.epoch(step), found.scores, found.coverage)

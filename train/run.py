@@ -1,10 +1,8 @@
 """A training run from its configuration to its last update: set-up, resume, loop, report."""
 
-import platform
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
-from importlib import metadata
 
 import backends
 import spec
@@ -14,9 +12,9 @@ from convert.containers.run import RunCheckpoint
 from train import report
 from train.check import check_engine
 from train.checkpoints import resume
+from train.checkpoints.lock import locked
 from train.config import Config
 from train.errors import TrainError
-from train.lock import locked
 from train.logs import machine
 from train.loop import Loop, Stopped
 from train.schedule import Schedule
@@ -27,7 +25,6 @@ from train.tasks.task import Task
 
 TASKS: dict[str, Callable[[Config], Task]] = {"pretrain": Pretraining, "finetune": Finetuning}
 Say = Callable[[str], None]
-VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
 def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Stopped | None:
@@ -67,7 +64,7 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
             _write_config(config)
         _check_parity(config, backend, task, say)
         trainer = _trainer(config, backend, task, cluster, found, say)
-        say(f"{config.run.backend}: {trainer.choice}")
+        say(f"{config.run.backend}: {trainer.execution}")
         try:
             return Loop(config, task, schedule, trainer, cluster, identity, signals, start, stop).run()
         finally:
@@ -115,7 +112,7 @@ def _open_run_dir(config: Config) -> Iterator[None]:
 
 
 def _write_config(config: Config) -> None:
-    comments = f"# {_versions()}\n# {machine.describe(config.devices)}\n"
+    comments = f"# {machine.versions()}\n# {machine.describe(config.devices)}\n"
     try:
         with files.atomic(config.run_dir / "config.toml") as aside:
             aside.write_text(comments + config.to_toml(), encoding="utf-8", errors="surrogateescape")
@@ -125,12 +122,6 @@ def _write_config(config: Config) -> None:
 
 def _not_written(config: Config, error: OSError) -> TrainError:
     return TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}")
-
-
-def _versions() -> str:
-    """Versions of the packages that affect the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
-    found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
-    return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
 def _plan(config: Config, schedule: Schedule, images: int) -> Iterator[str]:

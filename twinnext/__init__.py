@@ -17,8 +17,8 @@ Feature maps for dense tasks, of any model's encoder; images are channels-last, 
 >>> backbone.feature_info([1])
 (FeatureInfo(stage=1, channels=16, stride=8),)
 
-`tn.load(path)` reads a checkpoint of any known format, and `tn.build(tn.load(path))` makes a module of it.
-The packages behind these names: `spec`, `backends`, `convert`, `train`.
+`tn.load(path)` reads a checkpoint of any known format, also from the hub by `hf:OWNER/NAME`, and
+`tn.build(tn.load(path))` makes a module of it. The packages behind these names: `spec`, `backends`, `convert`, `train`.
 """
 
 from backends import load as backend

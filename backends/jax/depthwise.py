@@ -15,8 +15,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from backends.jax import depthwise_cpu
-from backends.jax.kernels import Kernels, depthwise_gpu
-from backends.jax.kernels import depthwise as depthwise_tpu
+from backends.jax.kernels import Kernels, depthwise_gpu, depthwise_tpu
 from backends.jax.norm import at_least_float32
 from backends.jax.space.patches import Neighbours, gather, image_halo, scatter
 

@@ -29,11 +29,15 @@ def row_major(x: Array, kernels: Kernels) -> Array:
 
 
 def safe_norm(x: Array, axes: tuple[int, ...]) -> Array:
-    """sqrt(sum of x^2 over axes) in float32 at least, axes kept; the gradient at 0 is 0.
+    """sqrt(sum of x^2 over axes) in float32 at least, axes kept; the gradient at 0 is 0."""
+    return root(jnp.square(at_least_float32(x)).sum(axes, keepdims=True))
+
+
+def root(total: Array) -> Array:
+    """The square root of values from 0 up, whose gradient at 0 is 0.
 
     Two `where`s: the outer one alone would still pass sqrt's infinite slope on, times 0.
     """
-    total = jnp.square(at_least_float32(x)).sum(axes, keepdims=True)
     positive = total > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, total, 1)), 0)
 

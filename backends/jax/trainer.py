@@ -27,6 +27,10 @@ from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State
 
 STATIC = ("engine", "visible")
 
+COPIES, LARGE = {"gpu": 8}, 2**20
+"""How many copies side by side, by platform, send an array of so many bytes or more: on an H200, 38 MB took 7.8 ms in
+one copy and 2.3 ms in eight."""
+
 
 class Trainer:
     """See `backends.protocol.Trainer`."""
@@ -47,7 +51,7 @@ class Trainer:
         step, where = self.train_step, self.train_step.shardings()
         pallas = choose_kernels(options.kernels, step.platform)
         plain = pallas is None or (pallas == "tpu" and options.engine == "masked")  # TPUs have kernels for patches only
-        self.choice = "plain kernels" if plain else "Pallas kernels (--kernels plain)"
+        self.execution = "plain kernels" if plain else "Pallas kernels (--kernels plain)"
         jit = partial(jax.jit, compiler_options=compiler_options(step.platform))
         self._update = jit(step.update, static_argnames=STATIC, donate_argnums=0, out_shardings=(where, None, None))
         self._accumulate = jit(step.accumulate, static_argnames=STATIC, donate_argnums=1)
@@ -157,8 +161,25 @@ def _put(value: np.ndarray, where: NamedSharding, dtype: Any) -> Array:
 
 
 def _spread(arrays: Arrays, mesh: Mesh) -> Named:
-    where = NamedSharding(mesh, P(DATA))
-    return {name: jax.make_array_from_process_local_data(where, value) for name, value in arrays.items()}
+    """This process's rows on its devices."""
+    where, devices = NamedSharding(mesh, P(DATA)), mesh.local_devices
+    copies = COPIES.get(devices[0].platform, 1)
+
+    def put(value: np.ndarray) -> Array:
+        shards = [
+            _copied(rows, device, copies) for rows, device in zip(np.split(value, len(devices)), devices, strict=True)
+        ]
+        shape = (len(value) * mesh.size // len(devices), *value.shape[1:])
+        return jax.make_array_from_single_device_arrays(shape, where, shards)
+
+    return {name: put(value) for name, value in arrays.items()}
+
+
+def _copied(value: np.ndarray, device: jax.Device, copies: int) -> Array:
+    """The value on a device, copied in pieces if it is large."""
+    if copies == 1 or value.nbytes < LARGE:
+        return jax.device_put(value, device)
+    return jnp.concatenate(jax.device_put(np.array_split(value, copies), device))
 
 
 def _padded(value: np.ndarray, rows: int) -> np.ndarray:

@@ -4,11 +4,11 @@ import importlib.util
 from typing import NamedTuple
 
 from backends.protocol import BackendError, TrainerOptions
-from backends.torch.kernels import use_triton
+from backends.torch.kernels import on_cuda, use_triton
 
 
-class Choice(NamedTuple):
-    """What `TrainerOptions` leaves open, decided."""
+class Execution(NamedTuple):
+    """How a trainer computes: `TrainerOptions` with what they leave open filled in."""
 
     triton: bool  # whether Triton kernels convolve visible patches
     compile: bool
@@ -16,20 +16,22 @@ class Choice(NamedTuple):
     missing: bool = False  # a GPU's kernels and compiler, since Triton is not installed
 
     def __str__(self) -> str:
-        """With the flag that turns each part off."""
-        kernels = "Triton kernels (--kernels plain)" if self.triton else "plain kernels"
-        compiled = "compiled steps (--compile False)" if self.compile else "eager steps"
-        graphs = ", CUDA graphs (--cuda_graphs False)" if self.graphs else ""
-        return f"{kernels}, {compiled}{graphs}" + ("; pip install triton for faster ones" if self.missing else "")
+        """What is used, why, and the flags that turn it off."""
+        used = {"Triton kernels": self.triton, "compiled steps": self.compile, "CUDA graphs": self.graphs}
+        flags = {"--kernels plain": self.triton, "--compile False": self.compile, "--cuda_graphs False": self.graphs}
+        names = [name for name, on in used.items() if on] or ["plain kernels", "eager steps"]
+        why = ", the fastest on CUDA" if all(used.values()) else ""
+        override = f" (override: {', '.join(flag for flag, on in flags.items() if on)})" if any(used.values()) else ""
+        return f"{', '.join(names)}{why}{override}" + ("; pip install triton for faster ones" if self.missing else "")
 
 
-def choose(options: TrainerOptions, device: str, processes: int = 1) -> Choice:
-    """What serves fastest on a type of device, where the options leave it open; BackendError for what cannot be.
+def resolve(options: TrainerOptions, device: str, processes: int = 1) -> Execution:
+    """The fastest way to compute on a type of device that the options allow; BackendError for what cannot be.
 
     On CUDA all of it, where Triton is installed, which torch compiles with too; elsewhere none.
     """
     installed = importlib.util.find_spec("triton") is not None
-    fast = device == "cuda" and installed
+    fast = on_cuda(device) and installed
     if options.kernels == "triton" and options.engine in ("masked", "minkowski"):
         raise BackendError(f"kernels: 'triton' convolve visible patches; engine {options.engine!r} has none of them")
     problems = {
@@ -39,11 +41,11 @@ def choose(options: TrainerOptions, device: str, processes: int = 1) -> Choice:
     for name, problem in problems.items():
         if problem and getattr(options, name):
             raise BackendError(f"{name}: {problem}")
-    return Choice(
+    return Execution(
         use_triton(options.kernels, device) and options.engine not in ("masked", "minkowski"),
         (fast if options.compile is None else options.compile) and not problems["compile"],
         (fast if options.graphs is None else options.graphs) and not problems["graphs"],
-        device == "cuda" and not installed,
+        on_cuda(device) and not installed,
     )
 
 
@@ -56,8 +58,8 @@ def _not_compiled(options: TrainerOptions, processes: int) -> str | None:
 
 
 def _not_recorded(options: TrainerOptions, device: str, processes: int) -> str | None:
-    if device != "cuda":
-        return f"CUDA graphs do not run on {device}; leave --cuda_graphs away"
+    if not on_cuda(device):
+        return f"CUDA graphs do not run on {'ROCm' if device == 'cuda' else device}; leave --cuda_graphs away"
     if processes > 1:
         return "several processes exchange gradients between kernels; leave --cuda_graphs away"
     if options.engine == "minkowski":

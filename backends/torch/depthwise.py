@@ -52,7 +52,7 @@ def _rows(x: Tensor, index: Tensor) -> Tensor:
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Halo, kernels: bool = False) -> Tensor:
-    if kernels:
+    if kernels and not _under_vmap(x, weight, halo.rows):
         from backends.torch.kernels import depthwise  # needs Triton
 
         return depthwise.conv(x, weight, bias, halo.rows)
@@ -67,11 +67,16 @@ def _parameter_gradients(
     x: Tensor, grad: Tensor, weight: Tensor, halo: Halo, kernels: bool = False
 ) -> tuple[Tensor, Tensor]:
     """dw (C, 1, k, k) and db (C,)."""
-    if kernels:
+    if kernels and not _under_vmap(x, grad, halo.rows):
         from backends.torch.kernels import depthwise  # needs Triton
 
         return depthwise.parameter_gradients(x, grad, weight, halo.rows)
     return _weight_gradient(x, grad, weight, halo), grad.sum((0, 1, 2, 3))
+
+
+def _under_vmap(*tensors: Tensor) -> bool:
+    """Whether torch.func.vmap has wrapped any of the tensors, which Triton cannot read then."""
+    return not torch.compiler.is_compiling() and any(map(torch._C._functorch.is_batchedtensor, tensors))
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, weight: Tensor, halo: Halo) -> Tensor:

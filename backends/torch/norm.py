@@ -106,7 +106,8 @@ def _scaled_gradients(x: Tensor, grad: Tensor, scale: Tensor) -> tuple[Tensor, T
     product, wide = grad * x, torch.promote_types(x.dtype, torch.float32)
     by_scale = product.to(wide).sum_to_size(scale.shape)
     free = _reusable(product) if by_scale.numel() < product.numel() else None  # else by_scale is the product
-    return torch.mul(grad, scale, out=free), by_scale, grad.to(wide).flatten(0, -2).sum(0)
+    by_beta = grad.to(wide).sum_to_size(scale.shape).flatten(0, -2).sum(0)  # first as by_scale, in one pass with it
+    return torch.mul(grad, scale, out=free), by_scale, by_beta
 
 
 def _reusable(tensor: Tensor) -> Tensor | None:

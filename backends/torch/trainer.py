@@ -12,7 +12,7 @@ from backends.api import check_arrays, choose, in_model_order, learning_rate_sca
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 from backends.torch import api, defaults, parallel
 from backends.torch.cluster import distributed_errors
-from backends.torch.compilation import compile_steps
+from backends.torch.compilation import compile_kernels, compile_steps
 from backends.torch.graphs import GraphedGradient
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
@@ -34,11 +34,14 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
         self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
-        self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
+        device = api.place(options.device or api.best())
+        self.execution = defaults.resolve(options, device.type, self.processes)
+        if self.execution.triton:
+            compile_kernels(model.encoder, getattr(torch, options.dtype))  # while the parameters are drawn
+        self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=str(device))
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(options.mean), parameter.new_tensor(options.std)
-        self.choice = defaults.choose(options, parameter.device.type, self.processes)
-        if self.choice.compile:
+        if self.execution.compile:
             compile_steps(self.net)
         self.trained = parallel.spread(self.net, self.processes, options.shard)
         self.named = dict(self.net.named_parameters())
@@ -46,7 +49,7 @@ class Trainer:
         self.adamw = torch.optim.AdamW(self._groups(), lr=0.0, betas=optimizer.betas, eps=optimizer.eps, fused=True)
         averaged = optimizer.ema_decay is not None
         self.ema = {name: p.detach().clone() for name, p in self.named.items()} if averaged else {}
-        self.graphed = GraphedGradient(list(self.net.parameters())) if self.choice.graphs else None
+        self.graphed = GraphedGradient(list(self.net.parameters())) if self.execution.graphs else None
         self.t = 0
 
     @distributed_errors()
@@ -138,7 +141,7 @@ class Trainer:
 
     def _options(self, batch: Batch) -> dict[str, object]:
         mask, engine = batch.get("mask"), self.options.engine
-        if engine is None and mask is None and self.choice.triton:
+        if engine is None and mask is None and self.execution.triton:
             engine = "visible"  # with every patch visible: 1.13 times as fast as cuDNN's convolutions (H200, base)
         chosen = choose(self.model, ENGINES, engine, batch["images"], mask, mask)
         return {**chosen, "kernels": self.options.kernels}

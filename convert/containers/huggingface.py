@@ -1,6 +1,7 @@
-"""A folder as written by transformers' save_pretrained: config.json, and one or several files of arrays."""
+"""A folder as transformers keeps it on the hub: config.json, files of arrays, image processor, model card."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,17 @@ from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
 from convert.formats.huggingface import FAMILIES
+from convert.preparation import CROP_PCT, IMAGENET, PHOTOGRAPHS, image_size, recorded, values
 from spec import EPS, Backbone, Classifier, Model
 
 CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
+PROCESSOR, CARD = "preprocessor_config.json", "README.md"
 FILES = (WHOLE, f"{WHOLE}.index.json", PICKLED, f"{PICKLED}.index.json")
 """Where the arrays are, in the order of preference."""
+
+IMAGE_SIZE = 224
+BICUBIC, IN_UNITS = 3, 1 / 255
+"""Of image processors: Pillow's number of the filter, and the factor from pixels to 0..1."""
 
 UNNAMED = "LABEL_"
 """What transformers calls the classes, with their number, where it knows no names."""
@@ -32,17 +39,41 @@ def read(path: Path, weights_only: bool = False) -> Content:
     eps = config.get("layer_norm_eps", 1e-12)
     if eps != EPS:
         content.notes.append(f"config.json has layer_norm_eps {eps} for the last norm; {EPS} is used")
+    _read_processor(path, content)
     return content
 
 
 def write(path: Path, content: Content) -> None:
-    """Write the arrays, and the config from which transformers builds the same model."""
+    """Write the arrays, the config from which transformers builds the same model, its image processor, and a card."""
+    from convert.card import card
+
     if content.model is None:
         raise AssertionError("a config needs a model")
+    check_as_built(content.model, "transformers")
     path.mkdir()
     safetensors.write(path / WHOLE, content)
-    config = config_of(content.model, content.classes)
-    (path / CONFIG).write_text(json.dumps(config, indent=2) + "\n")
+    size = image_size(recorded(content.meta)) or (IMAGE_SIZE, IMAGE_SIZE)
+    config = config_of(content.model, content.classes, size)
+    write_json(path / CONFIG, config)
+    processor = processor_of(content, content.model, size)
+    if processor is not None:
+        write_json(path / PROCESSOR, processor)
+    (path / CARD).write_text(card(path.name, content, content.model), encoding="utf-8")
+
+
+def write_json(path: Path, values: dict[str, Any]) -> None:
+    """Write an object as an indented file."""
+    path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def check_as_built(model: Model, program: str) -> None:
+    """ConvertError for a model whose norms or depthwise convolutions a program does not build."""
+    encoder = model.encoder
+    if encoder.norm_eps != EPS or not encoder.dwconv_bias:
+        raise ConvertError(
+            f"{program} builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model has"
+            f" norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+        )
 
 
 def config_in(path: Path) -> dict[str, Any]:
@@ -53,7 +84,7 @@ def config_in(path: Path) -> dict[str, Any]:
     return config
 
 
-def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
+def config_of(model: Model, classes: list[str], size: tuple[int, int]) -> dict[str, Any]:
     """transformers' config of a model. Its layer_norm_eps, 1e-12 by default, is that of the last norm only."""
     encoder = model.encoder
     config: dict[str, Any] = {
@@ -67,7 +98,7 @@ def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
         "hidden_act": "gelu",
         "layer_norm_eps": EPS,
         "drop_path_rate": encoder.drop_path,
-        "image_size": 224,
+        "image_size": size[0] if size[0] == size[1] else list(size),
     }
     if isinstance(model, Backbone) and model.out_norm:
         config["out_features"] = [f"stage{i + 1}" for i in range(len(encoder.depths))]
@@ -76,6 +107,56 @@ def config_of(model: Model, classes: list[str]) -> dict[str, Any]:
         config["id2label"] = {str(i): name for i, name in enumerate(names)}
         config["label2id"] = {name: i for i, name in enumerate(names)}
     return config
+
+
+def processor_of(content: Content, model: Model, size: tuple[int, int]) -> dict[str, Any] | None:
+    """The image processor that prepares images as the evaluation does, or None, with a note, where there is none."""
+    if model.encoder.in_chans != 3 or size[0] != size[1]:
+        content.notes.append(
+            f"no {PROCESSOR}: transformers' image processors are for square RGB images, these have"
+            f" {model.encoder.in_chans} channels and {size[0]} x {size[1]} px"
+        )
+        return None
+    if values(content.meta) != PHOTOGRAPHS:
+        content.notes.append(f"no {PROCESSOR}: those of transformers are for {PHOTOGRAPHS}, not {values(content.meta)}")
+        return None
+    images = recorded(content.meta)
+    if not {"mean", "std", "input_size"} <= images.keys():
+        content.notes.append(f"{PROCESSOR} has ImageNet's mean and std, {size[0]} px: the checkpoint records no others")
+    return {
+        "image_processor_type": "ConvNextImageProcessor",
+        "do_resize": True,
+        "size": {"shortest_edge": size[0]},
+        "crop_pct": images.get("crop_pct", CROP_PCT),
+        "resample": BICUBIC,
+        "do_rescale": True,
+        "rescale_factor": IN_UNITS,
+        "do_normalize": True,
+        **{f"image_{name}": each_channel(images.get(name, IMAGENET[name])) for name in ("mean", "std")},
+    }
+
+
+def each_channel(values: Sequence[float], channels: int = 3) -> list[float]:
+    """One value per channel, of one for all or one each."""
+    return list(values) * (channels if len(values) == 1 else 1)
+
+
+def _read_processor(path: Path, content: Content) -> None:
+    """Keep how the folder's image processor prepares images, and note what evaluation does in another way."""
+    if not (path / PROCESSOR).is_file():
+        return
+    found = json.loads((path / PROCESSOR).read_text(encoding="utf-8"))
+    kind = str(found.get("image_processor_type") or found.get("feature_extractor_type"))
+    same = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": BICUBIC}
+    odd = [f"{name} {found[name]}" for name, value in same.items() if found.get(name, value) != value]
+    if odd or not kind.startswith("ConvNext"):
+        content.notes.append(f"{PROCESSOR}: only its mean and std are used: it is {', '.join([kind, *odd])}")
+    images = {name: found[f"image_{name}"] for name in ("mean", "std") if f"image_{name}" in found}
+    edge = found.get("size")
+    edge = edge.get("shortest_edge") if isinstance(edge, dict) else edge
+    if not odd and kind.startswith("ConvNext") and isinstance(edge, int):
+        images |= {"input_size": (edge,), "crop_pct": found.get("crop_pct") or CROP_PCT}
+    content.meta["images"] = images
 
 
 def _architecture(model: Model) -> str:

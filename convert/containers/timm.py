@@ -1,18 +1,18 @@
 """A folder as timm keeps it on the hub: config.json with the architecture, and the weights."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from convert.containers import huggingface, safetensors
+from convert.containers.huggingface import IMAGE_SIZE
 from convert.content import Content
 from convert.errors import ConvertError
+from convert.preparation import CROP_PCT, RESIZE_ONLY, image_size, recorded
 from spec import Model
 
 FAMILIES = {"v1": "convnext_", "v2": "convnextv2_"}
 """Kind of block -> what the names of timm's architectures begin with."""
 
-IMAGE_SIZE = 224
 STAGES = 4
 
 
@@ -27,6 +27,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
     names = config.get("label_names") or config.get("pretrained_cfg", {}).get("label_names")
     if isinstance(names, list):
         content.meta["classes"] = [str(name) for name in names]
+    _read_preparation(config.get("pretrained_cfg", config), content)
     return content
 
 
@@ -40,10 +41,42 @@ def write(path: Path, content: Content) -> None:
             f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
             f" and stride {encoder.stem_stride}: write a .safetensors file"
         )
+    huggingface.check_as_built(content.model, "timm")
     path.mkdir()
     safetensors.write(path / huggingface.WHOLE, content)
     headless = "head.fc.weight" not in content.params
-    (path / huggingface.CONFIG).write_text(json.dumps(_config(content, content.model, headless), indent=2) + "\n")
+    huggingface.write_json(path / huggingface.CONFIG, _config(content, content.model, headless))
+
+
+def _read_preparation(config: dict[str, Any], content: Content) -> None:
+    """Keep how timm prepares images, and note what evaluation does in another way."""
+    if not {"input_size", "mean", "std"} <= config.keys():
+        return
+    size = tuple(config["input_size"][1:])
+    for name, ours in (("interpolation", "bicubic"), ("crop_mode", _crop_mode(size))):
+        if config.get(name, ours) != ours:
+            content.notes.append(f"its {name} is {config[name]}; evaluation at {size[0]} x {size[1]} px is by {ours}")
+    known = {name: config[name] for name in ("mean", "std", "crop_pct") if name in config}
+    content.meta["images"] = {"input_size": size[:1] if size[0] == size[1] else size, **known}
+
+
+def _crop_mode(size: tuple[int, ...]) -> str:
+    """timm's word for what evaluation does with an image before it has this size."""
+    return "squash" if min(size) >= RESIZE_ONLY else "center"
+
+
+def _preparation(content: Content, channels: int) -> dict[str, Any]:
+    """timm's fields of how images are prepared, as far as the checkpoint records it."""
+    images = recorded(content.meta)
+    size = image_size(images) or (IMAGE_SIZE, IMAGE_SIZE)
+    mode = _crop_mode(size)
+    fields: dict[str, Any] = {
+        "input_size": [channels, *size],
+        "interpolation": "bicubic",
+        "crop_mode": mode,
+        "crop_pct": 1.0 if mode == "squash" else images.get("crop_pct", CROP_PCT),
+    }
+    return fields | {n: huggingface.each_channel(images[n], channels) for n in ("mean", "std") if n in images}
 
 
 def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
@@ -61,7 +94,7 @@ def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
         "num_classes": classes,
         "num_features": encoder.dims[-1],
         "pretrained_cfg": {
-            "input_size": [encoder.in_chans, IMAGE_SIZE, IMAGE_SIZE],
+            **_preparation(content, encoder.in_chans),
             "num_classes": classes,
             "first_conv": "stem.0",
             "classifier": "head.fc",

@@ -15,6 +15,7 @@ from benchmarks import outside
 from convert import ConvertError, formats, naming
 from convert.__main__ import main
 from convert.arrays import entries_of
+from convert.preparation import IMAGENET
 from tests.convert.samples import assert_equal, checkpoint, filled
 
 CLASSIFIER = spec.classifier(depths=(1, 1), dims=(6, 8), num_classes=3, stem_stride=2)
@@ -117,9 +118,10 @@ def test_features_of_timm_both_ways(tmp_path: Path) -> None:
 
 
 ODD = spec.classifier(depths=(1, 2, 1, 1), dims=(4, 6, 8, 10), in_chans=1, stem_stride=8, num_classes=2)
+ATTOS = [spec.classifier(f"{family}_atto", num_classes=2) for family in ("convnextv2", "convnext")]
 
 
-@pytest.mark.parametrize("model", [spec.classifier("convnextv2_atto", num_classes=2), ODD], ids=["atto", "odd"])
+@pytest.mark.parametrize("model", [*ATTOS, ODD, spec.classifier("convnext_atto", depths=(1, 1, 1, 1), num_classes=2)])
 def test_a_hub_folder_of_timm_both_ways(model: spec.Classifier, tmp_path: Path) -> None:
     convert.save(checkpoint(model, meta={"classes": ["cat", "dog"]}), tmp_path / "x", format="timm")
     theirs = outside.timm().create_model(f"local-dir:{tmp_path / 'x'}", pretrained=True)
@@ -147,6 +149,8 @@ def test_a_hub_folder_of_timm_as_timm_writes_it(tmp_path: Path) -> None:
     save_for_hf(theirs, tmp_path, model_config={"label_names": ["cat", "dog"]})
     found = convert.load(tmp_path)
     assert (found.meta["format"], found.classes) == ("timm", ["cat", "dog"])
+    images = {"input_size": (224,), "mean": list(IMAGENET["mean"]), "std": list(IMAGENET["std"]), "crop_pct": 0.875}
+    assert (found.meta["images"], found.notes) == (images, [])
     assert np.array_equal(found.arrays["head.bias"], theirs.state_dict()["head.fc.bias"].numpy())
 
 

@@ -75,6 +75,15 @@ def test_a_torchscript_program(tmp_path: Path) -> None:
     assert_equal(convert.load(tmp_path / "weights.pth").arrays, filled(CLASSIFIER), "state dict")
 
 
+def test_what_the_sparse_code_cannot_hold_is_named(tmp_path: Path) -> None:
+    v1 = checkpoint(spec.fcmae(depths=(1, 1), dims=(2, 3), patch_size=8, image_size=16, decoder_dim=4, block="v1"))
+    line = r"the official-sparse format cannot hold stages\.0\.0\.gamma and 1 more, of ConvNeXt V1; choose another$"
+    with pytest.raises(ConvertError, match=line):
+        convert.save(v1, tmp_path / "x.pth", format="official-sparse")
+    assert convert.save(v1, tmp_path / "x.pth", format="official-dense") == []
+    assert_equal(convert.load(tmp_path / "x.pth").arrays, v1.arrays, "dense")
+
+
 @pytest.mark.parametrize(
     ("magic", "what"),
     [(b"\x89HDF\r\n\x1a\n", "an HDF5 file"), (b"\x89PNG\r\n\x1a\n", "a PNG image"), (b"\x1f\x8b\x08", "a gzip file")],

@@ -23,7 +23,7 @@ from jax.sharding import SingleDeviceSharding
 
 from backends.jax import depthwise as forms
 from backends.jax import depthwise_cpu
-from backends.jax.kernels import depthwise, plan
+from backends.jax.kernels import depthwise_tpu, plan
 from backends.jax.space.patches import Layout, Neighbours
 from benchmarks import tpu
 
@@ -52,7 +52,7 @@ def where_of(mask: jax.Array, visible: int, side: int, size: int) -> Neighbours:
 
 def kernels(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The convolution of x and the gradient by weight, by the kernels."""
-    return depthwise.conv(x, weight, where), depthwise.weight_gradient(x, grad, where, len(weight))
+    return depthwise_tpu.conv(x, weight, where), depthwise_tpu.weight_gradient(x, grad, where, len(weight))
 
 
 def kernels_compiled() -> Callable[..., Arrays]:

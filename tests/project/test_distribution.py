@@ -9,8 +9,9 @@ from twinnext import __version__
 
 EVERYWHERE = (*SHIPPED, "parity_tests", "tests", "experiments", "examples", "tools")
 
-# Asked for by name and never imported: the TPU's compiler, tools of the tests, and this distribution's own extras.
-UNIMPORTED = {"libtpu", "mypy", "ruff", "pytest-xdist", "twinnext"}
+# Asked for by name and never imported: the TPU's compiler, what torch.onnx and jax.export import, tools of the tests,
+# and this distribution's own extras.
+UNIMPORTED = {"libtpu", "flatbuffers", "onnxscript", "mypy", "ruff", "pytest-xdist", "twinnext"}
 
 
 def _name(requirement: str) -> str:

@@ -12,6 +12,7 @@ import pytest
 
 from benchmarks.__main__ import _parser as benchmarks_parser
 from convert.__main__ import _parser as convert_parser
+from export.__main__ import _parser as export_parser
 from spec.__main__ import _parser as spec_parser
 from tests.project.tree import ROOT, tracked
 from tools import tables
@@ -21,12 +22,13 @@ from train.errors import TrainError
 DOCUMENTS = [path for path in tracked() if path.suffix == ".md"]
 TEXTS = {path: (ROOT / path).read_text(encoding="utf-8") for path in DOCUMENTS}
 README = TEXTS[Path("README.md")]
+EXAMPLES = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 LINK = re.compile(r"\]\((?!https?://|mailto:|#)([^)#\s]+)")
 
 COMMAND = re.compile(
-    r"(?:^|`|'|\| |    |  )(?:python -m|twinnext) (train|convert|spec|benchmarks)( [^`'\n#;]*)?", re.MULTILINE
+    r"(?:^|`|'|\| |    |  )(?:python -m|twinnext) (train|convert|export|spec|benchmarks)( [^`'\n#;]*)?", re.MULTILINE
 )
-PARSERS = {"convert": convert_parser, "spec": spec_parser, "benchmarks": benchmarks_parser}
+PARSERS = {"convert": convert_parser, "export": export_parser, "spec": spec_parser, "benchmarks": benchmarks_parser}
 
 # Folders of one machine, spelt so that this file does not name one.
 MACHINE = re.compile(rf"(?<![\w./])/({'|'.join(('work', 'tmp', 'root', 'home', 'Users', 'farm'))})/\w")
@@ -110,7 +112,9 @@ def test_links_lead_somewhere(path: Path) -> None:
 
 
 def test_folders_and_files_that_the_documents_name_exist() -> None:
-    folders = "spec|backends|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    folders = (
+        "spec|backends|export|parity_tests|tests|train|convert|benchmarks|examples|experiments|twinnext|tools|docs"
+    )
     for path, text in TEXTS.items():
         named = set(re.findall(rf"`((?:{folders})/[\w/.]*)`", text))
         assert [name for name in named if not (ROOT / name).exists()] == [], path
@@ -123,11 +127,20 @@ def test_tests_that_documents_name_exist() -> None:
 
 
 def test_the_library_example_prints_the_same_loss_twice() -> None:
-    (example,) = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+    example = EXAMPLES[0]
     answer = subprocess.run([sys.executable, "-c", example], capture_output=True, text=True, check=True)
     losses = dict(line.split() for line in answer.stdout.splitlines())
     assert set(losses) == {"torch", "jax"}
     assert abs(float(losses["torch"]) - float(losses["jax"])) < 2**-20 * float(losses["torch"])
+
+
+def test_the_example_of_features_runs_with_a_file_of_the_published_code() -> None:
+    loads, sizes = re.compile(r'"convnextv2_atto_1k_224_fcmae.pt"'), "(1, 224, 224, 3), stages=(1, 2, 3)"
+    assert sizes in EXAMPLES[1]
+    golden = loads.sub('"parity_tests/golden/official_fcmae.pth"', EXAMPLES[1])
+    code = "import torch\nimport twinnext as tn\n" + golden
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert len(answer.stdout.splitlines()) == 3
 
 
 def test_no_file_names_a_folder_of_one_machine() -> None:

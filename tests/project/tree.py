@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = ("twinnext", "spec", "backends", "convert", "train", "benchmarks")
+SHIPPED = ("twinnext", "spec", "backends", "convert", "export", "train", "benchmarks")
 
 
 def pyproject() -> dict[str, Any]:

@@ -14,7 +14,7 @@ from parity_tests import tolerances
 
 torch = pytest.importorskip("torch")
 
-from backends.torch import defaults, graphs  # noqa: E402
+from backends.torch import api, defaults, graphs, inference  # noqa: E402
 from backends.torch.trainer import Trainer  # noqa: E402
 
 COMPILERS_OWN = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's compiler uses what torch deprecates
@@ -88,7 +88,7 @@ def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Replay]:
     replays: list[Replay] = []
 
     @contextmanager
-    def graph(graph: Replay, pool: int | None) -> Iterator[None]:
+    def graph(graph: Replay, pool: int | None = None) -> Iterator[None]:
         replays.append(graph)
         yield
 
@@ -165,25 +165,42 @@ def test_graphs_change_no_update_on_this_gpu(
 @pytest.mark.parametrize(
     ("options", "device", "processes", "chosen"),
     [
-        (TrainerOptions(), "cpu", 1, defaults.Choice(False, False, False)),
-        (TrainerOptions(), "cuda", 1, defaults.Choice(True, True, True)),
-        (TrainerOptions(), "cuda", 8, defaults.Choice(True, True, False)),
-        (TrainerOptions(shard=True), "cuda", 8, defaults.Choice(True, False, False)),
-        (TrainerOptions(kernels="plain", graphs=False), "cuda", 1, defaults.Choice(False, True, False)),
-        (TrainerOptions(engine="masked"), "cuda", 1, defaults.Choice(False, True, True)),
-        (TrainerOptions(compile=True), "cpu", 1, defaults.Choice(False, True, False)),
+        (TrainerOptions(), "cpu", 1, defaults.Execution(False, False, False)),
+        (TrainerOptions(), "cuda", 1, defaults.Execution(True, True, True)),
+        (TrainerOptions(), "cuda", 8, defaults.Execution(True, True, False)),
+        (TrainerOptions(shard=True), "cuda", 8, defaults.Execution(True, False, False)),
+        (TrainerOptions(kernels="plain", graphs=False), "cuda", 1, defaults.Execution(False, True, False)),
+        (TrainerOptions(engine="masked"), "cuda", 1, defaults.Execution(False, True, True)),
+        (TrainerOptions(compile=True), "cpu", 1, defaults.Execution(False, True, False)),
     ],
 )
 def test_the_device_decides(
-    options: TrainerOptions, device: str, processes: int, chosen: defaults.Choice, monkeypatch: pytest.MonkeyPatch
+    options: TrainerOptions, device: str, processes: int, chosen: defaults.Execution, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(defaults.importlib.util, "find_spec", lambda name: object())
-    assert defaults.choose(options, device, processes) == chosen
+    assert defaults.resolve(options, device, processes) == chosen
 
 
 def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(defaults.importlib.util, "find_spec", lambda name: None)
-    assert defaults.choose(TrainerOptions(), "cuda") == defaults.Choice(False, False, False, missing=True)
+    assert defaults.resolve(TrainerOptions(), "cuda") == defaults.Execution(False, False, False, missing=True)
+
+
+def test_what_is_written_for_cuda_leaves_rocm_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where torch's devices are called cuda."""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert defaults.resolve(TrainerOptions(), "cuda") == defaults.Execution(False, False, False)
+    for options in (TrainerOptions(kernels="triton"), TrainerOptions(graphs=True)):
+        with pytest.raises(BackendError, match="do not run on ROCm"):
+            defaults.resolve(options, "cuda")
+
+
+def test_the_log_says_what_is_used_and_what_overrides_it() -> None:
+    every = "Triton kernels, compiled steps, CUDA graphs, the fastest on CUDA"
+    flags = "--kernels plain, --compile False, --cuda_graphs False"
+    assert str(defaults.Execution(True, True, True)) == f"{every} (override: {flags})"
+    assert str(defaults.Execution(False, True, False)) == "compiled steps (override: --compile False)"
+    assert str(defaults.Execution(False, False, False)) == "plain kernels, eager steps"
 
 
 @pytest.mark.parametrize(
@@ -197,4 +214,23 @@ def test_without_triton_the_plain_form_serves(monkeypatch: pytest.MonkeyPatch) -
 )
 def test_what_cannot_be_is_refused(options: TrainerOptions, line: str) -> None:
     with pytest.raises(BackendError, match=line):
-        defaults.choose(options, "cpu")
+        defaults.resolve(options, "cpu")
+
+
+def test_inference_without_cuda_is_refused() -> None:
+    with pytest.raises(BackendError, match="images: on cpu, and CUDA graphs need a CUDA device"):
+        inference.record_inference(api.build(CLASSIFIER), torch.rand(2, 24, 24, 3))
+
+
+def test_images_of_another_shape_than_recorded_are_refused(
+    recorded: list[Replay], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, stand_in in (("on_cuda", lambda device: True), ("compile_steps", lambda net: None)):
+        monkeypatch.setattr(inference, name, stand_in)
+    net, images = api.build(CLASSIFIER), torch.rand(2, 24, 24, 3)
+    call = inference.record_inference(net, images)
+    found = {name: api.to_host(value) for name, value in call(images).items()}
+    tolerances.assert_same(found, api.forward(net, api.to_host(images)), "recorded")
+    with pytest.raises(BackendError, match=r"images: \(1, 24, 24, 3\) is not \(2, 24, 24, 3\), which was recorded"):
+        call(images[:1])
+    assert len(recorded) == 1

@@ -188,6 +188,10 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ),
         ("--task eval --finetune {golden} --model_ema_eval 1", "--model_ema_eval True: {golden} holds no EMA"),
         ("--task eval --finetune {fcmae} --nb_classes 3", "--nb_classes: is for a classifier, and {fcmae} has an auto"),
+        (
+            "--task eval --finetune {golden} --mask_policy grid",
+            "--mask_policy: is for an autoencoder, and {golden} has",
+        ),
         ("--task eval --finetune {golden} --seed 3", "--seed: is for an autoencoder, and {golden} has none; leave it"),
         ("--task eval --finetune {images}/none.pth", "{images}/none.pth: no such file or folder"),
         ("--task finetune --model_ema_eval 1", "--model_ema_eval True: there is no EMA to evaluate"),

@@ -93,6 +93,19 @@ def test_both_frameworks_find_the_same(images: Path, tmp_path: Path) -> None:
     assert [(row["layer"], row["output"]) for row in ours] == expected
 
 
+def test_v1_is_compared_before_grn_which_it_does_not_have(images: Path, tmp_path: Path) -> None:
+    v1 = tmp_path / "v1.npz"
+    convert.save(checkpoint(spec.classifier(depths=(1, 2), dims=(8, 12), num_classes=2, block="v1")), v1)
+    flags = ("--finetune", str(v1), "--against", str(CLASSIFIER), "--backend", "torch")
+    rows = analyse(tmp_path / "out", images, *flags)
+    own = [(row["layer"], row["output"]) for row in rows if row["checkpoint"] == str(v1)]
+    assert own == [(block, "act") for block in ("stages.0.0", "stages.1.0", "stages.1.1")]
+    assert len(rows) == 3 + 2 * BLOCKS
+    drawn = (tmp_path / "out" / "cosine_distance.svg").read_text()
+    assert f"{v1.name}, after GELU" in drawn
+    assert f"{v1.name}, after GRN" not in drawn
+
+
 def test_the_figures_are_those_of_the_intermediates(images: Path, tmp_path: Path) -> None:
     """One image, by hand: the table holds the figures of the backend's intermediates."""
     image = images / "c1" / "0.jpg"

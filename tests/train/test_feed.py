@@ -13,11 +13,11 @@ from train.data import feed
 from train.data.digits import Digits
 from train.data.feed import Feed
 from train.data.folder import Folder
+from train.data.masks import Masks
 from train.data.pipeline import prefetch
 from train.data.shared_memory import ALIGNED, receive, send
 from train.data.transforms import CropAndFlip
 from train.errors import TrainError
-from train.tasks.pretrain import Masks
 
 BROKEN = {"c0/0.jpg": b"", "c1/2.jpg": encoded(pixels(3))[:400], "c2/1.jpg": b"not an image"}
 
@@ -28,10 +28,10 @@ def images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tree(tmp_path / "images", classes=3, each=5)
 
 
-def make(root: Path, batch_size: int = 4, seed: int = 0) -> Feed:
+def make(root: Path, batch_size: int = 4, seed: int = 0, policy: str = "uniform") -> Feed:
     """A feed of 12 samples per epoch."""
     augment = CropAndFlip((16, 24), (0.2, 1.0), 0.5)
-    return Feed(Folder(root), seed, 3, batch_size, 12, augment, Masks(seed, (2, 3), 2))
+    return Feed(Folder(root), seed, 3, batch_size, 12, augment, Masks(seed, (2, 3), 2, policy))
 
 
 def together(batches: list[tuple[Batch, list[str]]]) -> dict[str, np.ndarray]:
@@ -107,7 +107,7 @@ def test_a_folder_of_nothing_but_broken_images_is_one_line(images: Path) -> None
 @pytest.mark.parametrize(("workers", "kind"), [(1, "thread"), (3, "thread"), (2, "process")])
 def test_any_workers_make_the_same_batches(images: Path, workers: int, kind: str) -> None:
     (images / "c0/0.jpg").write_bytes(b"")
-    source = make(images)
+    source = make(images, policy="importance")
     made = list(prefetch(source, 3, 9, workers, kind))
     expected = [source(index) for index in range(3, 9)]
     assert_same(together(made), together(expected))

@@ -11,12 +11,12 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
 from convert.models import describe
+from convert.preparation import IMAGENET
 from tests.train import fake
 from tests.train.images import tree
 from train.__main__ import main
 from train.checkpoints import store
 from train.config import Config, cli
-from train.config.groups import IMAGENET
 from train.errors import TrainError
 
 GOLDEN = Path(__file__).parents[2] / "parity_tests" / "golden"
@@ -57,7 +57,8 @@ def test_what_is_given_is_taken_and_a_difference_is_reported(run_dir: Path) -> N
     config = parsed("eval", run_dir, "--mean", "0.5", "--std", "0.2", "--data_path", "elsewhere")
     assert (config.data.mean, config.data.std, config.data.data_path) == ((0.5,), (0.2,), "elsewhere")
     assert config.notes == (
-        f"from the run of {run_dir}: --input_size 16 --in_chans 1",
+        f"from the run of {run_dir}: --input_size 16 --mask_policy uniform --mask_ratio 0.6 --mask_rounding floor"
+        " --in_chans 1",
         f"note: --mean is 0.5, the run of {run_dir} had 0.3",
     )
 

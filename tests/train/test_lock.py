@@ -13,13 +13,13 @@ import pytest
 from tests.project.tree import ROOT
 from tests.train import fake
 from tests.train.images import tree
-from train import lock
+from train.checkpoints import lock
 from train.errors import TrainError
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from train.lock import locked
+from train.checkpoints.lock import locked
 with locked(Path(sys.argv[1]), print):
     if sys.argv[2] == "fork":
         import os

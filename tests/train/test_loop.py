@@ -99,6 +99,7 @@ def test_damage_to_the_newest_checkpoint_costs_one_checkpoint(
         ),
         ("--dims 8", "another model (encoder.dims [4] there, [8] here)"),
         ("--mask_ratio 0.5", "another model (mask_ratio 0.6 there, 0.5 here)"),
+        ("--mask_rounding ceil", "another model (mask_rounding floor there, ceil here)"),
     ],
 )
 def test_another_run_is_refused_in_one_line(images: Path, whole: Path, flags: str, line: str) -> None:

@@ -46,6 +46,7 @@ def test_the_last_picture_of_a_run_can_be_had_again(images: Path, tmp_path: Path
     words = (
         "--parity_check False --model none --depths 1 1 --dims 8 16 --decoder_embed_dim 8 --patch_size 4"
         " --input_size 16 --batch_size 5 --epochs 2 --warmup_epochs 1 --mask_ratio 0.4 --seed 3 --backend torch"
+        " --mask_policy importance"
     )
     assert main([*words.split(), "--data_path", str(images), "--output_dir", str(tmp_path / "run")]) == 0
     flags = ["--task", "reconstruct", "--backend", "torch", "--seed", "3", "--output_dir", str(tmp_path / "out")]
@@ -101,7 +102,14 @@ def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.Ca
     words = "--depths 1 1 --dims 4 8 --decoder_embed_dim 4 --patch_size 4 --input_size 16 --mask_ratio 0.4 --output_dir"
     config = cli.parse([*words.split(), str(tmp_path)])
     model = spec.fcmae(
-        depths=(1, 1), dims=(4, 8), in_chans=1, patch_size=4, image_size=16, decoder_dim=4, mask_ratio=0.4
+        depths=(1, 1),
+        dims=(4, 8),
+        in_chans=1,
+        patch_size=4,
+        image_size=16,
+        decoder_dim=4,
+        mask_ratio=0.4,
+        mask_rounding="ceil",
     )
     meta = {"identity": {"model": describe(model)}, "config": config.as_dict()}
     path = store.save(tmp_path / "checkpoints", 1, State(initial_arrays(model, 0)), meta, keep=1)
@@ -118,7 +126,7 @@ def test_a_run_says_itself_what_its_images_are(tmp_path: Path, capsys: pytest.Ca
         == 0.5
     )
     assert main(["--task", "reconstruct", "--finetune", str(path), "--output_dir", str(tmp_path / "out")]) == 0
-    assert "9 of 16 patches visible" in capsys.readouterr().out
+    assert "10 of 16 patches visible" in capsys.readouterr().out
 
 
 def _grey(folder: Path) -> Path:
@@ -135,7 +143,7 @@ def _grey(folder: Path) -> Path:
         ("--finetune {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out, or change the"),
         ("--finetune {fcmae} --input_size 64", "--in_chans 3: digit 0 has 1 channels; give --in_chans 1"),
-        ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),
+        ("--finetune {fcmae} --images {folder}/*.gif", "--images {folder}/*.gif: no file matches this pattern"),
         ("--finetune {fcmae} --images none.png", "--images none.png: no such file"),
         ("--finetune {fcmae} --images {broken}", "--images: none of the 1 images can be read"),
         ("--finetune {fcmae} --images {image} --input_size 50", "image_size: the height 50 is no multiple"),

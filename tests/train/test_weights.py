@@ -12,6 +12,7 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
 from convert import ConvertError
+from parity_tests.tolerances import EPS, assert_close
 from train.__main__ import main
 from train.checkpoints import store
 from train.errors import TrainError
@@ -67,9 +68,40 @@ def test_an_encoder_of_another_size_says_its_own() -> None:
     line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
-    other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
-    with pytest.raises(TrainError, match=r"^--in_chans 1: the model in .* takes 3; leave it out"):
-        first_arrays(other, 0, 1.0, str(FCMAE))
+
+
+@pytest.mark.parametrize("channels", [1, 12])
+@pytest.mark.parametrize("path", [FCMAE, CLASSIFIER])
+def test_a_stem_for_other_channels_gives_the_features_of_repeated_ones(path: Path, channels: int) -> None:
+    own = convert.load(path).model.encoder
+    weight = first_arrays(spec.Classifier(own, 2), 0, 1.0, str(path))["downsample_layers.0.0.weight"]
+    found = first_arrays(spec.Classifier(replace(own, in_chans=channels), 2), 0, 1.0, str(path))
+    inflated = found["downsample_layers.0.0.weight"]
+    expected = weight.sum(1, keepdims=True) if channels == 1 else np.tile(weight, (1, 4, 1, 1)) / 4
+    assert_close(inflated, expected, 4 * EPS["float32"], "stem")
+    assert found.keys() == spec.parameters(spec.Classifier(replace(own, in_chans=channels), 2)).keys()
+
+
+def test_an_encoder_of_the_other_family_is_refused_with_the_flags_of_its_own(tmp_path: Path) -> None:
+    v1 = spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2, block="v1")
+    convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.pth", format="timm")
+    line = "its encoder has another size; give --model convnext_tiny --depths 1 1 --dims 4 6 --patch_size 8"
+    with pytest.raises(TrainError, match=line):
+        first_arrays(spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2), 0, 0.001, str(tmp_path / "x.pth"))
+    asked = spec.classifier("convnext_tiny", depths=(1, 1), dims=(4, 6), num_classes=2)
+    assert first_arrays(asked, 0, 0.001, str(tmp_path / "x.pth")).keys() == spec.parameters(asked).keys()
+
+
+@pytest.mark.parametrize("task", ["probe", "reconstruct"])
+def test_a_scope_of_grn_is_refused_where_there_is_no_grn(
+    task: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    v1 = spec.fcmae(depths=(1, 1), dims=(4, 6), image_size=16, decoder_dim=4, block="v1")
+    convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.npz", format="ours")
+    words = f"--task {task} --backend torch --grn_scope batch --finetune {tmp_path / 'x.npz'} --input_size 16"
+    assert main([*words.split(), "--output_dir", str(tmp_path / "out")]) == 2
+    line = "grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out"
+    assert capsys.readouterr().err.splitlines()[-1] == f"train: {line}"
 
 
 def test_a_classifier_is_read_whole() -> None:

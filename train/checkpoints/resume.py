@@ -12,7 +12,7 @@ import numpy as np
 import convert
 import spec
 from backends.protocol import Cluster, State
-from convert import ConvertError, containers, models
+from convert import ConvertError, containers, hub, models
 from convert.containers import run as run_format
 from convert.containers.run import RunCheckpoint
 from convert.content import AdamWState
@@ -28,10 +28,13 @@ COMPARED = ("data", "optimizer", "finetune", "augment")
 FREE = ("data_path", "num_workers", "worker_type", "batch_size", "update_freq")
 """Flags whose change is not reported: they do not change results, or the identity covers them."""
 
-SEEN = ("input_size", "mean", "std")
-"""Flags that change every image: a change must be given."""
+SEEN = ("input_size", "mean", "std", "mask_policy")
+"""Flags that change what is seen of every image: a change must be given."""
 
-UNDETERMINED = ("image_size", "mask_ratio", "norm_target", "drop_path", "grn_scope")
+PUBLISHED = {"mask_policy": "uniform"}
+"""What runs did that do not record it."""
+
+UNDETERMINED = ("image_size", "mask_ratio", "mask_rounding", "norm_target", "drop_path", "grn_scope", "norm_eps")
 """Fields of a model that its arrays do not determine."""
 
 
@@ -78,7 +81,7 @@ def _asked_for(config: Config, newest: RunCheckpoint | None, say: Callable[[str]
     """The checkpoint of --resume, or the newest of this run if it has come further; TrainError if it cannot be read."""
     path = Path(config.checkpoints.resume)
     try:
-        found = _read(path)
+        found = _read(hub.local(path))
     except ConvertError as error:
         raise TrainError(f"--resume {of_convert(path, error)}") from None
     if newest and newest.step > found.step and not path.resolve().is_relative_to(config.run_dir.resolve()):
@@ -133,11 +136,19 @@ def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config
         "images": "--data_path: the data has {own} images now, the run began with {theirs}",
         "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
     }
-    _refuse_another_model(found, theirs.get("model"), own["model"])
+    _refuse_another_model(found, _completed(theirs.get("model")), own["model"])
     for key, line in lines.items():
         if theirs.get(key) != own[key]:
             reason = line.format(own=own[key], theirs=theirs.get(key))
             raise TrainError(f"{reason}; give the same again, or another --output_dir ({found.path})")
+
+
+def _completed(model: Any) -> Any:
+    """A recorded model with the fields that it lacks because an older version wrote it."""
+    try:
+        return models.describe(models.build(model))
+    except ConvertError:
+        return model
 
 
 def _refuse_another_model(found: RunCheckpoint, theirs: Any, own: Mapping[str, Any]) -> None:
@@ -206,8 +217,9 @@ def _first_difference(theirs: Any, own: Mapping[str, Any], prefix: str = "") -> 
 
 def _report_changes(before: Mapping[str, Any], config: Config, say: Callable[[str], None]) -> None:
     """A line for each changed flag; TrainError for a change of what the model sees that was not given."""
-    now = config.as_dict()
-    for name in (name for name, flag in FLAGS.items() if flag.group in COMPARED and config.run.task in flag.tasks):
+    now, before = config.as_dict(), {**PUBLISHED, **before}
+    compared = [name for name, flag in FLAGS.items() if flag.group in COMPARED or name in SEEN]
+    for name in (name for name in compared if config.run.task in FLAGS[name].tasks):
         if name not in FREE and name in before and before[name] != now[name] and [before[name]] != now[name]:
             if name in SEEN and name not in config.given:
                 value = " ".join(map(str, before[name])) if isinstance(before[name], list) else before[name]

@@ -1,12 +1,14 @@
 """The resolved configuration of a run, and the table of its flags."""
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_type_hints
 
 from backends.protocol import TrainerOptions
+from convert.preparation import PHOTOGRAPHS
 from train.config.groups import (
     AugmentConfig,
     CheckpointConfig,
@@ -46,6 +48,9 @@ class Config:
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """The flags that the user gave, on the command line or in a file."""
 
+    normalises: str = field(default=PHOTOGRAPHS, compare=False)
+    """The values that mean and std are for, unless they are given: photographs, or those of a checkpoint's run."""
+
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Lines to print at the start: which values are those of a checkpoint's run."""
 
@@ -55,6 +60,11 @@ class Config:
         for name, values in (("mean", self.data.mean), ("std", self.data.std)):
             if len(values) not in (1, channels := self.model.in_chans):
                 raise TrainError(f"--{name}: {len(values)} values for {channels} channels; give one each, or one")
+        shown = self.run.picture_channels
+        if shown is not None and (len(shown) not in (1, 3) or max(shown) >= channels):
+            raise TrainError(
+                f"--picture_channels {format_value(shown)}: give one channel, or three, of 0 to {channels - 1}"
+            )
 
     @classmethod
     def from_flags(cls, **values: Any) -> Self:
@@ -113,6 +123,12 @@ class Config:
             lines += [f'{f.name} = "none"' for f in flags if values[f.name] is None and f.default is not None]
         return "\n".join(lines[1:]) + "\n"
 
+    def command(self) -> str:
+        """The command with the flags that the user gave."""
+        flags = {name: value for name, value in self.flags().items() if name in self.given}
+        words = [f"--{name} {_quoted(value)}" for name, value in flags.items()]
+        return " ".join(["twinnext train", *words])
+
     def as_dict(self) -> dict[str, Any]:
         """Flag -> value, and devices, as JSON types."""
         return dict(json.loads(json.dumps({**self.flags(), "devices": self.devices})))
@@ -158,6 +174,11 @@ def format_value(value: Any) -> str:
     if isinstance(value, tuple):
         return " ".join(map(str, value))
     return "none" if value is None else str(value)
+
+
+def _quoted(value: Any) -> str:
+    """The value as a shell reads it."""
+    return shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(format_value(value))
 
 
 def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ PUBLISHED: dict[str, Published] = {
     "momentum": Published(None, "is SGD's; AdamW has none"),
     "weight_decay_end": Published(("none",), "weight decay is constant, as in every recipe; give --weight_decay"),
     "warmup_steps": Published(("-1", "0"), "warm-up is given in epochs, which may be a fraction: give --warmup_epochs"),
-    "layer_scale_init_value": Published(("0",), "ConvNeXt V2 has GRN in place of layer scale; leave it out"),
+    "layer_scale_init_value": Published(("0", "1e-6"), "--model decides: V1 begins at 1e-6, V2 has none; leave it out"),
     "color_jitter": Published(("none", "0"), "the published script ignores it beside RandAugment (--aa); leave it out"),
     "train_interpolation": Published(("bicubic",), "images are resized bicubically, as in every recipe"),
     "resplit": Published(("false",), "there is no split without augmentation; leave it out"),

@@ -4,26 +4,29 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, cast
 
 import numpy as np
 
 from backends.protocol import Batch
 from backends.rng import Stream, words
+from train.data.arrays import OtherChannels, to_hwc
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
-from train.data.sources import Source
+from train.data.no_data import joined, split
+from train.data.pixels import batched
+from train.data.sources import Masked, Source
 from train.data.transforms import Draws
 from train.errors import TrainError
 
 MAX_BROKEN = 64
 """Broken images in a row after which the run stops."""
 
-Extra = Callable[[np.ndarray, np.ndarray], Batch]
+Extra = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Batch]
 
 
 class Augment(Protocol):
-    """Augment an image (H, W, C) uint8 to the model's input size."""
+    """Augment an image (H, W, C), uint8 or float32, to the model's input size."""
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray: ...
 
@@ -58,7 +61,7 @@ class Samples:
         return epoch * self.epoch_size + np.minimum(row, self.epoch_size - 1)
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Augmented images (N, H, W, C) uint8, labels (N,) int32, and one line per broken image."""
+        """Augmented images (N, H, W, C), uint8 or float32, labels (N,) int32, and one line per broken image."""
         images, labels, broken = [], [], []
         for position in positions.tolist():
             image, label, failures = self._sample(position)
@@ -84,7 +87,8 @@ class Samples:
         for offset in range(min(MAX_BROKEN, len(order))):
             item = int(order[(place + offset) % len(order)])
             try:
-                image, label = read(self.source, item, self.channels, self.augment.min_size(self._draws(position)))
+                smallest = self.augment.min_size(self._draws(position))
+                image, label = read_with_mask(self.source, item, self.channels, smallest)
             except BrokenImage as error:
                 failures.append(str(error))
             else:
@@ -97,20 +101,25 @@ class Samples:
 
 @dataclass(frozen=True)
 class Feed(Samples):
-    """Micro-batch `index` of a run. extra(positions, labels) adds the columns of the task: masks, targets.
+    """Micro-batch `index` of a run. extra(positions, images, no_data) adds the columns of the task: masks.
 
     update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
+    mean, std: normalise images that are not uint8.
     """
 
     extra: Extra
     update_size: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
         unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
-        images, labels, broken = self.samples(unique)
-        batch: Batch = {"images": images[rows], **self.extra(positions, labels[rows])}
+        images, _, broken = self.samples(unique)
+        images, no_data = split(images[rows], self.channels)
+        extra = self.extra(positions, images, no_data)
+        batch: Batch = {"images": batched(images, self.mean, self.std), **extra}
         if self.update_size is not None:
             batch["weights"] = self._weights(index, self.update_size)
         return batch, broken
@@ -138,22 +147,46 @@ class RankShard:
         return self.feed(index * self.processes + self.rank)
 
 
-def read(source: Source, index: int, channels: int, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
-    """Image (H, W, C) uint8 and label of an item. Raises BrokenImage with the item's name."""
+def read(source: Source, index: int, channels: int | None, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
+    """Image (H, W, C) and label of an item. Raises BrokenImage with the item's name.
+
+    The image is uint8, or float32 in the unit of --mean and --std (`Values.scaled`). channels None: as many as it has.
+    """
     try:
         data, label, key = source[index]
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else f"image {index}"
         raise BrokenImage(printable(f"{where}: {error.strerror}")) from None
-    if isinstance(data, bytes):
-        try:
-            return decode(data, channels, min_size, source.reading.options.decoding), label
-        except BrokenImage as error:
-            raise BrokenImage(printable(f"{key}: {error}")) from None
-    found = data.shape[-1]
-    if found != channels:
-        raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
-    return data, label
+    how = source.reading.options.decoding
+    try:
+        if isinstance(data, bytes):
+            pixels = decode(data, channels, min_size, how)
+        else:
+            pixels = to_hwc(data, channels, how.channel_axis)
+        return source.reading.values.scaled(pixels), label
+    except OtherChannels as error:
+        if isinstance(data, np.ndarray):  # so have all images of the source
+            raise TrainError(printable(f"--in_chans {channels}: {key} {error}")) from None
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except BrokenImage as error:
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except TrainError as error:
+        raise TrainError(printable(f"{error} ({key})")) from None
+
+
+def read_with_mask(
+    source: Source, index: int, channels: int, min_size: MinSize | None = None
+) -> tuple[np.ndarray, int]:
+    """As `read`, but where the data has masks, the mask is one more channel of the image (`no_data.joined`)."""
+    image, label = read(source, index, channels, min_size)
+    if not source.reading.masked:
+        return image, label
+    key = source.name(index)
+    try:
+        mask = cast(Masked, source).mask(index)
+    except OSError as error:
+        raise BrokenImage(printable(f"{key}: its mask cannot be read ({error.strerror})")) from None
+    return joined(image, mask, printable(key)), label
 
 
 @lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""npz files of uint8 images and their labels."""
+"""npz files of images and their labels."""
 
 import hashlib
 import zipfile
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.labels import NUMBERS
-from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.reading import DEFAULTS, IN_ARRAYS, Reading, ReadOptions, probed
 from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
 
@@ -17,26 +17,27 @@ USED = ("", "train_", "val_")
 
 
 class Npz:
-    """Images of an npz file: `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,).
+    """Images of an npz file: `images` (N, H, W), (N, H, W, C) or (N, C, H, W) of any type in `Values`, `labels` (N,).
 
     A file of several splits holds `train_images`, `train_labels`, `val_images` and so on.
-    Labels are class numbers. Without labels, all images are in one class.
+    Labels are class numbers. Without labels, all images are in one class. With mask_key M, there is an array M
+    (N, h, w), or train_M and so on.
     """
 
     def __init__(self, file: Path, split: str, options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.file = file
         names = _names(file)
         prefix = self._prefix(names, split)
-        unused = [name for name in names if name.removesuffix("images").removesuffix("labels") not in USED]
+        suffixes = ("images", "labels", options.mask_key or "labels")
+        unused = [name for name in names if name not in {prefix + suffix for prefix in USED for suffix in suffixes}]
         left_out = (*left_out, *(f"the array {name}" for name in unused))
         unlabelled = f"write an array {prefix}labels (N,) of class numbers beside the images"
-        self.reading = Reading(options, left_out, unlabelled, uses=())
         images = _read(file, f"{prefix}images")
         labelled = f"{prefix}labels" in names
         labels = _read(file, f"{prefix}labels") if labelled else np.zeros(len(images), np.int64)
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+        if images.ndim not in (3, 4) or not images.size:
             shape = f"{images.dtype}{images.shape}"
-            raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
+            raise TrainError(f"{file}: {prefix}images is {shape}, not (N, H, W), (N, H, W, C) or (N, C, H, W)")
         if labels.size != len(images) or labels.dtype.kind not in "iu" or labels.min() < 0:
             shape = f"{labels.dtype}{labels.shape}"
             raise TrainError(
@@ -46,13 +47,16 @@ class Npz:
             raise TrainError(
                 f"{file}: {prefix}labels has the label {labels.max()}; class numbers are below {NUMBERS:,}"
             )
-        self.images = images if images.ndim == 4 else images[..., None]
+        self.images = images
         self.labels: list[int] = labels.reshape(-1).tolist()
+        self.reading = probed(Reading(options, left_out, unlabelled, uses=("mask_key", *IN_ARRAYS)), self)
+        self.masks = self._masks(names, f"{prefix}{options.mask_key}") if self.reading.masked else None
         self.classes = tuple(map(str, range(max(self.labels) + 1))) if labelled else (UNLABELLED,)
 
     @property
     def fingerprint(self) -> str:
-        return hashlib.sha256(self.images.tobytes() + repr(self.labels).encode()).hexdigest()[:16]
+        masks = b"" if self.masks is None else self.masks.tobytes()
+        return hashlib.sha256(self.images.tobytes() + repr(self.labels).encode() + masks).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.images)
@@ -63,6 +67,19 @@ class Npz:
     def name(self, index: int) -> str:
         """File and number of an image."""
         return f"{self.file}: image {index}"
+
+    def mask(self, index: int) -> object:
+        """(h, w), nonzero where an image has no data."""
+        return None if self.masks is None else self.masks[index]
+
+    def _masks(self, names: list[str], name: str) -> np.ndarray:
+        if name not in names:
+            raise TrainError(f"{self.file}: no array {name}, which --mask_key names; it has {', '.join(names)}")
+        masks = _read(self.file, name)
+        if masks.ndim != 3 or len(masks) != len(self.images):
+            shape = f"{masks.dtype}{masks.shape}"
+            raise TrainError(f"{self.file}: {name} is {shape}, not masks (h, w) of {len(self.images):,} images")
+        return masks
 
     def _prefix(self, names: list[str], split: str) -> str:
         """The prefix of the array names: the split, if the file holds several, or nothing."""

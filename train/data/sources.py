@@ -23,7 +23,7 @@ from train.errors import NoSplit, TrainError
 Split = Literal["train", "val", "all"]
 
 Item = tuple[bytes | np.ndarray, int, str]
-"""An encoded file or an image (H, W, C) uint8; its label; a key that names it to the user."""
+"""An encoded file or the array of an image (see `arrays.to_hwc`); its label; a key that names it to the user."""
 
 
 class Source(Protocol):
@@ -51,6 +51,13 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """The key of an item, without reading the item."""
+
+
+class Masked(Source, Protocol):
+    """A source with masks, if its reading says so."""
+
+    def mask(self, index: int) -> object:
+        """Where an image has no data, as stored: what `no_data.joined` takes."""
 
 
 READERS: dict[str, Callable[[Sequence[Path], ReadOptions, tuple[str, ...]], Source]] = {

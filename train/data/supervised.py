@@ -6,20 +6,18 @@ from typing import NamedTuple
 import numpy as np
 
 from backends.protocol import Batch
+from convert.preparation import RESIZE_ONLY
 from train.data.decode import BrokenImage, MinSize
 from train.data.drop_path import keep_paths
-from train.data.feed import Samples, read
+from train.data.feed import Samples, read_with_mask
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
-from train.data.pixels import Erase, normalise
+from train.data.pixels import Erase, batched, normalise
 from train.data.randaugment import RandAugment
 from train.data.sources import Source
 from train.data.transforms import CropAndFlip, Draws, resize
 
 PADDING = -1
 """The label of rows that pad the last batch, and of images that cannot be read."""
-
-RESIZE_ONLY = 384
-"""From this size on, evaluation resizes without cropping, as the published script does."""
 
 
 @dataclass(frozen=True)
@@ -41,8 +39,8 @@ class CropAndAugment:
 class SupervisedFeed(Samples):
     """Micro-batch `index` of fine-tuning: images, soft targets, drop-path decisions.
 
-    rates: drop-path rate per block. Images are uint8; if they are erased or mixed, they are
-    normalised first and are float32.
+    rates: drop-path rate per block. Images are uint8; those of another type, and those that are erased
+    or mixed, are normalised first and are float32.
     """
 
     classes: int
@@ -79,7 +77,7 @@ class SupervisedFeed(Samples):
     def _pixels(self, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """uint8 unchanged, or float32 normalised and erased."""
         if self.erase is None and self.mix is None:
-            return images
+            return batched(images, self.mean, self.std)
         pixels = normalise(images, self.mean, self.std)
         if self.erase is not None:
             for image, position in zip(pixels, positions.tolist(), strict=True):
@@ -92,7 +90,8 @@ class EvalBatches:
     """Batch `index` of an evaluation: each image once, in order; the last batch is padded with label -1.
 
     labels: the model's class index for each class of the source. An image that cannot be read
-    has label -1 too, and a line in the second value.
+    has label -1 too, and a line in the second value. Where the data has masks, they are one more channel.
+    mean, std: normalise images that are not uint8.
     """
 
     source: Source
@@ -101,6 +100,8 @@ class EvalBatches:
     size: tuple[int, int]
     crop_pct: float
     batch_size: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -108,17 +109,18 @@ class EvalBatches:
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per image that cannot be read."""
         start = index * self.batch_size
-        images = np.zeros((self.batch_size, *self.size, self.channels), np.uint8)
+        kind = np.uint8 if self.source.reading.values.dtype == "uint8" else np.float32
+        images = np.zeros((self.batch_size, *self.size, self.channels + self.source.reading.masked), kind)
         labels = np.full(self.batch_size, PADDING, np.int32)
         broken = []
         for row, item in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
             try:
-                image, label = read(self.source, item, self.channels)
+                image, label = read_with_mask(self.source, item, self.channels)
             except BrokenImage as error:
                 broken.append(str(error))
             else:
                 images[row], labels[row] = eval_crop(image, self.size, self.crop_pct), self.labels[label]
-        return {"images": images, "labels": labels}, broken
+        return {"images": batched(images, self.mean, self.std), "labels": labels}, broken
 
 
 class Coverage(NamedTuple):

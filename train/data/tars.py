@@ -13,8 +13,8 @@ import numpy as np
 
 from train.data import advice, cache, labels
 from train.data.decode import BrokenImage
-from train.data.images import HEAD, is_image
-from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions
+from train.data.images import HEAD, is_image, without_arrays
+from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions, probed
 from train.errors import TrainError
 
 LABEL = "cls"
@@ -22,7 +22,7 @@ UNLABELLED = "."
 
 
 class Member(NamedTuple):
-    """An image in a shard: where it lies, and the text of its label member (None without one).
+    """An image in a shard: where it lies, the text of its label member, and where its mask lies (None without one).
 
     key: the name up to the first dot of its last part; extension: what comes after that dot.
     """
@@ -33,6 +33,7 @@ class Member(NamedTuple):
     offset: int
     size: int
     label: str | None
+    mask: tuple[int, int] | None = None
 
 
 class Shard(NamedTuple):
@@ -52,7 +53,8 @@ class Tars:
     def __init__(self, shards: Sequence[Path], options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.shards = sorted(shards)
         extension, _, field = (options.label_key or LABEL).lstrip(".").partition(":")
-        scanned = [_scanned(shard, extension) for shard in self.shards]
+        masks = (options.mask_key or "").lstrip(".")
+        scanned = [_scanned(shard, extension, masks) for shard in self.shards]
         chosen = [
             _chosen(shard, each.members, options.image_key) for shard, each in zip(self.shards, scanned, strict=True)
         ]
@@ -66,30 +68,51 @@ class Tars:
         self.sizes = np.array([member.size for member in found])
         left_out = (*left_out, *_left_out(scanned, found, others))
         self.reading = Reading(options, left_out, _unlabelled(others, found), uses=IN_TARS)
+        self.masks = self._masks(found, masks) if masks else []
         self.classes, self.labels = self._labelled([member.label for member in found], extension, field)
+        self.reading = probed(self.reading, self)
 
     @property
     def fingerprint(self) -> str:
         listed = "\n".join(f"{key} {size}" for key, size in zip(self.keys, self.sizes.tolist(), strict=True))
         if self.reading.options.label_key is not None:
             listed += f"\n{self.labels}"  # other labels of the same images are other data
+        if self.masks:
+            listed += f"\n{[size for _, size in self.masks]}"
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __len__(self) -> int:
         return len(self.keys)
 
     def __getitem__(self, index: int) -> tuple[bytes, int, str]:
-        offset, size = int(self.offsets[index]), int(self.sizes[index])
+        return self._read(index, int(self.offsets[index]), int(self.sizes[index])), self.labels[index], self.name(index)
+
+    def mask(self, index: int) -> object:
+        """The file of where an image has no data."""
+        return self._read(index, *self.masks[index])
+
+    def _read(self, index: int, offset: int, size: int) -> bytes:
+        """A part of the shard that holds an image."""
         with self.shards[self.homes[index]].open("rb") as file:
             file.seek(offset)
             data = file.read(size)
         if len(data) != size:
             raise BrokenImage(f"{self.name(index)}: the shard ends inside it")
-        return data, self.labels[index], self.name(index)
+        return data
 
     def name(self, index: int) -> str:
         """Shard and key of an image."""
         return f"{self.shards[self.homes[index]]}: {self.keys[index]}"
+
+    def _masks(self, found: Sequence[Member], extension: str) -> list[tuple[int, int]]:
+        """Offset and size of the mask of each image."""
+        missing = next((place for place, member in enumerate(found) if member.mask is None), None)
+        if missing is not None:
+            raise TrainError(
+                f"{self.name(missing)}: has no .{extension} file, which --mask_key names; write it, or leave the image"
+                " out of the shard"
+            )
+        return [member.mask for member in found if member.mask]
 
     def _labelled(self, texts: Sequence[str | None], extension: str, field: str) -> tuple[tuple[str, ...], list[int]]:
         """The classes and the label of each image."""
@@ -114,15 +137,16 @@ class Tars:
         return labels.number(found)
 
 
-def _scanned(path: Path, label: str) -> Shard:
-    """The images of a shard with their labels; a shard that is provably unchanged is not read again."""
+def _scanned(path: Path, label: str, mask: str) -> Shard:
+    """The images of a shard with their labels and masks; a shard that is provably unchanged is not read again."""
     try:
         stamp = cache.stamp(path.stat())
-        shard = _known(path, stamp, label) if stamp else None
+        asked = {"stamp": stamp, "label": label, "mask": mask}
+        shard = _known(path, asked) if stamp else None
         if shard is None:
-            shard = _scan(path, label)
+            shard = _scan(path, label, mask)
             if stamp:
-                cache.store("tar", path, {"stamp": stamp, "label": label, "shard": shard})
+                cache.store("tar", path, {**asked, "shard": shard})
     except OSError as error:
         raise TrainError(f"{path}: {error.strerror or error}") from None
     except tarfile.TarError as error:
@@ -131,20 +155,21 @@ def _scanned(path: Path, label: str) -> Shard:
     return shard
 
 
-def _known(path: Path, stamp: list[int], label: str) -> Shard | None:
+def _known(path: Path, asked: dict[str, Any]) -> Shard | None:
     try:
         stored = cache.load("tar", path)
-        if (stored["stamp"], stored["label"]) != (stamp, label):
+        members, others = stored.pop("shard")
+        if stored != asked:
             return None
-        members, others = stored["shard"]
         return Shard([Member(*member) for member in members], dict(others))
-    except (TypeError, KeyError, ValueError):
+    except (AttributeError, TypeError, KeyError, ValueError):
         return None
 
 
-def _scan(path: Path, label: str) -> Shard:
+def _scan(path: Path, label: str, mask: str) -> Shard:
     images: list[tuple[str, str, str, int, int]] = []
     texts: dict[str, str] = {}
+    masks: dict[str, tuple[int, int]] = {}
     others: Counter[str] = Counter()
     with tarfile.open(path, "r:") as archive:
         for member in archive:
@@ -155,11 +180,13 @@ def _scan(path: Path, label: str) -> Shard:
             key = str(file.with_name(stem))
             if extension == label:
                 texts[key] = _content(archive, member).decode(errors="surrogateescape").strip()
+            elif mask and extension == mask:
+                masks[key] = member.offset_data, member.size
             elif is_image(file.name, partial(_content, archive, member, HEAD)):
                 images.append((member.name, key, extension, member.offset_data, member.size))
             else:
                 others[extension] += 1
-    return Shard([Member(*image, texts.get(image[1])) for image in images], dict(others))
+    return Shard([Member(*image, texts.get(image[1]), masks.get(image[1])) for image in images], dict(others))
 
 
 def _content(archive: tarfile.TarFile, member: tarfile.TarInfo, size: int = -1) -> bytes:
@@ -171,6 +198,9 @@ def _chosen(path: Path, members: list[Member], image_key: str | None) -> list[Me
     """The images of a shard, one per key; TrainError if a key has several."""
     if image_key is not None:
         members = [member for member in members if member.extension == image_key.lstrip(".")]
+    else:
+        kept = {*without_arrays([member.name for member in members])}
+        members = [member for member in members if member.name in kept]
     first: dict[str, Member] = {}
     for member in members:
         other = first.setdefault(member.key, member)

@@ -1,14 +1,16 @@
-"""A description of this machine for the header of config.toml."""
+"""A description of this machine, and of the packages on it, for config.toml and checkpoints."""
 
 import os
 import platform
 import re
 from collections import Counter
 from collections.abc import Iterable
+from importlib import metadata
 from pathlib import Path
 
 CPUS = Path("/proc/cpuinfo")
 NVIDIA = Path("/proc/driver/nvidia/gpus")
+VERSIONED = ("twinnext", "torch", "jax", "flax", "optax", "numpy", "pillow", "simplejpeg")
 
 
 def describe(devices: int = 1) -> str:
@@ -21,6 +23,12 @@ def describe(devices: int = 1) -> str:
     parts = [_processor(), cores, f"{platform.system()} {platform.machine()}"]
     parts += [f"{count} x {name}" for name, count in sorted(gpus.items())]
     return ", ".join(parts) + (f"; {devices} devices share an update" if devices > 1 else "")
+
+
+def versions() -> str:
+    """Versions of the packages that affect the numbers, e.g. "python 3.11.7, torch 2.13.0, numpy 2.4.6"."""
+    found = {distribution.metadata["Name"]: distribution.version for distribution in metadata.distributions()}
+    return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
 def _processor() -> str:

@@ -21,11 +21,11 @@ class Confusion(NamedTuple):
 
     true: str
     predicted: str
-    count: int
+    times: int
     images: int
 
     def __str__(self) -> str:
-        return f"{self.true} taken for {self.predicted}: {self.count:,} of {self.images:,} images"
+        return f"{self.true} taken for {self.predicted}: {self.times:,} of {self.images:,} images"
 
 
 def most_frequent(classes: Sequence[str], matrix: np.ndarray, count: int) -> list[Confusion]:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from backends.protocol import Cluster, Trainer
+from convert.preparation import CROP_PCT
 from train.config import Config
 from train.data.sources import Source
 from train.data.supervised import Coverage, EvalBatches
@@ -12,7 +13,6 @@ from train.errors import TrainError
 from train.tasks.inference import own_batches
 from train.tasks.task import Evaluation
 
-CROP_PCT = 224 / 256
 TOP = 5
 MATRIX = 2_000
 """Largest number of classes with a confusion matrix: 32 MB."""
@@ -102,7 +102,14 @@ def coverage(read: int, total: int, broken: Sequence[str]) -> Coverage:
 def eval_batches(config: Config, source: Source, labels: tuple[int, ...]) -> EvalBatches:
     """The batches of an evaluation. labels: the model's class index for each class of the source."""
     return EvalBatches(
-        source, labels, config.model.in_chans, config.data.image_size, crop_pct(config), config.optimizer.batch_size
+        source,
+        labels,
+        config.model.in_chans,
+        config.data.image_size,
+        crop_pct(config),
+        config.optimizer.batch_size,
+        config.data.mean,
+        config.data.std,
     )
 
 

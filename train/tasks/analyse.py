@@ -1,8 +1,8 @@
 """`--task analyse`: the paper's feature-collapse analysis, from any checkpoint, an encoder alone included.
 
 A block expands its C channels to 4C, and in ConvNeXt V1 most of these end up dead or alike. The mean
-cosine distance between them measures this per block, on whole images: before GRN ("act", the output
-of GELU) and after it ("grn").
+cosine distance between them measures this per block, on whole images: after GELU ("act") and, in
+V2, after GRN ("grn").
 """
 
 import csv
@@ -26,8 +26,8 @@ from train.tasks.accuracy import crop_pct
 from train.tasks.images import open_images, read_images
 from train.tasks.output import make_output_dir
 
-OUTPUTS = {"act": "before GRN", "grn": "after GRN"}
-"""Step of a block whose output is analysed -> its name on the plot."""
+OUTPUTS = {"act": "after GELU", "grn": "after GRN"}
+"""Step of a block whose output is analysed -> its name on the plot; V1 has no GRN."""
 
 ROUNDING = float(np.finfo(np.float32).eps)
 """A channel whose norm is below this fraction of the largest holds only rounding errors."""
@@ -83,8 +83,10 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
     """The rows of one checkpoint, output by output."""
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
     backend.set_arrays(module, weights.first_arrays(model, config.run.seed, 1.0, path))
-    blocks = [name for name, step in model.steps if isinstance(step, spec.Residual)]
-    found: dict[tuple[str, str], list[float]] = {(block, output): [] for output in OUTPUTS for block in blocks}
+    blocks = {name: dict(step.body) for name, step in model.steps if isinstance(step, spec.Residual)}
+    found: dict[tuple[str, str], list[float]] = {
+        (name, output): [] for output in OUTPUTS for name, body in blocks.items() if output in body
+    }
     for image in read_images(config, source):  # one at a time: base has 300 MB of intermediates at 224 px
         cropped = eval_crop(image, config.data.image_size, crop_pct(config))
         pixels = normalise(cropped[None], config.data.mean, config.data.std)
@@ -97,7 +99,7 @@ def _rows(config: Config, source: Source, path: str, model: spec.Classifier, bac
 
 
 def _plot(paths: list[str], rows: list[Row]) -> str:
-    """Distance over depth: one colour per checkpoint, dashed before GRN."""
+    """Distance over depth: one colour per checkpoint, dashed after GELU, whole after GRN."""
     names = [one_line(Path(path).name) for path in paths]
     if len(set(names)) < len(names):
         names = list(map(one_line, paths))
@@ -105,6 +107,8 @@ def _plot(paths: list[str], rows: list[Row]) -> str:
     for index, path in enumerate(paths):
         for output, label in OUTPUTS.items():
             own = [row for row in rows if (row.checkpoint, row.output) == (path, output)]
+            if not own:
+                continue
             depth = np.linspace(0, 1, len(own)) if len(own) > 1 else np.array([0.0])
             mean, std = (np.array([getattr(row, name) for row in own]) for name in ("mean", "std"))
             name = f"{names[index]}, {label}" if len(paths) > 1 else label

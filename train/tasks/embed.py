@@ -21,12 +21,12 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend
 from convert import files
+from train.checkpoints.lock import locked
 from train.config import Config
 from train.config.config import format_value
 from train.data.classes import describe
 from train.data.sources import Source
 from train.errors import TrainError
-from train.lock import locked
 from train.tasks.accuracy import eval_batches
 from train.tasks.evaluate import untrained
 from train.tasks.feature_files import WRITERS
@@ -116,7 +116,7 @@ def _fill(
     backend, cluster = one_process(config, load)
     trainer = untrained(config, backend, cluster, model, arrays, {})
     batches = eval_batches(config, source, tuple(range(len(source.classes))))
-    size, index = batches.batch_size * cluster.devices, table.read("index")
+    size, index = batches.batch_size * cluster.devices, np.array(table.read("index"))
     start = int(index[-1]) // size if len(index) else 0
     table.truncate(int(np.searchsorted(index, start * size)))
     if start:
@@ -127,8 +127,8 @@ def _fill(
         for found in outputs(trainer, cluster, batches, config.data.num_workers, start):
             for line in found.broken:
                 tqdm.write(f"skipped: {line}")
-            table.append({**found.values, "index": found.index})
-            bar.update(len(found.index) + len(found.broken))
+            table.append({**found.values, "index": found.numbers})
+            bar.update(len(found.numbers) + len(found.broken))
             began, first = (began, first) if began else (time.perf_counter(), table.rows)
     took = time.perf_counter() - began
     if table.rows > first:

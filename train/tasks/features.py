@@ -39,7 +39,8 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
         path = weights.path_of(config)
         found = weights.load(path).model
         weights.check_flags(config, path, found)
-        model = spec.Classifier(replace(found.encoder, drop_path=0.0, grn_scope=config.model.grn_scope), classes)
+        own = weights.with_grn_scope(found.encoder, config.model.grn_scope)
+        model = spec.Classifier(replace(own, drop_path=0.0), classes)
     return model, weights.first_arrays(model, config.run.seed, 1.0, path)
 
 

@@ -34,7 +34,7 @@ class Table:
         """Add rows to every column."""
         for name, column in self.columns.items():
             with self._file(name).open("ab") as file:
-                file.write(np.ascontiguousarray(values[name], column.dtype))
+                file.write(values[name].astype(column.dtype, copy=False).tobytes())
                 file.flush()
                 os.fsync(file.fileno())
         self.rows += len(values["index"])

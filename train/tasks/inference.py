@@ -18,10 +18,10 @@ from train.errors import TrainError
 class Outputs(NamedTuple):
     """The model's outputs for the images of a batch that could be read, and a line for each other image.
 
-    index (N,): the numbers of the images in the source; labels (N,); values: name -> (N, ...).
+    numbers (N,): those of the images in the source; labels (N,); values: name -> (N, ...).
     """
 
-    index: np.ndarray
+    numbers: np.ndarray
     labels: np.ndarray
     values: Arrays
     broken: list[str]

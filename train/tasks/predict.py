@@ -60,9 +60,10 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> int:
         for found in outputs(trainer, cluster, batches, config.data.num_workers):
             for line in found.broken:
                 print(f"skipped: {line}")
-            for index, guesses in zip(found.index.tolist(), best(found.values["logits"], names), strict=True):
-                print(printable(f"{source.name(index)}: {', '.join(f'{g.name} {g.probability:.3f}' for g in guesses)}"))
-                write(portable(source.name(index)), guesses)
+            for number, guesses in zip(found.numbers.tolist(), best(found.values["logits"], names), strict=True):
+                image = source.name(number)
+                print(printable(f"{image}: {', '.join(f'{each.name} {each.probability:.3f}' for each in guesses)}"))
+                write(portable(image), guesses)
             broken += len(found.broken)
         refuse_unreadable(config, len(source), broken)
     if file:

@@ -1,4 +1,7 @@
-"""Kernels written in Pallas for TPUs and for CUDA GPUs, each with a plain implementation that computes the same."""
+"""Kernels written in Pallas for TPUs and for CUDA GPUs, each with a plain implementation that computes the same.
+
+Those for CUDA are compiled by Triton. jax 0.11.2 deprecates that in favour of Mosaic GPU, and 0.12.0 still has it.
+"""
 
 from typing import Literal
 

@@ -107,7 +107,7 @@ class Plan(NamedTuple):
         return self.width + self.size - 1
 
     @property
-    def halo(self) -> int:
+    def halo_size(self) -> int:
         """The entries of the halo."""
         return self.rows // (self.height * self.width) * (self.height + self.size - 1) * self.reach
 
@@ -189,7 +189,7 @@ def _gradient_kernel(x: Any, grad: Any, halo: Any, weight: Any, bias: Any, *, pl
 
 def _along(x: Any, halo: Any, corner: Array, i: Array, channel: Array, plan: Plan) -> Iterator[tuple[int, Array]]:
     """The values that row i of the kernel sees, column by column of the halo."""
-    inside = corner < plan.halo
+    inside = corner < plan.halo_size
     for column in range(plan.run + plan.size - 1):
         row = plgpu.load(halo.at[corner + i * plan.reach + column], mask=inside, other=plan.rows)
         yield column, _rows(x, row, channel, plan)

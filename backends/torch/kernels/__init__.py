@@ -18,8 +18,14 @@ def use_triton(kernels: str, device: str) -> bool:
     if kernels not in KERNELS:
         raise BackendError(f"kernels: {kernels!r} is unknown; choose one of {', '.join(map(repr, KERNELS))}")
     installed = importlib.util.find_spec("triton") is not None
-    runs = device == "cuda" and installed
+    runs = on_cuda(device) and installed
     if kernels == "triton" and not runs:
-        why = "Triton is not installed" if device == "cuda" else f"they do not run on {device}"
+        where = "ROCm" if device == "cuda" else device  # which torch calls cuda, too
+        why = "Triton is not installed" if on_cuda(device) else f"they do not run on {where}"
         raise BackendError(f"kernels: 'triton': {why}; give 'plain' or 'auto'")
     return runs and kernels != "plain"
+
+
+def on_cuda(device: str) -> bool:
+    """Whether a type of device is NVIDIA's: torch calls AMD's "cuda", too."""
+    return device == "cuda" and torch.version.hip is None
