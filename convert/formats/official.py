@@ -26,13 +26,17 @@ _DECODER = (
     Rule("pred.bias", "pred.bias"),
 )
 
+ENCODER = (
+    Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
+    *_dense_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
+)
+
 DENSE = Format(
     "official-dense",
     sign=r"(.*\.)?downsample_layers\.0\.0\.weight",
     rules=(
         Rule("mask_token", "mask_token", "1 ch 1 1"),
-        Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
-        *_dense_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
+        *ENCODER,
         Rule("norm.*", "norm.*"),
         Rule("head.*", "head.*"),
         Rule("norm{i}.*", "norm{i}.*"),
