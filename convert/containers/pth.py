@@ -66,11 +66,16 @@ PARAMS, EMA = ("model", "state_dict", "model_state_dict", "module"), ("model_ema
 META = ("epoch", "scaler", "args", "classes")
 NO_ARRAYS = {"n_averaged": "how many models torch's AveragedModel averaged", "config": "settings, as SparK keeps them"}
 UNREAD = ("optimizer_state_dict", "optimizer_states", "ema")
+OF_BSP36 = {"model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "epoch"}
+STEM_OF_BSP36 = r"(encoder|backbone)\.downsample_layers\.0\.0\.weight"
+"""The keys of BSP36/fcmae's files and the name of an array: most of their names are the published ones."""
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 WRAPPER = {
     **dict.fromkeys(("timm", "hf", "dinov3", "dinov3-hf"), ""),
-    **dict.fromkeys(("mmpretrain", "viscy"), "state_dict"),
+    **dict.fromkeys(("mmpretrain", "viscy", "viscy-3d"), "state_dict"),
     "spark": "module",
+    "bsp36": "model_state_dict",
 }
 """Format -> the key under which its programs expect the parameters; "model" for all others."""
 
@@ -90,6 +95,8 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> Cont
     content = Content(
         _entries(path, params), notes=notes, meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta"))
     )
+    if loaded.keys() >= OF_BSP36 and any(re.fullmatch(STEM_OF_BSP36, name) for name in content.params):
+        content.format = "bsp36"
     if isinstance(loaded.get(header.KEY), dict):
         content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
     if weights_only:
