@@ -172,6 +172,7 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     fixed = {name: value for name, value in format.fields(shapes).items() if name not in content.fields}
     if content.model is None:
         lines += [f"{name} {value}, as in the programs of the {format.name} format" for name, value in fixed.items()]
+        lines += [format.caution] * bool(format.caution)
     model = content.model or models.infer(format, shapes, fixed | content.fields | _hints(content.meta))
     model = models.without_missing(model, shapes)
     arrays = naming.canonical(format, model, params)

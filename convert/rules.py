@@ -75,6 +75,8 @@ class Format:
     """Second names of arrays, under which files hold them once more."""
     fields: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]] = lambda shapes: {}
     """Fields of the encoder that the format's programs fix, from shapes by bare path."""
+    caution: str = ""
+    """How the model differs from what the programs compute."""
 
     def signed(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this name and shape is this format's sign."""

@@ -9,7 +9,6 @@ from dataclasses import replace
 from convert.rules import Format, Part, Rule
 
 _STACKS = r"(.*\.)?stem\.conv3d\.weight"
-_DECODER = Part(r"(model\.)?(decoder|head)\..*", "VisCy's decoder and head")
 _RULES = (
     Rule("downsample_layers.0.1.*", "{trunk}stem.norm.*"),
     Rule("downsample_layers.{i}.{j}.*", "{trunk}stages.{i}.downsample.{j}.*"),
@@ -20,6 +19,14 @@ _RULES = (
     Rule("stages.{i}.{j}.grn.beta", "{trunk}stages.{i}.blocks.{j}.mlp.grn.bias"),
     Rule("stages.{i}.{j}.pwconv2.*", "{trunk}stages.{i}.blocks.{j}.mlp.fc2.*"),
 )
+
+
+def _parts(unused: str, what: str) -> tuple[Part, ...]:
+    return (
+        Part(rf"(.*\.)?stem\.{unused}\..*", what),
+        Part(r"(model\.)?(decoder|head)\..*", "VisCy's decoder and head"),
+    )
+
 
 VISCY = Format(
     "viscy",
@@ -32,11 +39,9 @@ VISCY = Format(
         Rule("downsample_layers.0.0.weight", "{trunk}stem.conv3d.weight", "out in 1 kh kw"),
         Rule("downsample_layers.0.0.bias", "{trunk}stem.conv3d.bias"),
     ),
-    parts=(
-        Part(r"(.*\.)?stem\.conv3d\..*", "the stem for stacks, which a model of single planes does not use"),
-        _DECODER,
-    ),
+    parts=_parts("conv3d", "the stem for stacks, which a model of single planes does not use"),
     fields=lambda shapes: {"norm_eps": 1e-5},
+    caution="norm_eps of VisCy's downsampling norms is 1e-06: its features differ by a few millionths",
 )
 
 STACKS = replace(
@@ -49,8 +54,5 @@ STACKS = replace(
         *_RULES,
     ),
     copies=(),
-    parts=(
-        Part(r"(.*\.)?stem\.conv2d\..*", "the stem for single planes, which a model of stacks does not use"),
-        _DECODER,
-    ),
+    parts=_parts("conv2d", "the stem for single planes, which a model of stacks does not use"),
 )
