@@ -115,11 +115,12 @@ def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
 class Worker:
     """A process that prepares a job at once, and takes steps when it is asked to."""
 
-    def __init__(self, job: dict[str, Any], cached: "Worker | None" = None, **environment: str) -> None:
+    def __init__(self, job: dict[str, Any], cached: "Worker | None" = None, /, **environment: str) -> None:
         """cached: a worker that has compiled the same."""
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
         command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
-        self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()  # empty: the first step is timed
+        self.compiled: tempfile.TemporaryDirectory[str]  # empty at first, since the first step is timed
+        self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()
         caches = dict.fromkeys(CACHES, self.compiled.name)
         environment = {**os.environ, **caches, **environment}
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)

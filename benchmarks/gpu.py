@@ -4,6 +4,7 @@ The visible rows compile first, alone on the machine but for each other; then th
 in turn once all are ready.
 """
 
+import os
 import subprocess
 import sys
 import tempfile
@@ -84,6 +85,8 @@ def measure(lines: Sequence[Sequence[Line]], shared: dict[str, Any], rounds: int
         for label, worker in ready.items():
             _profile(label, worker, found)
         first = {line.label: ready[line.label] for line in lines[0] if line.label in ready}
+        for label in workers.keys() - first.keys():
+            workers[label].stop()
         _start_again(first, start + seconds, found)
     finally:
         for worker in workers.values():
@@ -109,8 +112,10 @@ def _train_digits(device: str, end: float, found: Found) -> None:
         for name, run in runs.items():
             try:
                 found.digits[name] = run.result()
-            except subprocess.SubprocessError as error:
-                found.missing.append(f"digits, {name}: {error}")
+            except subprocess.TimeoutExpired:
+                found.missing.append(f"digits, {name}: not done in time")
+            except subprocess.CalledProcessError as error:
+                found.missing.append(f"digits, {name}: exit status {error.returncode}; its message is above")
 
 
 def _digits(backend: str, device: str, folder: Path, end: float) -> list[float]:
@@ -122,7 +127,7 @@ def _digits(backend: str, device: str, folder: Path, end: float) -> list[float]:
         started = time.monotonic()
         place = str(folder / f"{backend}-{run}")
         left = max(1.0, end - started)
-        subprocess.run([*command, place], check=True, timeout=left, stdout=subprocess.DEVNULL)
+        subprocess.run([*command, place], check=True, timeout=left, stdout=subprocess.DEVNULL, env=os.environ | QUIET)
         seconds.append(time.monotonic() - started)
     return seconds
 

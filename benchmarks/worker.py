@@ -108,9 +108,9 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
             .create_model(job["model"], num_classes=CLASSES)
             .to(**where, memory_format=torch.channels_last)
         )
-        images = np.moveaxis(batch["images"], -1, 1)
+        channels_first = np.moveaxis(batch["images"], -1, 1)
         graphed = partial(torch.compile, mode="reduce-overhead")
-        return _inference(job, net.eval(), lambda net, _: graphed(net), images, device), _torch_memory(device)
+        return _inference(job, net.eval(), lambda net, _: graphed(net), channels_first, device), _torch_memory(device)
     net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
     images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
     return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)

@@ -24,6 +24,9 @@ TRAINING = {
 }
 """Container -> the formats in which it can hold moments and EMA; in trees, as Flax programs do."""
 
+BARE = (("pth", "timm"), ("pth", "hf"))
+"""Containers and formats that are a state dict and nothing else."""
+
 HINTS = {
     "input_size": "image_size",
     "mask_ratio": "mask_ratio",
@@ -100,6 +103,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     carried, notes = checkpoint, list[str]()
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
+    notes += _not_recorded(checkpoint.model, kind, format)
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
     content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
@@ -117,6 +121,19 @@ def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint
     if checkpoint.ema:
         lines.append(f"left out: the EMA of {len(checkpoint.ema)} arrays: {why}")
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
+
+
+def _not_recorded(model: Model, kind: str, format: str) -> list[str]:
+    """A line for each field that the file will not record, nor its shapes determine, unless it is the usual one."""
+    if (kind, format) not in BARE and kind not in ("npz", "msgpack", "orbax"):
+        return []
+    usual = {"grn_scope": "image", "norm_eps": spec.EPS}
+    fields = {name: getattr(model.encoder, name) for name in usual}
+    return [
+        f"not recorded: {name} {value}: {kind} files in the {format} format are read with {usual[name]}"
+        for name, value in fields.items()
+        if value != usual[name]
+    ]
 
 
 def _under_prefix(content: Content, prefix: str) -> Content:

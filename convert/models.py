@@ -10,7 +10,7 @@ from typing import Any
 import spec
 from convert.errors import ConvertError
 from convert.rules import Format
-from spec import Backbone, Classifier, Model, SpecError
+from spec import EPS, Backbone, Classifier, Model, SpecError
 
 HEAD = ("norm", "head")
 DECODER = ("proj", "mask_token", "decoder", "pred")
@@ -55,7 +55,7 @@ def parse_header(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
 def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[str, Any]) -> Model:
     """The model whose arrays, by bare path, have these shapes in `format`.
 
-    hints: image_size, mask_ratio, norm_target, grn_scope and drop_path, which shapes do not determine.
+    hints: image_size, mask_ratio, norm_target, grn_scope, norm_eps and drop_path, which shapes do not determine.
     """
 
     def shape(path: str) -> tuple[int, ...]:
@@ -76,6 +76,8 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
         "stem_stride": sides["kh"],
         "block": "v1" if "stages.0.0.gamma" in shapes else "v2",
         "grn_scope": hints.get("grn_scope", "image"),
+        "norm_eps": hints.get("norm_eps", EPS),
+        "dwconv_bias": "stages.0.0.dwconv.bias" in shapes,
         "drop_path": hints.get("drop_path", 0.0),
     }
     parts = {path.split(".")[0] for path in shapes}

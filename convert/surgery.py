@@ -65,7 +65,7 @@ def with_channels(checkpoint: Checkpoint, channels: int) -> Checkpoint:
         return {**entries, STEM: entry.then(change, shape)}
 
     model = replace(checkpoint.model, encoder=replace(encoder, in_chans=channels))
-    done = "kernels divided over the repeated channels" if channels > before else "kernels of merged channels summed"
+    done = "inflated: kernels repeated and divided by the copies" if channels > before else "merged: kernels summed"
     return _changed(checkpoint, model, stem, f"stem: {before} channels to {channels}, {done}")
 
 

@@ -54,7 +54,9 @@ def _unmasked(rule: Rule) -> Rule:
 
 def _leaf(rule: Rule, name: str, change: Callable[[np.ndarray], np.ndarray]) -> Rule:
     """The rule with one of its arrays changed."""
-    return _on(rule, lambda step, p, field: (step, {**p, name: change(p[name])}, field))
+    return _on(
+        rule, lambda step, p, field: (step, {key: change(a) if key == name else a for key, a in p.items()}, field)
+    )
 
 
 def _with(rule: Rule, **fields: Any) -> Rule:
@@ -106,16 +108,21 @@ def _grn(
     """GRN per image with one of its parts another."""
 
     def wrong(step: spec.GRN, p: Any, field: Field) -> np.ndarray:
-        axes = {"image": (1, 2), "batch": (0, 1, 2)}[step.scope]
-        norm = np.sqrt(((field.visible**2) / divisor(field)).sum(axes, keepdims=True) + inside)
+        axes = (0, 1, 2) if step.scope == "batch" else (1, 2)
+        summed = field.x if step.scope == "grid" else field.visible
+        norm = np.sqrt(((summed**2) / divisor(field)).sum(axes, keepdims=True) + inside)
         return p["gamma"] * field.x * response(norm, step.eps) + shift * p["beta"] + skip * field.x
 
     return _forward(wrong)
 
 
 def _other_scope(step: spec.GRN, p: Any, field: Field) -> Result:
-    other = {"image": "batch", "batch": "image"}[step.scope]
+    other = {"image": "batch", "batch": "image", "grid": "image"}[step.scope]
     return _with(rules.grn, scope=other)(step, p, field)
+
+
+def _grid_is_image(step: spec.GRN, p: Any, field: Field) -> Result:
+    return _with(rules.grn, scope="image" if step.scope == "grid" else step.scope)(step, p, field)
 
 
 def _visible_count(field: Field) -> np.ndarray:
@@ -151,7 +158,13 @@ def _wrapped(step: spec.DepthwiseConv, p: Any, field: Field) -> np.ndarray:
     """Circular padding."""
     reach = range(-(step.size // 2), step.size // 2 + 1)
     parts = [np.roll(field.visible, (-i, -j), (1, 2)) * p["weight"][:, 0, i + 3, j + 3] for i in reach for j in reach]
-    return sum(parts) + p["bias"]
+    return sum(parts) + p.get("bias", 0)
+
+
+def _always_biased(step: spec.DepthwiseConv, p: Any, field: Field) -> np.ndarray:
+    """With a small bias where there should be none; LayerNorm would hide one that is the same for all channels."""
+    y = rules.depthwise_conv(step, p, field)[0].x
+    return y if step.bias else y + 1e-3 * np.arange(step.channels)
 
 
 def _by_columns(model: spec.Model, mask: np.ndarray) -> np.ndarray:
@@ -326,12 +339,14 @@ def _mutants(only_float64: bool = False, **changes: dict[str, Any]) -> dict[str,
 MUTANTS: dict[str, Mutant] = {
     **_mutants(
         LayerNorm_eps_1e5={"layer_norm": _with(rules.layer_norm, eps=1e-5)},
+        LayerNorm_eps_always_1e6={"layer_norm": _with(rules.layer_norm, eps=1e-6)},
         LayerNorm_eps_1e12={"layer_norm": _with(rules.layer_norm, eps=1e-12)},
         LayerNorm_eps_outside_the_root={"layer_norm": _forward(_eps_outside)},
         LayerNorm_unbiased_variance={"layer_norm": _forward(_unbiased)},
         LayerNorm_without_mean={"layer_norm": _forward(_rms)},
         LayerNorm_without_bias={"layer_norm": _leaf(rules.layer_norm, "bias", np.zeros_like)},
         GRN_over_removed_sites_too={"grn": _unmasked(rules.grn)},
+        GRN_of_the_grid_over_visible_sites={"grn": _grid_is_image},
         GRN_of_the_other_scope={"grn": _other_scope},
         GRN_divided_by_the_sum={"grn": _grn(response=lambda norm, eps: norm / (norm.sum(-1, keepdims=True) + eps))},
         GRN_eps_inside_the_root={"grn": _grn(inside=1e-6)},
@@ -356,6 +371,7 @@ MUTANTS: dict[str, Mutant] = {
         depthwise_kernel_transposed={"depthwise_conv": _leaf(rules.depthwise_conv, "weight", _transpose)},
         depthwise_padding_off_by_one={"depthwise_conv": _forward(_shifted)},
         depthwise_padding_circular={"depthwise_conv": _forward(_wrapped)},
+        depthwise_always_with_bias={"depthwise_conv": _forward(_always_biased)},
         depthwise_without_bias={"depthwise_conv": _leaf(rules.depthwise_conv, "bias", np.zeros_like)},
         patch_kernel_transposed={"patch_conv": _leaf(rules.patch_conv, "weight", _transpose)},
         patch_kernel_flipped={"patch_conv": _leaf(rules.patch_conv, "weight", _flip(3))},

@@ -31,6 +31,13 @@ def number(name: str, value: Any) -> float:
     return float(value)
 
 
+def positive(name: str, value: Any) -> float:
+    """A float above 0."""
+    if not 0 < number(name, value) < float("inf"):
+        raise SpecError(f"{name}: {value!r} is not above 0")
+    return float(value)
+
+
 def rate(name: str, value: Any) -> float:
     """A probability from 0 up to, not including, 1."""
     if not 0 <= number(name, value) < 1:
@@ -47,9 +54,10 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
 
 def grn_scope(value: Any, block: str) -> Any:
     """What GRN sums over; SpecError for a scope without a GRN to use it."""
-    if block == "v1" and value == "batch":
-        raise SpecError("grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out")
-    return one_of("grn_scope", value, ("image", "batch"))
+    one_of("grn_scope", value, ("image", "batch", "grid"))
+    if block == "v1" and value != "image":
+        raise SpecError(f"grn_scope: {value!r}, and blocks of kind 'v1' have no GRN; leave it out")
+    return value
 
 
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

@@ -29,7 +29,7 @@ from spec.steps import (
 )
 
 EPS = 1e-6
-"""The one epsilon of the published models: LayerNorm's, inside the root, and GRN's, beside the mean."""
+"""The one epsilon of the published models: LayerNorm's, inside the root (`norm_eps`), and GRN's, beside the mean."""
 
 LAYER_SCALE = 1e-6
 """The published first value of LayerScale's gamma."""
@@ -38,12 +38,13 @@ KERNEL = 7
 EXPANSION = 4
 
 
-def block(kind: BlockKind, dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
+def block(encoder: "Encoder", dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
     """A block mixes space, then channels; "v2" then lets channels compete, "v1" scales the sum (V2 paper, figure 5)."""
+    kind = encoder.block
     wide = EXPANSION * dim
     expand: Named = (
-        ("dwconv", DepthwiseConv(dim, KERNEL)),
-        ("norm", LayerNorm(dim, EPS)),
+        ("dwconv", DepthwiseConv(dim, KERNEL, encoder.dwconv_bias)),
+        ("norm", LayerNorm(dim, encoder.norm_eps)),
         ("pwconv1", Dense(dim, wide)),
         ("act", Gelu()),
     )
@@ -70,6 +71,8 @@ class Encoder:
     stem_stride: int
     block: BlockKind
     grn_scope: GRNScope
+    norm_eps: float = EPS
+    dwconv_bias: bool = True
     drop_path: float = 0.0
 
     @property
@@ -117,13 +120,13 @@ class Encoder:
             if stage == 0:
                 steps = [
                     (f"{at}.0", PatchConv(self.in_chans, dim, self.stem_stride)),
-                    (f"{at}.1", LayerNorm(dim, EPS)),
+                    (f"{at}.1", LayerNorm(dim, self.norm_eps)),
                 ]
             else:
                 before = self.dims[stage - 1]
-                steps = [(f"{at}.0", LayerNorm(before, EPS)), (f"{at}.1", PatchConv(before, dim, 2))]
+                steps = [(f"{at}.0", LayerNorm(before, self.norm_eps)), (f"{at}.1", PatchConv(before, dim, 2))]
             for j in range(depth):
-                steps.append((f"stages.{stage}.{j}", block(self.block, dim, index, self.grn_scope, rates[index])))
+                steps.append((f"stages.{stage}.{j}", block(self, dim, index, self.grn_scope, rates[index])))
                 index += 1
             stages.append(tuple(steps))
         return tuple(stages)
@@ -144,7 +147,7 @@ class Backbone:
     def out_norms(self) -> Named:
         """The norm of each stage's feature map; the next stage reads the map without it."""
         dims = self.encoder.dims if self.out_norm else ()
-        return tuple((f"norm{stage}", LayerNorm(dim, EPS)) for stage, dim in enumerate(dims))
+        return tuple((f"norm{stage}", LayerNorm(dim, self.encoder.norm_eps)) for stage, dim in enumerate(dims))
 
 
 @dataclass(frozen=True)
@@ -157,7 +160,7 @@ class Classifier:
     @cached_property
     def steps(self) -> Named:
         dim = self.encoder.dims[-1]
-        features: Named = (("pool", GlobalPool()), ("norm", LayerNorm(dim, EPS)))
+        features: Named = (("pool", GlobalPool()), ("norm", LayerNorm(dim, self.encoder.norm_eps)))
         head: Named = (("head", Dense(dim, self.num_classes)),) if self.num_classes else ()
         return self.encoder.steps + features + head
 
@@ -187,12 +190,12 @@ class FCMAE:
 
     @cached_property
     def steps(self) -> Named:
-        blocks, kind = self.encoder.num_blocks, self.encoder.block
+        blocks = self.encoder.num_blocks
         encoder = tuple((f"encoder.{name}", step) for name, step in self.encoder.steps)
         decoder: Named = (
             ("proj", Dense(self.encoder.dims[-1], self.decoder_dim)),
             ("mask_token", FillRemoved(self.decoder_dim)),
-            *((f"decoder.{j}", block(kind, self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
+            *((f"decoder.{j}", block(self.encoder, self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
             ("pred", Dense(self.decoder_dim, self.patch_values)),
         )
         return encoder + decoder
@@ -218,7 +221,8 @@ def classifier(
     """The classifier of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     num_classes 0: pooled, normalised features without a head.
-    fields: depths, dims, in_chans=3, patch_size, stem_stride=4, block="v2", grn_scope="image".
+    fields: depths, dims, in_chans=3, patch_size, stem_stride=4, block="v2", grn_scope="image", norm_eps=1e-6,
+    dwconv_bias=True.
 
     >>> model = classifier("convnextv2_tiny", num_classes=10)
     >>> model.encoder.depths, model.encoder.dims, model.num_classes
@@ -276,7 +280,7 @@ def fcmae(
     )
 
 
-FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "block", "grn_scope")
+FIELDS = ("depths", "dims", "in_chans", "patch_size", "stem_stride", "block", "grn_scope", "norm_eps", "dwconv_bias")
 """The fields of the encoder, in any model; each replaces the preset's value."""
 
 
@@ -292,5 +296,7 @@ def _encoder(preset: str | None, fields: dict[str, Any], drop_path: float = 0.0)
         checks.stem_stride(fields.get("stem_stride"), fields.get("patch_size"), len(depths)),
         kind,
         checks.grn_scope(fields.get("grn_scope", "image"), kind),
+        checks.positive("norm_eps", fields.get("norm_eps", EPS)),
+        checks.flag("dwconv_bias", fields.get("dwconv_bias", True)),
         drop_path,
     )

@@ -25,6 +25,7 @@ EXTRAS = {
     "train": ("jinja2", "matplotlib", "PIL", "sklearn", "simplejpeg", "tensorboard", "tqdm"),
     "convert": ("msgpack", "orbax", "tensorstore"),
     "parquet": ("pyarrow",),
+    "arrays": ("imagecodecs", "tifffile"),
     "slurm": ("submitit",),
     "wandb": ("wandb",),
 }

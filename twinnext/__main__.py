@@ -1,4 +1,4 @@
-"""`python -m twinnext` and the command `twinnext`: train, convert, export, spec and benchmarks."""
+"""`python -m twinnext` and the command `twinnext`: train, stats, convert, export, spec and benchmarks."""
 
 import argparse
 import importlib
@@ -10,18 +10,23 @@ from twinnext import __version__
 
 COMMANDS = {
     "train": "pre-train, fine-tune, evaluate and analyse models",
+    "stats": "measure the channels of a data set, print the flags for it",
     "convert": "convert, inspect and compare checkpoints",
     "export": "export models to ONNX, StableHLO and torch.export",
     "spec": "list the presets, show their layers and costs",
     "benchmarks": "measure speed and memory",
 }
 
+MODULES = {"stats": "train.stats"}
+"""Command -> its module, where that is not COMMAND.__main__."""
+
 
 @closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a sub-command; returns its exit status."""
     args = _parser().parse_args(argv)
-    return int(importlib.import_module(f"{args.command}.__main__").main(args.arguments))
+    module = MODULES.get(args.command, f"{args.command}.__main__")
+    return int(importlib.import_module(module).main(args.arguments))
 
 
 def _parser() -> Parser:

@@ -134,7 +134,7 @@ def _forward(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: 
 
 
 def _gradients(graph: Any, params: dict[str, jax.Array], images: jax.Array, mask: Any, **options: Any) -> Any:
-    return jax.grad(lambda p: evaluating(graph, p)(images, mask, **options)["loss"])(params)
+    return jax.grad(lambda p: evaluating(graph, p)(images, mask, loss_only=True, **options)["loss"])(params)
 
 
 def bind(graph: Any, params: Mapping[str, jax.Array]) -> Any:

@@ -1,18 +1,20 @@
-"""The depthwise convolution: on visible patches, and on whole images for CUDA.
+"""The depthwise convolution: on visible patches, and on whole images.
 
-TPUs and CUDA GPUs have kernels that read and write visible sites only (`kernels/`). Other GPUs
-convolve on the grid: the patches are laid out, convolved with one grouped convolution and picked up
-again. On CPU, where the convolution is slow, loops read the sites through their halos.
+TPUs have kernels that read and write visible sites only; CUDA GPUs have some for both (`kernels/`).
+Other GPUs convolve on the grid: the patches are laid out, convolved with one grouped convolution and
+picked up again. CPUs, where that convolution is slow, have forms of their own (`depthwise_cpu`).
 """
 
 from collections.abc import Callable
 from functools import partial
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from backends.jax import depthwise_cpu
 from backends.jax.kernels import Kernels, depthwise_gpu, depthwise_tpu
 from backends.jax.norm import at_least_float32
 from backends.jax.space.patches import Neighbours, gather, image_halo, scatter
@@ -53,22 +55,22 @@ def _conv(x: Array, weight: Array, bias: Array, where: Neighbours, kernels: Kern
     def plain(form: Form) -> Form:
         return lambda x, weight, bias, where: form(x, weight, where) + bias
 
-    def cuda(x: Array, weight: Array, bias: Array, where: Neighbours) -> Array:
-        return depthwise_gpu.conv(x, weight, bias, where.halo)
+    def haloed(forms: ModuleType) -> Form:
+        return lambda x, weight, bias, where: forms.conv(x, weight, bias, where.halo)
 
-    forms = {"cpu": plain(_scanned_conv), "tpu": plain(depthwise_tpu.conv), "cuda": cuda, "default": plain(_grid_conv)}
-    return lax.platform_dependent(x, weight, bias, where, **_used(forms, kernels))
+    forms = {"tpu": plain(depthwise_tpu.conv), "default": plain(_grid_conv)}
+    return lax.platform_dependent(x, weight, bias, where, **_used(forms, haloed, kernels))
 
 
 def _transposed_conv(grad: Array, weight: Array, where: Neighbours, kernels: Kernels) -> Array:
     def plain(form: Form) -> Form:
         return lambda grad, weight, where: form(grad, weight[::-1, ::-1], where)
 
-    def cuda(grad: Array, weight: Array, where: Neighbours) -> Array:
-        return depthwise_gpu.transposed_conv(grad, weight, where.halo)
+    def haloed(forms: ModuleType) -> Form:
+        return lambda grad, weight, where: forms.transposed_conv(grad, weight, where.halo)
 
-    forms = {"cpu": plain(_scanned_conv), "tpu": plain(depthwise_tpu.conv), "cuda": cuda, "default": plain(_grid_conv)}
-    return lax.platform_dependent(grad, weight, where, **_used(forms, kernels))
+    forms = {"tpu": plain(depthwise_tpu.conv), "default": plain(_grid_conv)}
+    return lax.platform_dependent(grad, weight, where, **_used(forms, haloed, kernels))
 
 
 def _gradients(x: Array, grad: Array, where: Neighbours, size: int, kernels: Kernels) -> Pair:
@@ -80,51 +82,57 @@ def _gradients(x: Array, grad: Array, where: Neighbours, size: int, kernels: Ker
 
         return both
 
-    def cuda(x: Array, grad: Array, where: Neighbours) -> Pair:
-        return depthwise_gpu.gradients(x, grad, where.halo, size)
+    def haloed(forms: ModuleType) -> Callable[..., Pair]:
+        return lambda x, grad, where: forms.gradients(x, grad, where.halo, size)
 
-    forms = {
-        "cpu": plain(_scanned_gradient),
-        "tpu": plain(depthwise_tpu.weight_gradient),
-        "cuda": cuda,
-        "default": plain(_grid_gradient),
-    }
-    return lax.platform_dependent(x, grad, where, **_used(forms, kernels))
+    forms = {"tpu": plain(depthwise_tpu.weight_gradient), "default": plain(_grid_gradient)}
+    return lax.platform_dependent(x, grad, where, **_used(forms, haloed, kernels))
 
 
-def _used(forms: dict[str, Any], kernels: Kernels) -> dict[str, Any]:
-    """The plain forms, and the kernels of one platform: all that are given are traced, which takes a second each."""
+def _used(forms: dict[str, Any], haloed: Callable[[ModuleType], Any], kernels: Kernels) -> dict[str, Any]:
+    """The plain forms, CPU's, and the kernels of one platform: all are traced, which takes a second each."""
+    forms = forms | {"cpu": haloed(depthwise_cpu), "cuda": haloed(depthwise_gpu)}
     return {platform: form for platform, form in forms.items() if platform in ("cpu", "default", kernels)}
 
 
-@jax.custom_vjp
-def image_conv(x: Array, weight: Array, bias: Array) -> Array:
-    """Depthwise convolution of images x (N, H, W, C) with weight (k, k, 1, C) and bias (C,), by the kernel on CUDA."""
+@partial(jax.custom_vjp, nondiff_argnums=(3,))
+def image_conv(x: Array, weight: Array, bias: Array, kernels: Kernels = None) -> Array:
+    """Depthwise convolution of images x (N, H, W, C) with weight (k, k, 1, C) and bias (C,).
 
-    def cuda(x: Array, weight: Array, bias: Array) -> Array:
-        return depthwise_gpu.conv(_sites(x), weight, bias, image_halo(x, len(weight) // 2)).reshape(x.shape)
+    By the kernel on CUDA, if kernels say so; by loops on CPU; by XLA's convolution elsewhere.
+    """
 
-    return lax.platform_dependent(x, weight, bias, cuda=cuda, default=_library)
+    def haloed(forms: ModuleType) -> Form:
+        return lambda x, weight, bias: forms.conv(_sites(x), weight, bias, _halo(x, weight)).reshape(x.shape)
+
+    return lax.platform_dependent(x, weight, bias, **_used({"default": _library}, haloed, kernels))
 
 
-def _image_forward(x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array, Array]]:
-    return image_conv(x, weight, bias), (x, weight, bias)
+def _image_forward(x: Array, weight: Array, bias: Array, kernels: Kernels) -> tuple[Array, tuple[Array, Array, Array]]:
+    return image_conv(x, weight, bias, kernels), (x, weight, bias)
 
 
-def _image_backward(saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
-    def cuda(grad: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
-        halo = image_halo(x, len(weight) // 2)
-        by_x = depthwise_gpu.transposed_conv(_sites(grad), weight, halo).reshape(x.shape)
-        by_weight, by_bias = depthwise_gpu.gradients(_sites(x), _sites(grad), halo, len(weight))
-        return by_x, by_weight.astype(weight.dtype), by_bias.astype(bias.dtype)
+def _image_backward(kernels: Kernels, saved: tuple[Array, Array, Array], grad: Array) -> tuple[Array, Array, Array]:
+    def haloed(forms: ModuleType) -> Callable[..., tuple[Array, Array, Array]]:
+        def all_(grad: Array, x: Array, weight: Array, bias: Array) -> tuple[Array, Array, Array]:
+            halo = _halo(x, weight)
+            by_x = forms.transposed_conv(_sites(grad), weight, halo).reshape(x.shape)
+            by_weight, by_bias = forms.gradients(_sites(x), _sites(grad), halo, len(weight))
+            return by_x, by_weight.astype(weight.dtype), by_bias.astype(bias.dtype)
+
+        return all_
 
     def library(grad: Array, *arrays: Array) -> tuple[Array, Array, Array]:
         return jax.vjp(_library, *arrays)[1](grad)
 
-    return lax.platform_dependent(grad, *saved, cuda=cuda, default=library)
+    return lax.platform_dependent(grad, *saved, **_used({"default": library}, haloed, kernels))
 
 
 image_conv.defvjp(_image_forward, _image_backward)
+
+
+def _halo(x: Array, weight: Array) -> Array:
+    return image_halo(x, len(weight) // 2)
 
 
 def _library(x: Array, weight: Array, bias: Array) -> Array:
@@ -155,50 +163,3 @@ def _library_conv(grid: Array, weight: Array) -> Array:
     dims = ("NHWC", "HWIO", "NHWC")
     groups = weight.shape[-1]
     return lax.conv_general_dilated(grid, weight, (1, 1), "SAME", dimension_numbers=dims, feature_group_count=groups)
-
-
-def _scanned_conv(x: Array, weight: Array, where: Neighbours) -> Array:
-    """One gather and multiply-add per kernel offset; XLA's grouped convolution is 20 times slower on CPU.
-
-    A loop, since XLA tears the unrolled sum apart when a norm follows: it wrote out every shifted tile.
-    """
-    halo, k = where.halo, weight.shape[0]
-    side = halo.shape[1] - k + 1
-    shifts = jnp.stack([halo[:, i : i + side, j : j + side] for i in range(k) for j in range(k)])
-    rows = _rows(x)
-
-    def add(y: Array, offset: tuple[Array, Array]) -> tuple[Array, None]:
-        shift, factor = offset
-        return y + rows[shift] * factor, None
-
-    start = jnp.zeros((len(halo), side, side, x.shape[-1]), x.dtype)
-    return lax.scan(add, start, (shifts, weight.reshape(k * k, -1)))[0].reshape(x.shape)
-
-
-def _scanned_gradient(x: Array, grad: Array, where: Neighbours, size: int) -> Array:
-    """One patch at a time, for all images at once: its tile, shifted to each site, times the gradient there.
-
-    Patches of up to 2 x 2 sites are done one site at a time: XLA does not vectorise a sum of four products.
-    """
-    halo, k, (images, _, channels) = where.halo, size, grad.shape
-    side = halo.shape[1] - k + 1
-    step = side if side > 2 else 1
-    reach = k + step - 1
-    tiles = [halo[:, p : p + reach, q : q + reach] for p in range(0, side, step) for q in range(0, side, step)]
-    indices = jnp.stack(tiles, 1).reshape(images, -1, reach, reach).swapaxes(0, 1)
-    grads = grad.reshape(images, -1, step, step, channels).swapaxes(0, 1)
-    rows = _rows(x)
-
-    def add(dw: Array, patch: tuple[Array, Array]) -> tuple[Array, None]:
-        index, grad = patch
-        tile = rows[index]
-        sites = [(p, q) for p in range(step) for q in range(step)]
-        return dw + sum(tile[:, p : p + k, q : q + k] * grad[:, p : p + 1, q : q + 1] for p, q in sites), None
-
-    start = jnp.zeros((images, k, k, channels), x.dtype)
-    return lax.scan(add, start, (indices, grads))[0].sum(0)[:, :, None]
-
-
-def _rows(x: Array) -> Array:
-    """x as rows, followed by a row of zeros for indices past the end."""
-    return jnp.pad(x.reshape(-1, x.shape[-1]), ((0, 1), (0, 0)))

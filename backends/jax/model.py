@@ -15,6 +15,7 @@ from backends import api
 from backends.jax.kernels import choose_kernels
 from backends.jax.norm import at_least_float32
 from backends.jax.space import engines
+from backends.jax.space.patches import removed_patches, take
 from backends.jax.space.protocol import Space
 from backends.jax.steps import Call, Chain, Record
 from spec.model import KERNEL
@@ -156,17 +157,24 @@ class FCMAE(Model):
         remat: bool = False,
         weights: Array | None = None,
         platform: str | None = None,
+        loss_only: bool = False,
     ) -> dict[str, Array]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier`. Without a mask every patch is encoded and the loss is NaN.
         weights (N,): factors on the images' errors in the loss.
+        loss_only: return the loss alone; if `visible` is given too, only removed patches are predicted.
         """
         call = Call(record, keep_paths, remat, platform)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
-        prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
+        decoded, dense = self.run(self.names[len(self.encoder_names) : -1], x, space, call)
+        if loss_only and mask is not None and visible is not None:
+            removed = removed_patches(mask, visible)
+            prediction, _ = self.run(self.names[-1:], take(decoded, removed), dense, call)
+            return {"loss": removed_loss(prediction, images, removed, self.model, weights)}
+        prediction, _ = self.run(self.names[-1:], decoded, dense, call)
         loss = masked_loss(prediction, images, mask, self.model, weights)
-        return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
+        return {"loss": loss} if loss_only else {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
         self,
@@ -214,19 +222,29 @@ def masked_loss(
     prediction: Array, images: Array, mask: Array | None, model: spec.FCMAE, weights: Array | None = None
 ) -> Array:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
-    target = targets(at_least_float32(images), model)
-    error = jnp.square(at_least_float32(prediction) - target).mean(-1)
+    error = _errors(prediction, patchify(images, model.encoder.patch_size), model, weights)
     if mask is None:
         return jnp.full((), jnp.nan, error.dtype)
-    if weights is not None:
-        error = error * weights.astype(error.dtype)[:, None, None]
     removed = mask != 0
     return jnp.where(removed, error, 0).sum() / removed.sum()
 
 
-def targets(images: Array, model: spec.FCMAE) -> Array:
-    """The patches to predict, normalised as `spec.MaskedError` says if norm_target."""
-    patches = patchify(images, model.encoder.patch_size)
+def removed_loss(
+    prediction: Array, images: Array, removed: Array, model: spec.FCMAE, weights: Array | None = None
+) -> Array:
+    """`masked_loss` of predictions (N, R, patch^2 * chans) at the removed patches (N, R) only."""
+    patches = take(patchify(images, model.encoder.patch_size), removed)
+    return _errors(prediction, patches, model, weights).mean()
+
+
+def _errors(prediction: Array, patches: Array, model: spec.FCMAE, weights: Array | None) -> Array:
+    """The mean squared error of each patch, times its image's weight."""
+    error = jnp.square(at_least_float32(prediction) - targets(at_least_float32(patches), model)).mean(-1)
+    return error if weights is None else error * weights.reshape(-1, *[1] * (error.ndim - 1)).astype(error.dtype)
+
+
+def targets(patches: Array, model: spec.FCMAE) -> Array:
+    """The values to predict of patches (..., patch^2 * chans), normalised as `spec.MaskedError` says if norm_target."""
     if not model.norm_target:
         return patches
     mean, variance = patches.mean(-1, keepdims=True), patches.var(-1, keepdims=True, ddof=1)

@@ -109,10 +109,16 @@ class DepthwiseConv(Step):
     """One kernel per channel; the only step that looks at neighbours."""
 
     weight: nnx.Param
-    bias: nnx.Param
+    bias: nnx.Param | None
+
+    def __init__(self, step: spec.DepthwiseConv) -> None:
+        super().__init__(step)
+        if not step.bias:
+            self.bias = None
 
     def __call__(self, x: Array, space: Space) -> Array:
-        y = space.depthwise_conv(x, self.weight[...].astype(x.dtype), self.bias[...].astype(x.dtype))
+        bias = jnp.zeros(x.shape[-1], x.dtype) if self.bias is None else self.bias[...].astype(x.dtype)
+        y = space.depthwise_conv(x, self.weight[...].astype(x.dtype), bias)
         return checkpoint_name(y, CONVOLVED)
 
 
@@ -241,7 +247,8 @@ def _blocks(blocks: Sequence[Residual], x: Array, space: Space, call: Call) -> A
     platform = call.platform or jax.default_backend()
     on_cpu, on_cuda = platform == "cpu", PLATFORMS.get(platform) == "cuda"
     scans = len(blocks) >= (SCANNED_ON_CPU if on_cpu else SCANNED) and not on_cuda
-    loops = not on_cpu or not isinstance(space, DenseSpace)  # on CPU, XLA's convolution is five times slower in a loop
+    masked = isinstance(space, DenseSpace) and space.keep is not None
+    loops = not (on_cpu and masked)  # on CPU, XLA's convolution, which that needs, is five times slower in a loop
 
     def apply(x: Array, layer: tuple[Any, Array | None]) -> tuple[Array, None]:
         params, factor = layer

@@ -130,9 +130,10 @@ class TrainStep:
         return lax.pmean(gradient, DATA) if self.axes[name] is None else gradient / self.mesh.size
 
     def _loss(self, params: Named, batch: Named, **options: Any) -> Array:
-        out = self._run(api.bind(self.graph, params), batch, **options)
+        net = api.bind(self.graph, params)
         if isinstance(self.model, spec.FCMAE):
-            return out["loss"]
+            return self._run(net, batch, loss_only=True, **options)["loss"]
+        out = self._run(net, batch, **options)
         targets = batch["targets"].astype(self.kind)
         return optax.softmax_cross_entropy(out["logits"].astype(targets.dtype), targets).mean()
 

@@ -113,7 +113,7 @@ def gradients(
         raise BackendError("mask: nothing is removed, so there is no loss; remove at least one patch")
     options = api.choose(m.model, ENGINES, engine, images, mask, mask)
     with evaluating(m):
-        out = m(*_inputs(m, images, mask), **options, kernels=kernels)
+        out = m(*_inputs(m, images, mask), **options, kernels=kernels, loss_only=True)
         grads = torch.autograd.grad(out["loss"], list(m.parameters()))
     named = {name: to_host(g) for (name, _), g in zip(m.named_parameters(), grads, strict=True)}
     return api.in_model_order(m.model, named)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 import torch
 
+import spec
 from backends.api import make_writable
 from backends.torch.model import FCMAE, Model
 from backends.torch.steps import Dense, LayerNorm, Residual
+from spec.model import KERNEL
 
 VARIABLE = "TORCHINDUCTOR_CACHE_DIR"
 
@@ -36,6 +38,14 @@ def use_compilation_cache(where: str = "") -> str:
     return ""
 
 
+def compile_kernels(encoder: spec.Encoder, dtype: torch.dtype) -> None:
+    """Start to compile the Triton kernels that an encoder's blocks will need, in threads."""
+    from backends.torch.kernels import depthwise  # needs Triton
+
+    sides = [encoder.patch_size // info.stride for info in encoder.feature_info()]
+    depthwise.compile_ahead(zip(sides, encoder.dims, strict=True), KERNEL, dtype)
+
+
 def compile_steps(net: Model) -> None:
     """Compile the blocks, norms, dense layers and the loss of a model, each where it is called.
 
@@ -44,9 +54,11 @@ def compile_steps(net: Model) -> None:
     warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")  # dynamo asks for it
     warnings.filterwarnings("ignore", "TensorFloat32 tensor cores")  # float32 products are exact on purpose
     torch._dynamo.config.recompile_limit = max(KINDS, torch._dynamo.config.recompile_limit)
+    torch._functorch.config.autograd_cache_allow_custom_autograd_functions = True  # kept with what is compiled
     modules = dict(net.named_modules())
     for step in [modules[name] for name in net.names if name in modules]:
         if isinstance(step, Residual | LayerNorm | Dense):
             step.compile(fullgraph=True, dynamic=False, options=OPTIONS)
     if isinstance(net, FCMAE):
         net.masked_loss = torch.compile(net.masked_loss, fullgraph=True, dynamic=False)
+        net.removed_loss = torch.compile(net.removed_loss, fullgraph=True, dynamic=False)

@@ -14,6 +14,7 @@ from backends import api
 from backends.torch.kernels import use_triton
 from backends.torch.norm import at_least_float32
 from backends.torch.space import engines
+from backends.torch.space.patches import removed_patches, take
 from backends.torch.space.protocol import Space
 from backends.torch.steps import Call, Chain, Record
 from spec.model import KERNEL
@@ -133,7 +134,7 @@ class FCMAE(Model):
     def __init__(self, model: spec.FCMAE, dtype: torch.dtype | None = None) -> None:
         super().__init__(model, dtype)
         self.encoder_names = sum(self.stage_names, ())
-        self.masked_loss = masked_loss  # which may be compiled
+        self.masked_loss, self.removed_loss = masked_loss, removed_loss  # which may be compiled
 
     def forward(
         self,
@@ -147,17 +148,24 @@ class FCMAE(Model):
         keep_paths: Tensor | None = None,
         remat: bool = False,
         weights: Tensor | None = None,
+        loss_only: bool = False,
     ) -> dict[str, Tensor]:
         """encoded (N, G_h, G_w, C3), prediction (N, G_h, G_w, patch^2 * chans), loss () in float32 at least.
 
         Arguments as in `Classifier.forward`. Without a mask every patch is encoded and the loss is NaN.
         weights (N,): factors on the images' errors in the loss.
+        loss_only: return the loss alone; if `visible` is given too, only removed patches are predicted.
         """
         call = Call(record, keep_paths, remat)
         x, space = self.encode(images, mask, call, engine=engine, visible=visible, kernels=kernels)
-        prediction, _ = self.run(self.names[len(self.encoder_names) :], x, space, call)
+        decoded, dense = self.run(self.names[len(self.encoder_names) : -1], x, space, call)
+        if loss_only and mask is not None and visible is not None:
+            removed = removed_patches(mask, visible)
+            prediction, _ = self.run(self.names[-1:], take(decoded, removed), dense, call)
+            return {"loss": self.removed_loss(prediction, images, removed, self.model, weights)}
+        prediction, _ = self.run(self.names[-1:], decoded, dense, call)
         loss = self.masked_loss(prediction, images, mask, self.model, weights)
-        return {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
+        return {"loss": loss} if loss_only else {"encoded": space.grid(x), "prediction": prediction, "loss": loss}
 
     def encode(
         self,
@@ -204,19 +212,29 @@ def masked_loss(
     prediction: Tensor, images: Tensor, mask: Tensor | None, model: spec.FCMAE, weights: Tensor | None = None
 ) -> Tensor:
     """`spec.MaskedError`: mean squared error per removed patch, then over the removed patches of the batch."""
-    target = targets(at_least_float32(images), model)
-    error = (at_least_float32(prediction) - target).square().mean(-1)
+    error = _errors(prediction, patchify(images, model.encoder.patch_size), model, weights)
     if mask is None:
         return error.new_full((), torch.nan)
-    if weights is not None:
-        error = error * weights.to(error.dtype)[:, None, None]
     removed = mask != 0
     return torch.where(removed, error, 0).sum() / removed.sum()
 
 
-def targets(images: Tensor, model: spec.FCMAE) -> Tensor:
-    """The patches to predict, normalised as `spec.MaskedError` says if norm_target."""
-    patches = patchify(images, model.encoder.patch_size)
+def removed_loss(
+    prediction: Tensor, images: Tensor, removed: Tensor, model: spec.FCMAE, weights: Tensor | None = None
+) -> Tensor:
+    """`masked_loss` of predictions (N, R, patch^2 * chans) at the removed patches (N, R) only."""
+    patches = take(patchify(images, model.encoder.patch_size), removed)
+    return _errors(prediction, patches, model, weights).mean()
+
+
+def _errors(prediction: Tensor, patches: Tensor, model: spec.FCMAE, weights: Tensor | None) -> Tensor:
+    """The mean squared error of each patch, times its image's weight."""
+    error = (at_least_float32(prediction) - targets(at_least_float32(patches), model)).square().mean(-1)
+    return error if weights is None else error * weights.reshape(-1, *[1] * (error.ndim - 1)).to(error.dtype)
+
+
+def targets(patches: Tensor, model: spec.FCMAE) -> Tensor:
+    """The values to predict of patches (..., patch^2 * chans), normalised as `spec.MaskedError` says if norm_target."""
     if not model.norm_target:
         return patches
     variance, mean = torch.var_mean(patches, dim=-1, keepdim=True)

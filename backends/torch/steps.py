@@ -98,10 +98,16 @@ class DepthwiseConv(Step):
     """One kernel per channel; the only step that looks at neighbours."""
 
     weight: Tensor
-    bias: Tensor
+    bias: Tensor | None
+
+    def __init__(self, step: spec.DepthwiseConv) -> None:
+        super().__init__(step)
+        if not step.bias:
+            self.bias = None
 
     def forward(self, x: Tensor, space: Space) -> Tensor:
-        return space.depthwise_conv(x, _stored(self.weight).to(x.dtype), self.bias.to(x.dtype))
+        bias = x.new_zeros(x.shape[-1]) if self.bias is None else self.bias.to(x.dtype)
+        return space.depthwise_conv(x, _stored(self.weight).to(x.dtype), bias)
 
 
 class GRN(Step):

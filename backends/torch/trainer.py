@@ -12,7 +12,7 @@ from backends.api import check_arrays, choose, in_model_order, learning_rate_sca
 from backends.protocol import DEFAULTS, Arrays, Batch, Cluster, Optimizer, State, TrainerOptions
 from backends.torch import api, defaults, parallel
 from backends.torch.cluster import distributed_errors
-from backends.torch.compilation import compile_steps
+from backends.torch.compilation import compile_kernels, compile_steps
 from backends.torch.graphs import GraphedGradient
 from backends.torch.model import FCMAE
 from backends.torch.space.engines import ENGINES
@@ -34,10 +34,13 @@ class Trainer:
     ) -> None:
         self.model, self.optimizer, self.options = model, optimizer, options
         self.rank, self.processes = (cluster.rank, cluster.processes) if cluster else (0, 1)
-        self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=options.device or api.best())
+        device = api.place(options.device or api.best())
+        self.execution = defaults.resolve(options, device.type, self.processes)
+        if self.execution.triton:
+            compile_kernels(model.encoder, getattr(torch, options.dtype))  # while the parameters are drawn
+        self.net = api.build(model, seed=options.seed, dtype=options.dtype, device=str(device))
         parameter = next(self.net.parameters())
         self.mean, self.std = parameter.new_tensor(options.mean), parameter.new_tensor(options.std)
-        self.execution = defaults.resolve(options, parameter.device.type, self.processes)
         if self.execution.compile:
             compile_steps(self.net)
         self.trained = parallel.spread(self.net, self.processes, options.shard)
@@ -121,9 +124,10 @@ class Trainer:
         return self.graphed(gradient, tensors, key=(batches, *options.values()))
 
     def _loss(self, tensors: dict[str, Tensor], options: dict[str, object]) -> Tensor:
-        out = self._forward(self.trained, tensors, options | {"remat": self.options.remat})
+        options = options | {"remat": self.options.remat}
         if isinstance(self.net, FCMAE):
-            return out["loss"]
+            return self._forward(self.trained, tensors, options | {"loss_only": True})["loss"]
+        out = self._forward(self.trained, tensors, options)
         return F.cross_entropy(out["logits"].to(self.mean.dtype), tensors["targets"].to(self.mean.dtype))
 
     def _forward(

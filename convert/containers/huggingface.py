@@ -10,7 +10,7 @@ from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
 from convert.formats.huggingface import FAMILIES
-from convert.preparation import CROP_PCT, IMAGENET, image_size, recorded
+from convert.preparation import CROP_PCT, IMAGENET, PHOTOGRAPHS, image_size, recorded, values
 from spec import EPS, Backbone, Classifier, Model
 
 CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -49,6 +49,7 @@ def write(path: Path, content: Content) -> None:
 
     if content.model is None:
         raise AssertionError("a config needs a model")
+    check_as_built(content.model, "transformers")
     path.mkdir()
     safetensors.write(path / WHOLE, content)
     size = image_size(recorded(content.meta)) or (IMAGE_SIZE, IMAGE_SIZE)
@@ -63,6 +64,16 @@ def write(path: Path, content: Content) -> None:
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write an object as an indented file."""
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def check_as_built(model: Model, program: str) -> None:
+    """ConvertError for a model whose norms or depthwise convolutions a program does not build."""
+    encoder = model.encoder
+    if encoder.norm_eps != EPS or not encoder.dwconv_bias:
+        raise ConvertError(
+            f"{program} builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model has"
+            f" norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+        )
 
 
 def config_in(path: Path) -> dict[str, Any]:
@@ -105,6 +116,9 @@ def processor_of(content: Content, model: Model, size: tuple[int, int]) -> dict[
             f"no {PROCESSOR}: transformers' image processors are for square RGB images, these have"
             f" {model.encoder.in_chans} channels and {size[0]} x {size[1]} px"
         )
+        return None
+    if values(content.meta) != PHOTOGRAPHS:
+        content.notes.append(f"no {PROCESSOR}: those of transformers are for {PHOTOGRAPHS}, not {values(content.meta)}")
         return None
     images = recorded(content.meta)
     if not {"mean", "std", "input_size"} <= images.keys():

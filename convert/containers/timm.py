@@ -41,6 +41,7 @@ def write(path: Path, content: Content) -> None:
             f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
             f" and stride {encoder.stem_stride}: write a .safetensors file"
         )
+    huggingface.check_as_built(content.model, "timm")
     path.mkdir()
     safetensors.write(path / huggingface.WHOLE, content)
     headless = "head.fc.weight" not in content.params

@@ -57,7 +57,7 @@ def depthwise_conv(step: spec.DepthwiseConv, p: Leaves, field: Field) -> tuple[F
     margin = ((0, 0), (pad, pad), (pad, pad), (0, 0))
     padded = np.pad(x, margin)
     offsets = [(i, j) for i in range(step.size) for j in range(step.size)]
-    y = p["bias"] + sum(padded[:, i : i + height, j : j + width] * p["weight"][:, 0, i, j] for i, j in offsets)
+    y = p.get("bias", 0) + sum(padded[:, i : i + height, j : j + width] * p["weight"][:, 0, i, j] for i, j in offsets)
 
     def vjp(dy: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         dx, dw = np.zeros_like(padded), np.zeros_like(p["weight"])
@@ -66,7 +66,7 @@ def depthwise_conv(step: spec.DepthwiseConv, p: Leaves, field: Field) -> tuple[F
             dx[window] += dy * p["weight"][:, 0, i, j]
             dw[:, 0, i, j] = (dy * padded[window]).sum((0, 1, 2))
         inner = dx[:, pad : pad + height, pad : pad + width]
-        return field.clear(inner), {"weight": dw, "bias": dy.sum((0, 1, 2))}
+        return field.clear(inner), {"weight": dw} | ({"bias": dy.sum((0, 1, 2))} if step.bias else {})
 
     return Field(y, field.keep), vjp
 
@@ -113,7 +113,8 @@ def grn(step: spec.GRN, p: Leaves, field: Field) -> tuple[Field, Vjp]:
     Backward, with a = sum over sites of dy gamma x (the cotangent of n): dG = a / m - mean(a G) / m^2
     and d(sum of squares)/dx gives dx = dy (gamma n + 1) + dG x / G, 0 where G = 0.
     """
-    x, axes = field.visible, {"image": (1, 2), "batch": (0, 1, 2)}[step.scope]
+    x = field.x if step.scope == "grid" else field.visible
+    axes = {"image": (1, 2), "grid": (1, 2), "batch": (0, 1, 2)}[step.scope]
     norm = np.sqrt((x**2).sum(axes, keepdims=True))
     mean = norm.mean(-1, keepdims=True) + step.eps
     n = norm / mean

@@ -47,10 +47,10 @@ def trained(model: spec.Model, seed: int = 0) -> convert.Checkpoint:
 
 @st.composite
 def checkpoints(
-    draw: st.DrawFn, kind: str, formats: tuple[str, ...] = (), dtypes: tuple[str, ...] = tuple(DTYPES)
+    draw: st.DrawFn, kind: str, formats: tuple[str, ...] = (), dtypes: tuple[str, ...] = tuple(DTYPES), **given: Any
 ) -> convert.Checkpoint:
-    """Of one kind, that these formats can hold, with any sizes, in any dtype."""
-    fields = draw(sizes(("v2",) if "official-sparse" in formats else ("v2", "v1")))
+    """Of one kind, that these formats can hold, with any sizes, in any dtype, and the given fields."""
+    fields = draw(sizes(("v2",) if "official-sparse" in formats else ("v2", "v1"))) | given
     if kind == "autoencoder":
         depth = draw(st.integers(0, 2), label="decoder_depth")
         patch = fields["stem_stride"] * 2 ** (len(fields["dims"]) - 1)

@@ -3,6 +3,7 @@
 import weakref
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -30,11 +31,18 @@ def test_every_container_holds_every_format(
     format = data.draw(st.sampled_from(KINDS[kind]), label="format")
     original = data.draw(checkpoints(kind, (format,), HOLDS[suffix]))
     path = tmp_path_factory.mktemp("files") / f"x{suffix}"
-    assert convert.save(original, path, format=format) == []
+    bare = suffix == ".pth" and format in ("timm", "hf")
+    left = convert.save(original, path, format=format)
+    encoder = original.model.encoder
+    unusual = {"norm_eps": encoder.norm_eps != spec.EPS, "grn_scope": encoder.grn_scope != "image"}
+    assert {line.split()[2] for line in left} == {
+        name for name in unusual if unusual[name] and (bare or suffix in (".npz", ".msgpack"))
+    }
+    assert all(line.startswith("not recorded: ") for line in left)
     found = convert.load(path)
     assert_equal(found.arrays, original.arrays, f"{format}{suffix}")
     assert found.meta["format"] in (format, recognised(format, original.model))
-    if suffix in (".safetensors", ".pth") and not (suffix == ".pth" and format in ("timm", "hf")):
+    if suffix in (".safetensors", ".pth") and not bare:
         assert found.model == original.model
 
 
@@ -44,12 +52,26 @@ def test_every_container_holds_every_format(
 def test_every_folder_round_trips(
     format: str, kind: str, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    original = data.draw(checkpoints("classifier"))
+    usual = {"norm_eps": spec.EPS, "dwconv_bias": True, "grn_scope": "image"}
+    original = data.draw(checkpoints("classifier", **usual))
     path = tmp_path_factory.mktemp("folders") / "x"
-    assert convert.save(original, path, format=format) == []
+    left = convert.save(original, path, format=format)
+    assert [line for line in left if "preprocessor_config.json" not in line] == []
     found = convert.load(path)
     assert_equal(found.arrays, original.arrays, format)
     assert found.meta["container"] == kind
+
+
+@pytest.mark.parametrize(("format", "program"), [("hf", "transformers"), ("timm", "timm")])
+@pytest.mark.parametrize("field", [{"norm_eps": 1e-5}, {"dwconv_bias": False}])
+def test_a_model_that_a_program_does_not_build_is_not_written_for_it(
+    format: str, program: str, field: dict[str, Any], tmp_path: Path
+) -> None:
+    model = spec.classifier(depths=(1, 1, 1, 1), dims=(2, 2, 2, 2), num_classes=2, **field)
+    with pytest.raises(ConvertError, match=rf"^.*{program} builds LayerNorms .*: write a \.safetensors file$"):
+        convert.save(checkpoint(model), tmp_path / "x", format=format)
+    assert convert.save(checkpoint(model), tmp_path / "x.safetensors", format=format) == []
+    assert convert.load(tmp_path / "x.safetensors").model == model
 
 
 def test_a_view_in_another_order_is_written_as_the_array_it_is(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ def test_a_model_is_inferred_from_names_and_shapes(data: st.DataObject, name: st
         "image_size": original.model.image_size,
         "norm_target": False,
         "grn_scope": original.model.encoder.grn_scope,
+        "norm_eps": original.model.encoder.norm_eps,
     }
     assert models.infer(format, shapes, hints) == original.model
 
@@ -63,7 +64,8 @@ def test_a_model_without_a_head_is_inferred_from_names_and_shapes(kind: str, dat
     renamed = naming.foreign(format, original.model, entries_of(original.arrays))
     paths = naming.paths(format, renamed)
     shapes = {paths[name]: entry.shape for name, entry in renamed.items()}
-    assert models.infer(format, shapes, {"grn_scope": original.model.encoder.grn_scope}) == original.model
+    hints = {name: getattr(original.model.encoder, name) for name in ("grn_scope", "norm_eps")}
+    assert models.infer(format, shapes, hints) == original.model
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ from jax.experimental import pallas as pl
 from jax.sharding import SingleDeviceSharding
 
 from backends.jax import depthwise as forms
+from backends.jax import depthwise_cpu
 from backends.jax.kernels import depthwise_tpu, plan
 from backends.jax.space.patches import Layout, Neighbours
 from benchmarks import tpu
@@ -63,7 +64,8 @@ def kernels_compiled() -> Callable[..., Arrays]:
 def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, where: Neighbours) -> Arrays:
     """The same by the loops of CPUs, in float32."""
     x, grad, weight = (array.astype(jnp.float32) for array in (x, grad, weight))
-    return forms._scanned_conv(x, weight, where), forms._scanned_gradient(x, grad, where, len(weight))
+    none = jnp.zeros(x.shape[-1])
+    return depthwise_cpu.conv(x, weight, none, where.halo), depthwise_cpu.gradients(x, grad, where.halo, len(weight))[0]
 
 
 def assert_agree(found: Arrays, expected: Arrays, dtype: str) -> None:

@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 from jax.experimental import pallas as pl
 
-from backends.jax import api
+from backends.jax import api, depthwise_cpu
 from backends.jax import depthwise as forms
 from backends.jax.kernels import depthwise_gpu
 from backends.jax.layout import shapes
@@ -55,9 +55,12 @@ def loops(x: jax.Array, grad: jax.Array, weight: jax.Array, bias: jax.Array, whe
     """The same by the loops of CPUs, in float32 at least."""
     wide = jnp.promote_types(x.dtype, jnp.float32)
     x, grad, weight, bias = (array.astype(wide) for array in (x, grad, weight, bias))
-    back = forms._scanned_conv(grad, weight[::-1, ::-1], where)
-    by_weight = forms._scanned_gradient(x, grad, where, len(weight))
-    return forms._scanned_conv(x, weight, where) + bias, back, by_weight, grad.sum((0, 1))
+    back = depthwise_cpu.transposed_conv(grad, weight, where.halo)
+    return (
+        depthwise_cpu.conv(x, weight, bias, where.halo),
+        back,
+        *depthwise_cpu.gradients(x, grad, where.halo, len(weight)),
+    )
 
 
 def assert_agree(found: Arrays, expected: Arrays, dtype: str) -> None:
@@ -128,7 +131,7 @@ def test_a_wrong_halo_is_seen() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize(("side", "channels"), [(8, 40), (1, 1024)])
-def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str) -> None:
+def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str, h200: None) -> None:
     """Triton's part of the compiler needs a GPU's build of jaxlib; everything before it is done here."""
     with jax.enable_x64(dtype == "float64"):
         shapes = [(4, 19 * side**2, channels)] * 2 + [(7, 7, 1, channels), (channels,)]
@@ -138,7 +141,7 @@ def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str) -> None:
     assert lowered.as_text().count("__gpu$xla.gpu.triton") == 3
 
 
-def test_a_model_lowers_for_cuda_with_its_kernels_and_without_strided_slices() -> None:
+def test_a_model_lowers_for_cuda_with_its_kernels_and_without_strided_slices(h200: None) -> None:
     """XLA's GPU compiler (jax 0.11.2) aborts on strided slices of the sites to keep."""
     model = spec.fcmae(depths=(1, 1), dims=(8, 16), stem_stride=2, image_size=12, decoder_dim=8)
     params = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes(model).items()}

@@ -21,6 +21,8 @@ def shapes(draw: st.DrawFn) -> dict[str, Any]:
         "dims": tuple(draw(st.lists(st.integers(1, 40), min_size=stages, max_size=stages), label="dims")),
         "in_chans": draw(st.integers(1, 12), label="in_chans"),
         "stem_stride": draw(st.integers(1, 5), label="stem_stride"),
+        "norm_eps": draw(st.sampled_from((1e-6, 1e-5)), label="norm_eps"),
+        "dwconv_bias": draw(st.booleans(), label="dwconv_bias"),
         "block": draw(st.sampled_from(("v1", "v2")), label="block"),
     }
 

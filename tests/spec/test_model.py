@@ -38,6 +38,16 @@ def test_a_block_of_v1_scales_its_output_instead() -> None:
     )
 
 
+@cheap
+@given(model=models)
+def test_every_layer_norm_has_the_epsilon_of_the_encoder_and_grn_its_own(model: spec.Model) -> None:
+    steps = [step for _, step in spec.modules(model)]
+    steps += [inner for step in steps if isinstance(step, spec.Residual) for _, inner in step.body]
+    assert {step.eps for step in steps if isinstance(step, spec.LayerNorm)} == {model.encoder.norm_eps}
+    assert {step.eps for step in steps if isinstance(step, spec.GRN)} <= {1e-6}
+    assert {step.bias for step in steps if isinstance(step, spec.DepthwiseConv)} == {model.encoder.dwconv_bias}
+
+
 def test_the_stem_norms_after_its_convolution_and_a_downsampling_before() -> None:
     steps = dict(spec.classifier(depths=(1, 1), dims=(8, 12), in_chans=2, stem_stride=3).steps)
     assert steps["downsample_layers.0.0"] == spec.PatchConv(2, 8, 3)

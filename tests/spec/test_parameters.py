@@ -76,21 +76,19 @@ def test_the_count_is_the_closed_form(model: spec.Model) -> None:
     dims, last = encoder.dims, encoder.dims[-1]
     expected = encoder.stem_stride**2 * encoder.in_chans * dims[0] + 3 * dims[0]
     expected += sum(2 * a + 4 * a * b + b for a, b in pairwise(dims))
-    expected += sum(depth * _block(encoder.block, dim) for depth, dim in zip(encoder.depths, dims, strict=True))
+    expected += sum(depth * _block(encoder, dim) for depth, dim in zip(encoder.depths, dims, strict=True))
     if isinstance(model, spec.Classifier):
         expected += 2 * last + (last + 1) * model.num_classes
     elif isinstance(model, spec.Backbone):
         expected += 2 * sum(dims) * model.out_norm
     else:
         width, values = model.decoder_dim, encoder.patch_size**2 * encoder.in_chans
-        expected += (
-            (last + 1) * width + width + model.decoder_depth * _block(encoder.block, width) + (width + 1) * values
-        )
+        expected += (last + 1) * width + width + model.decoder_depth * _block(encoder, width) + (width + 1) * values
     assert spec.count(model) == expected
 
 
-def _block(kind: str, dim: int) -> int:
-    return 8 * dim**2 + {"v1": 58, "v2": 65}[kind] * dim
+def _block(encoder: spec.Encoder, dim: int) -> int:
+    return 8 * dim**2 + ({"v1": 57, "v2": 64}[encoder.block] + encoder.dwconv_bias) * dim
 
 
 @cheap

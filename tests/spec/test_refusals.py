@@ -9,7 +9,7 @@ import spec
 
 ATTO = "convnextv2_atto"
 PRESETS = ", ".join(spec.PRESETS)
-FIELDS = "depths, dims, in_chans, patch_size, stem_stride, block, grn_scope"
+FIELDS = "depths, dims, in_chans, patch_size, stem_stride, block, grn_scope, norm_eps, dwconv_bias"
 
 EITHER: list[tuple[dict[str, Any], str]] = [
     ({}, "depths, dims: give both, or a preset such as 'convnextv2_atto'"),
@@ -43,8 +43,12 @@ EITHER: list[tuple[dict[str, Any], str]] = [
         "patch_size 16 and stem_stride 4: with 4 stages a patch is 8 * stem_stride pixels;"
         " give stem_stride=2 or leave one out",
     ),
-    ({"preset": ATTO, "grn_scope": "rank"}, "grn_scope: 'rank' is unknown; choose 'image' or 'batch'"),
+    ({"preset": ATTO, "grn_scope": "rank"}, "grn_scope: 'rank' is unknown; choose 'image' or 'batch' or 'grid'"),
     ({"preset": ATTO, "block": "V1"}, "block: 'V1' is unknown; choose 'v1' or 'v2'"),
+    ({"preset": ATTO, "norm_eps": 0}, "norm_eps: 0 is not above 0"),
+    ({"preset": ATTO, "norm_eps": "1e-5"}, "norm_eps: '1e-5' is not a number"),
+    ({"preset": ATTO, "norm_eps": float("nan")}, "norm_eps: nan is not above 0"),
+    ({"preset": ATTO, "dwconv_bias": 0}, "dwconv_bias: 0 is neither True nor False"),
     (
         {"preset": "convnext_atto", "grn_scope": "batch"},
         "grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out",

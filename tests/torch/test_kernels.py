@@ -1,8 +1,8 @@
 """The Triton kernels: right in Triton's interpreter, and on a GPU if there is one."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -137,6 +137,63 @@ def test_a_whole_model(monkeypatch: pytest.MonkeyPatch) -> None:
     with interpreted():
         found = whole(engine="visible")
     tolerances.assert_all_close(found, truth, WHOLE_BOUND, "triton")
+
+
+class Recorder:
+    """A kernel that keeps what it is compiled for: dtypes of tensors, and constants."""
+
+    def __init__(self, kernel: Any) -> None:
+        self.names = [param.name for param in kernel.params if not param.do_not_specialize]
+        self.signature, self.warmed, self.launched = kernel.signature, set[Any](), set[Any]()
+
+    def variant(self, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        named = self.signature.bind(*args).arguments
+        return tuple(getattr(named[name], "dtype", named[name]) for name in self.names)
+
+    def warmup(self, *args: Any, grid: Any, num_warps: int) -> None:
+        self.warmed.add((*self.variant(args), num_warps))
+
+    def __getitem__(self, grid: Any) -> Callable[..., None]:
+        return lambda *args, num_warps: self.launched.add((*self.variant(args), num_warps))
+
+
+@pytest.mark.parametrize("side", [4, 3])
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16"])
+def test_what_is_compiled_ahead_is_launched(side: int, dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    recorders = [Recorder(kernel) for kernel in (depthwise.conv_kernel, depthwise.gradient_kernel)]
+    for name, recorder in zip(("conv_kernel", "gradient_kernel"), recorders, strict=True):
+        monkeypatch.setattr(depthwise, name, recorder)
+    computed(case(side, 70, 3, dtype), kernels=True)
+    monkeypatch.setattr(depthwise, "ThreadPoolExecutor", AtOnce)
+    depthwise.compile_ahead([(side, 70)], 3, getattr(torch, dtype))
+    for recorder in recorders:
+        assert recorder.warmed == recorder.launched != set()
+
+
+class AtOnce:
+    """An executor that runs what it is given before it returns."""
+
+    def submit(self, function: Callable[..., None], *args: Any, **options: Any) -> None:
+        function(*args, **options)
+
+    def shutdown(self, wait: bool) -> None: ...
+
+
+@COMPILERS_OWN
+def test_compiled() -> None:
+    """The compiler sees shapes and types alone."""
+    x, grad, weight, bias, halo = given = case(2, 5, 3)
+    leaves = [value.requires_grad_() for value in (x, weight, bias)]
+
+    def slopes(halo_conv: Callable[..., torch.Tensor], kernels: bool) -> dict[str, np.ndarray]:
+        y = halo_conv(*leaves, halo, kernels)
+        named = zip("xwb", torch.autograd.grad(y, leaves, grad), strict=True)
+        return {name: value.numpy() for name, value in named} | {"y": y.detach().numpy()}
+
+    torch.compiler.reset()
+    with interpreted():
+        found = slopes(torch.compile(plain.halo_conv, fullgraph=True, backend="aot_eager"), kernels=True)
+    tolerances.assert_all_close(found, slopes(plain.halo_conv, kernels=False), bound(given), "compiled")
 
 
 def assert_right_under_vmap(device: str = "cpu") -> None:

@@ -25,7 +25,7 @@ FLAGS = {"pretrain": f"{fake.QUICK} {ONE_UPDATE}", "finetune": f"{FINETUNE} --di
 """Task -> the flags of one update."""
 
 GREY = ("--in_chans", "1", "--mean", "0", "--std", "1")
-VALUES = {"exif": "True", "image_bits": "12"}
+VALUES = {"exif": "True", "image_bits": "12", "channel_axis": "first"}
 """Values of the flags that take no name."""
 
 
@@ -97,15 +97,18 @@ def test_the_column_of_images(tmp_path: Path) -> None:
         train(path, "finetune", *flag)
 
 
-def test_the_bits_of_grey_images(tmp_path: Path) -> None:
+def test_the_bits_of_grey_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     root = tree(tmp_path / "images", each=0)
     for number in range(4):
         deep = np.linspace(0, 4095 - number, 400).astype(np.uint16).reshape(20, 20)
         (root / f"c{number % 2}" / f"{number}.png").write_bytes(encoded(deep, "PNG"))
     line = refused(root)
+    assert line.startswith("--mean and --std: their values are for uint8 0..255, the images are uint16 0..65535; give")
+    train(root, "finetune", "--image_bits", "12", "--mean", "0.5", "--std", "0.3")
+    assert "values: uint16 0..4095, normalised as (value / 4095 - mean) / std, mean 0.5" in capsys.readouterr().out
+    line = refused(root, "--image_bits", "11", "--mean", "0.5", "--std", "0.3")
     assert "4 images in a row are broken" in line
-    assert advised(line) == [["--image_bits", "12"]]
-    train(root, "finetune", *advised(line)[0])
+    assert re.search(r"its values reach 4,09\d, more than --image_bits 11 allows; leave it out", line)
 
 
 def test_the_limit_of_pixels(tmp_path: Path) -> None:
@@ -116,9 +119,9 @@ def test_the_limit_of_pixels(tmp_path: Path) -> None:
 
 
 def test_every_way_of_reading_is_a_flag() -> None:
-    words = "--image_key jpg --label_key txt --image_column a --label_column b --mask_key m --mask_column c"
-    config = cli.parse([*words.split(), "--exif", "True", "--max_image_pixels", "9", "--image_bits", "12"])
-    assert read_options(config.data) == ReadOptions("jpg", "txt", "a", "b", Decoding(True, 9, 12), "m", "c")
+    words = "--image_key jpg --label_key txt --image_column a --label_column b --mask_key m --mask_column c --exif True"
+    config = cli.parse([*words.split(), *["--max_image_pixels", "9", "--image_bits", "12", "--channel_axis", "last"]])
+    assert read_options(config.data) == ReadOptions("jpg", "txt", "a", "b", Decoding(True, 9, 12, "last"), "m", "c")
     assert read_options(cli.parse([]).data) == DEFAULTS
 
 
@@ -130,6 +133,34 @@ def test_a_flag_for_other_data_is_refused(tmp_path: Path, name: str) -> None:
     assert line.startswith(f"--{name} {value}: is for {KINDS[name]}, and there are none; give --{name} ")
     (flag,) = advised(line)
     train(arrays(tmp_path / "x.npz", images=np.zeros((4, 16, 16), np.uint8)), "pretrain", *flag, *GREY)
+
+
+def test_the_axis_of_channels(tmp_path: Path) -> None:
+    path = arrays(tmp_path / "x.npz", images=np.zeros((4, 12, 16, 12), np.float32), labels=np.arange(4) % 2)
+    bands = ["--in_chans", "12", "--mean", "0", "--std", "1"]
+    flags = advised(refused(path, *bands))
+    assert flags == [["--channel_axis", "first"], ["--channel_axis", "last"]]
+    for flag in flags:
+        train(path, "finetune", *bands, *flag)
+
+
+def test_colour_operations_are_refused_for_other_images(tmp_path: Path) -> None:
+    deep = arrays(tmp_path / "x.npz", images=np.zeros((4, 16, 16, 3), np.uint16), labels=np.arange(4) % 2)
+    flags = ["--mean", "0", "--std", "1", "--aa", "rand-m9-mstd0.5-inc1"]
+    line = refused(deep, *flags)
+    assert (
+        line
+        == "--aa rand-m9-mstd0.5-inc1: is for uint8 images, grey or RGB, not for 3 channels of uint16; give --aa none"
+    )
+    train(deep, "finetune", *flags[:-1], "none", "--rot90", "0.75", "--reprob", "1", "--mixup", "0.5", "--cutmix", "1")
+
+
+def test_training_and_evaluation_have_one_unit(tmp_path: Path) -> None:
+    named = {"train_labels": np.arange(4) % 2, "val_labels": np.arange(4) % 2}
+    images = np.zeros((4, 16, 16, 1), np.uint16)
+    path = arrays(tmp_path / "x.npz", train_images=images, val_images=images.astype(np.float32), **named)
+    with pytest.raises(TrainError, match=r"^--mean: is in one unit, the images are uint16 0..65535 and float32 as is"):
+        Finetuning(cli.parse([*FINETUNE.split(), "--data_path", str(path), *GREY]))
 
 
 def test_a_flag_for_the_images_to_evaluate_on_alone_is_used(tmp_path: Path) -> None:

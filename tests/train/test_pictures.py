@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import spec
-from train.report.pictures import patchify, reconstruct, triptych, unpatchify
+from parity_tests.tolerances import EPS, assert_close
+from train.report.pictures import caption, patchify, reconstruct, triptych, unpatchify
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -54,6 +55,32 @@ def test_a_sheet_shows_three_rows_of_any_channels(images: np.ndarray, mask: np.n
     expected = shown[0] if channels >= 3 else shown[0, ..., :1].repeat(3, -1)
     assert _find(sheet, expected[..., :3].repeat(6, 0).repeat(6, 1)) == 2
     assert sheet.ndim == 3
+
+
+@pytest.mark.parametrize("norm_target", [True, False])
+def test_a_perfect_prediction_of_floats_keeps_their_unit(mask: np.ndarray, norm_target: bool) -> None:
+    images = np.random.default_rng(0).normal(500, 100, (3, 16, 24, 3)).astype(np.float32)
+    mean, std = (400.0,), (50.0,)
+    perfect = patchify((images - 400.0) / 50.0, 4)
+    if norm_target:
+        perfect = (perfect - perfect.mean(-1, keepdims=True)) / np.sqrt(perfect.var(-1, ddof=1, keepdims=True) + 1e-6)
+    found = reconstruct(images, mask, perfect, model(norm_target), mean, std)
+    assert_close(found, images, 1e3 * EPS["float32"], "images")
+
+
+def test_other_images_are_stretched_between_quantiles_which_is_said(mask: np.ndarray) -> None:
+    images = np.random.default_rng(0).normal(500, 100, (3, 16, 24, 5)).astype(np.float32)
+    low, high = np.percentile(images, (2, 98), axis=(0, 1, 2))
+    shown = np.rint(255 * ((images - low) / (high - low)).clip(0, 1)).astype(np.uint8)
+    for chosen in (None, (4, 2, 0), (3,)):
+        sheet = np.asarray(triptych(images, mask, images, patch=4, chosen=chosen))
+        expected = shown[0][..., list(chosen or (0, 1, 2))]
+        expected = expected.repeat(3 // expected.shape[-1], -1)
+        assert _find(sheet, expected.repeat(6, 0).repeat(6, 1)) == 2
+        assert (sheet[-20:] != 255).any()
+    assert caption(5, "float32", (3,)) == "channels 3, each stretched from its 2 to its 98 % quantile"
+    assert caption(5, "uint8") == "channels 0 1 2"
+    assert caption(3, "uint8") == caption(1, "uint8") == ""
 
 
 def _find(sheet: np.ndarray, tile: np.ndarray) -> int:

@@ -74,7 +74,8 @@ def test_both_frameworks_predict_what_an_evaluation_sees(
         assert predict(run_dir, "--images", str(images), "--backend", name, "--output", str(file)) == 0
         said = capsys.readouterr().out.splitlines()
         assert said[0].startswith(f"from the run of {run_dir}: --input_size 24 --mean 0.4 0.5 0.6 --std 0.2 0.3 0.4")
-        assert said[1].startswith("6 images without labels; ")
+        assert said[1].startswith("values: uint8 0..255, normalised as (value / 255 - mean) / std, mean 0.4 0.5 0.6, ")
+        assert said.pop(2).startswith("6 images without labels; ")
         with file.open(newline="", encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         assert [row["image"] for row in rows[::5]] == [str(path) for path in sorted(images.rglob("*.jpg"))]

@@ -140,7 +140,7 @@ def test_npz_of_one_set_and_of_several(tmp_path: Path) -> None:
         val_images=BYTES[4:],
         val_labels=np.array(LABELS[4:]),
     )
-    assert open_source(str(path))[1][0].shape == (8, 10, 1)
+    np.testing.assert_array_equal(read(open_source(str(path)), 1, 1)[0], BYTES[1, :, :, :1])
     assert list(open_source(str(path), "val").labels) == LABELS[4:]
     assert list(Npz(arrays(tmp_path / "bare.npz", images=BYTES), "train").labels) == [0] * 6
 
@@ -211,7 +211,8 @@ def test_a_fifth_of_the_digits_is_held_out() -> None:
         (lambda at: table(at / "x.parquet", labels=[0.5] * 6), "row 0 has the label 0.5, which is neither"),
         (lambda at: table(at / "x.parquet", labels=[0, 1, 5, 0, 0, 0], names=["a", "b"]), "row 2 has the label 5"),
         (lambda at: arrays(at / "x.npz", pictures=BYTES), "no array images or train_images; it has pictures"),
-        (lambda at: arrays(at / "x.npz", images=BYTES / 255), "images is float64"),
+        (lambda at: arrays(at / "x.npz", images=BYTES.astype(int)), "image 0: holds int64; convert it to one of uint8"),
+        (lambda at: arrays(at / "x.npz", images=BYTES[0, 0]), "images is uint8(10, 3), not (N, H, W)"),
         (lambda at: arrays(at / "x.npz", images=BYTES, labels=np.zeros(5, int)), "labels is int64(5,), not a class"),
         (lambda at: arrays(at / "x.npz", images=BYTES, labels=-np.ones(6, int)), "labels is int64(6,), not a class"),
         (lambda at: arrays(at / "x.npz", images=np.array([[None]])), "images cannot be read (Object arrays"),

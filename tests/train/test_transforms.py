@@ -76,6 +76,25 @@ def test_any_number_of_channels_is_resized_channel_by_channel(channels: int) -> 
     np.testing.assert_array_equal(found[..., :1], resize(image[..., :1], (18, 21)))
 
 
+def test_floats_are_resized_as_pillow_does_without_rounding_or_clipping() -> None:
+    image = (1e4 * np.random.default_rng(0).normal(size=(9, 7, 12))).astype(np.float32)
+    found = resize(image, (18, 21))
+    plane = Image.fromarray(image[..., 5]).resize((21, 18), Image.Resampling.BICUBIC)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found[..., 5], np.asarray(plane))
+    np.testing.assert_array_equal(resize(image, (18, 21), mirrored=True), found[:, ::-1])
+
+
+def test_rotations_come_as_often_as_asked_each_as_often() -> None:
+    image, turns = pixels(0, 12, 12), np.zeros(4, int)
+    for position in range(800):
+        plain, other = (CropAndFlip((8, 8), (1.0, 1.0), 0.0, rot90=p)(image, draws(position)) for p in (0.0, 0.75))
+        (turn,) = (turn for turn in range(4) if np.abs(np.rot90(plain, turn).astype(int) - other).max() <= 1)
+        turns[turn] += 1
+    assert turns.min() > 150
+    assert turns.max() < 250
+
+
 def test_a_centre_crop_keeps_the_aspect_ratio() -> None:
     image = np.zeros((40, 100, 3), np.uint8)
     image[:, 30:70] = 255

@@ -12,6 +12,7 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import State
 from convert import ConvertError
+from parity_tests.tolerances import EPS, assert_close
 from train.__main__ import main
 from train.checkpoints import store
 from train.errors import TrainError
@@ -67,9 +68,18 @@ def test_an_encoder_of_another_size_says_its_own() -> None:
     line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
-    other = spec.classifier(depths=(1, 1, 2, 1), dims=(8, 16, 24, 32), in_chans=1, stem_stride=2)
-    with pytest.raises(TrainError, match=r"^--in_chans 1: the model in .* takes 3; leave it out"):
-        first_arrays(other, 0, 1.0, str(FCMAE))
+
+
+@pytest.mark.parametrize("channels", [1, 12])
+@pytest.mark.parametrize("path", [FCMAE, CLASSIFIER])
+def test_a_stem_for_other_channels_gives_the_features_of_repeated_ones(path: Path, channels: int) -> None:
+    own = convert.load(path).model.encoder
+    weight = first_arrays(spec.Classifier(own, 2), 0, 1.0, str(path))["downsample_layers.0.0.weight"]
+    found = first_arrays(spec.Classifier(replace(own, in_chans=channels), 2), 0, 1.0, str(path))
+    inflated = found["downsample_layers.0.0.weight"]
+    expected = weight.sum(1, keepdims=True) if channels == 1 else np.tile(weight, (1, 4, 1, 1)) / 4
+    assert_close(inflated, expected, 4 * EPS["float32"], "stem")
+    assert found.keys() == spec.parameters(spec.Classifier(replace(own, in_chans=channels), 2)).keys()
 
 
 def test_an_encoder_of_the_other_family_is_refused_with_the_flags_of_its_own(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ SEEN = ("input_size", "mean", "std", "mask_policy")
 PUBLISHED = {"mask_policy": "uniform"}
 """What runs did that do not record it."""
 
-UNDETERMINED = ("image_size", "mask_ratio", "mask_rounding", "norm_target", "drop_path", "grn_scope")
+UNDETERMINED = ("image_size", "mask_ratio", "mask_rounding", "norm_target", "drop_path", "grn_scope", "norm_eps")
 """Fields of a model that its arrays do not determine."""
 
 

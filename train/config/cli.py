@@ -151,9 +151,9 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
         shown = {flag.name for flag in flags if task in flag.tasks and (submits or name != "slurm")}
         group = parser.add_argument_group(kind.title if shown else None)
         for flag in flags:
-            argument = _argument(flag, TASKS[task].values.get(flag.name, flag.default))
+            keywords = argument(flag, TASKS[task].values.get(flag.name, flag.default))
             hidden = {} if flag.name in shown else {"help": argparse.SUPPRESS}
-            group.add_argument(f"--{flag.name}", *SPELLINGS.get(flag.name, ()), **argument | hidden)
+            group.add_argument(f"--{flag.name}", *SPELLINGS.get(flag.name, ()), **keywords | hidden)
     parser.add_argument("--project", help=argparse.SUPPRESS)
     for alias in (*ALIASES, "enable_wandb"):
         switch: dict[str, Any] = {"type": lambda word: _convert(word, bool, (), False), "help": argparse.SUPPRESS}
@@ -161,7 +161,7 @@ def _parser(task: str, submits: bool = False) -> argparse.ArgumentParser:
     return parser
 
 
-def _argument(flag: Flag, default: Any) -> dict[str, Any]:
+def argument(flag: Flag, default: Any) -> dict[str, Any]:
     """The keywords of add_argument for a flag whose type may be optional, a tuple or a Literal."""
     hint, optional = flag.hint, NoneType in get_args(flag.hint)
     if optional:

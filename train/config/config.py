@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, get_type_hints
 
 from backends.protocol import TrainerOptions
+from convert.preparation import PHOTOGRAPHS
 from train.config.groups import (
     AugmentConfig,
     CheckpointConfig,
@@ -47,6 +48,9 @@ class Config:
     given: frozenset[str] = field(default=frozenset(), compare=False)
     """The flags that the user gave, on the command line or in a file."""
 
+    normalises: str = field(default=PHOTOGRAPHS, compare=False)
+    """The values that mean and std are for, unless they are given: photographs, or those of a checkpoint's run."""
+
     notes: tuple[str, ...] = field(default=(), compare=False)
     """Lines to print at the start: which values are those of a checkpoint's run."""
 
@@ -56,6 +60,11 @@ class Config:
         for name, values in (("mean", self.data.mean), ("std", self.data.std)):
             if len(values) not in (1, channels := self.model.in_chans):
                 raise TrainError(f"--{name}: {len(values)} values for {channels} channels; give one each, or one")
+        shown = self.run.picture_channels
+        if shown is not None and (len(shown) not in (1, 3) or max(shown) >= channels):
+            raise TrainError(
+                f"--picture_channels {format_value(shown)}: give one channel, or three, of 0 to {channels - 1}"
+            )
 
     @classmethod
     def from_flags(cls, **values: Any) -> Self:

@@ -15,7 +15,6 @@ from train.errors import TrainError
 DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
-
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
@@ -107,6 +106,12 @@ class RunConfig(Group):
     print_freq: int = flag(20, "log every N updates", TRAIN, at_least=1)
     wandb: str = flag("", "also log to this Weights & Biases project", TRAIN)
     picture_freq: int = flag(20, "save reconstructions every N epochs (0: never)", ("pretrain",), at_least=0)
+    picture_channels: tuple[int, ...] | None = flag(
+        None,
+        "channels shown as RGB, or one, counted from 0 (none: the first three)",
+        ("pretrain", "reconstruct"),
+        at_least=0,
+    )
 
 
 @dataclass(frozen=True)
@@ -148,20 +153,24 @@ class DataConfig(Group):
     max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
     image_bits: int | None = flag(
         None,
-        "significant bits of 16-bit grey images (none: 16; skips those of 12 or fewer)",
+        "significant bits of 16-bit images, whose range is then 0..2^N - 1 (none: 16)",
         at_least=8,
         at_most=16,
+    )
+    channel_axis: Literal["first", "last"] | None = flag(
+        None, "axis of the channels in arrays (none: the one of length --in_chans)"
     )
     input_size: tuple[int, ...] = flag((224,), "side, or height and width, in pixels")
     crop_scale: tuple[float, ...] = flag(
         (0.2, 1.0), "range of the area of a random crop, 1 = the image", TRAIN, at_least=0
     )
     hflip: float = flag(0.5, "probability of a horizontal flip", TRAIN, at_least=0)
+    rot90: float = flag(0.0, "probability of a rotation by 90, 180 or 270 degrees", TRAIN, at_least=0, at_most=1)
     decode: Literal["exact", "scaled"] = flag(
         "exact", "scaled: decode large JPEGs at a reduced size, which is faster", TRAIN
     )
-    mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel, subtracted from pixels in 0..1")
-    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, which divides", at_least=0)
+    mean: tuple[float, ...] = flag(IMAGENET["mean"], "mean per channel; uint8 and uint16 count as 0..1")
+    std: tuple[float, ...] = flag(IMAGENET["std"], "standard deviation per channel, likewise", at_least=0)
     num_workers: int = flag(
         _threads(), "number of workers that prepare batches", (*TRAIN, "eval", "probe", *EXTRACT), at_least=1
     )
@@ -197,21 +206,29 @@ class ModelConfig(Group):
     dims: tuple[int, ...] | None = flag(None, "channels per stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
-    grn_scope: Literal["image", "batch"] = flag(
+    grn_scope: Literal["image", "batch", "grid"] = flag(
         "image",
-        "what GRN sums over (batch: as the released sparse code)",
+        "what GRN sums over (grid: removed sites, too)",
         (*TRAIN, "eval", "embed", "reconstruct", "probe"),
     )
+    norm_eps: float = flag(1e-6, "epsilon of LayerNorm", at_least=0)
+    dwconv_bias: bool = flag(True, "give depthwise convolutions a bias")
     mask_ratio: float = flag(0.6, "fraction of patches to remove", MASKED)
     mask_rounding: Literal["floor", "ceil", "round"] = flag(
-        "floor", "rounding of the number of visible patches (ceil: as VisCy, round: as SparK)", MASKED
+        "floor", "how visible patches are rounded (VisCy: ceil, SparK: round)", MASKED
     )
-    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or your own package.module:function", MASKED)
+    mask_policy: str = flag("uniform", "uniform, block, grid, importance, or package.module:function", MASKED)
     decoder_depth: int = flag(1, "blocks of the decoder", ("pretrain",), at_least=1)
     decoder_embed_dim: int = flag(512, "channels of the decoder", ("pretrain",), at_least=1)
     norm_pix_loss: bool = flag(
         True, "normalise the target by the mean and variance of each patch", ("pretrain", "eval", "reconstruct")
     )
+
+    @property
+    def encoder(self) -> dict[str, Any]:
+        """The fields of the spec's encoder, without those of the preset."""
+        names = ("depths", "dims", "in_chans", "patch_size", "grn_scope", "norm_eps", "dwconv_bias")
+        return {name: getattr(self, name) for name in names if getattr(self, name) is not None}
 
 
 @dataclass(frozen=True)

@@ -5,17 +5,18 @@ from typing import Any, NamedTuple
 
 import convert
 from convert import ConvertError, preparation
+from convert.preparation import PHOTOGRAPHS
 from spec import FCMAE
 from train.config.config import FLAGS, format_value
 from train.config.groups import TRAIN
 from train.config.recipes import Layer
 
-IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits")
+IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits", "picture_channels")
 """Flags that say what images a model has seen; so does in_chans."""
 
 DATA = (
     *("data_path", "eval_data_path", "image_key", "label_key", "image_column", "label_column"),
-    *("mask_key", "mask_column"),
+    *("mask_key", "mask_column", "channel_axis"),
 )
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
@@ -23,11 +24,19 @@ DATA = (
 NOTHING = Layer("", {})
 
 
+VALUES = "values"
+"""The key of a checkpoint's metadata that says what the values of its images were."""
+
+
 class Inherited(NamedTuple):
-    """The values of a checkpoint's run, and lines that say which are taken and which differ."""
+    """The values of a checkpoint's run, and lines that say which are taken and which differ.
+
+    normalises: the values of images that mean and std are for.
+    """
 
     values: Layer
     notes: tuple[str, ...] = ()
+    normalises: str = PHOTOGRAPHS
 
 
 def checkpoint_path(task: str, asked: Mapping[str, Any]) -> str:
@@ -40,9 +49,9 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
     path = checkpoint_path(task, asked)
     resumed = _resumed(task, asked) if path else NOTHING
     source, values = resumed if resumed.values else _known(path, task) if path else NOTHING
-    if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):  # which the task refuses
-        values = {name: value for name, value in values.items() if name not in ("mean", "std")}
-    dropped = _replaced_data(task, asked)
+    normalises, dropped = values.get(VALUES, PHOTOGRAPHS), (*_replaced_data(task, asked), VALUES)
+    if asked.get("in_chans", values.get("in_chans")) != values.get("in_chans"):
+        dropped, normalises = (*dropped, "mean", "std", "picture_channels"), PHOTOGRAPHS
     values = {name: value for name, value in values.items() if name not in dropped}
     notes = [] if resumed.values else _differences(Layer(source, values), asked)  # resuming reports them itself
     taken = {name: value for name, value in values.items() if value and name not in asked}
@@ -51,7 +60,7 @@ def from_checkpoint(task: str, asked: Mapping[str, Any]) -> Inherited:
         notes.insert(0, f"from {source}: {words}")
     for other in asked.get("against") or ():
         notes += _differences(_known(other, task), values | dict(asked))
-    return Inherited(Layer(source, taken), tuple(notes))
+    return Inherited(Layer(source, taken), tuple(notes), normalises)
 
 
 def _resumed(task: str, asked: Mapping[str, Any]) -> Layer:
@@ -93,7 +102,8 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
         found |= {name: getattr(checkpoint.model, name) for name in ("mask_ratio", "mask_rounding")}
     found["in_chans"] = checkpoint.model.encoder.in_chans
     source = f"the run of {path}" if "config" in checkpoint.meta else path
-    return Layer(source, {name: value for name, value in found.items() if task in FLAGS[name].tasks})
+    used = {name: value for name, value in found.items() if task in FLAGS[name].tasks}
+    return Layer(source, {**used, VALUES: preparation.values(checkpoint.meta)})
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -42,7 +42,7 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     if recipe and task not in (own_task, "eval", "probe"):
         raise TrainError(f"--recipe {asked['recipe']}: is for --task {own_task}, not {task}")
     defaults = Layer("default", {name: flag.default for name, flag in FLAGS.items()})
-    known, notes = from_checkpoint(task, asked) if strict else Inherited(NOTHING)
+    known, notes, normalises = from_checkpoint(task, asked) if strict else Inherited(NOTHING)
     digits = _digits(task, asked, bool(recipe)) if _on_digits(task, _merged([known, *given])) else []
     layers = [defaults, TASKS[task], *recipe, *digits, known]
     if strict:
@@ -54,7 +54,8 @@ def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
     if strict and config.run.backend == "jax" and config.run.compile is not None:  # older runs recorded False
         advice = "leave it out, or give --backend torch"
         raise TrainError(f"--compile {config.run.compile}: is for torch, JAX always compiles; {advice}")
-    return Resolved(replace(config, given=frozenset(_merged(given)), notes=notes), origins)
+    config = replace(config, given=frozenset(_merged(given)), notes=notes, normalises=normalises)
+    return Resolved(config, origins)
 
 
 def _on_digits(task: str, values: Mapping[str, Any]) -> bool:

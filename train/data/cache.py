@@ -20,6 +20,9 @@ TRUSTED = frozenset(
 )
 """File systems that set the time of change (ctime) at every change, and let nobody else set it."""
 
+VERSION = 2
+"""Raised whenever other files than before count as images."""
+
 SETTLED = 2.0
 """Seconds after which a change surely gives another ctime."""
 
@@ -71,4 +74,4 @@ def store(kind: str, path: Path, value: Any) -> None:
 def _file(kind: str, path: Path) -> Path:
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     name = hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:16]
-    return home / "twinnext" / f"{kind}-{name}.json"
+    return home / "twinnext" / f"{kind}-{VERSION}-{name}.json"

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from train.data.reading import Reading
+from train.data.decode import Decoding
+from train.data.reading import Reading, ReadOptions
 
 if TYPE_CHECKING:
     from train.data.sources import Item, Split
@@ -20,7 +21,7 @@ class Digits:
     SIDE = 32
     HELD_OUT = 5
     classes = tuple("0123456789")
-    reading = Reading(uses=())
+    reading = Reading(ReadOptions(decoding=Decoding(channel_axis="last")), uses=())
 
     def __init__(self, split: "Split" = "all") -> None:
         from sklearn.datasets import load_digits  # takes a second to import

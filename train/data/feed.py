@@ -10,9 +10,11 @@ import numpy as np
 
 from backends.protocol import Batch
 from backends.rng import Stream, words
+from train.data.arrays import OtherChannels, to_hwc
 from train.data.decode import BrokenImage, MinSize, decode
 from train.data.names import printable
 from train.data.no_data import joined, split
+from train.data.pixels import batched
 from train.data.sources import Masked, Source
 from train.data.transforms import Draws
 from train.errors import TrainError
@@ -24,7 +26,7 @@ Extra = Callable[[np.ndarray, np.ndarray, np.ndarray | None], Batch]
 
 
 class Augment(Protocol):
-    """Augment an image (H, W, C) uint8 to the model's input size."""
+    """Augment an image (H, W, C), uint8 or float32, to the model's input size."""
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray: ...
 
@@ -59,7 +61,7 @@ class Samples:
         return epoch * self.epoch_size + np.minimum(row, self.epoch_size - 1)
 
     def samples(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
-        """Augmented images (N, H, W, C) uint8, labels (N,) int32, and one line per broken image."""
+        """Augmented images (N, H, W, C), uint8 or float32, labels (N,) int32, and one line per broken image."""
         images, labels, broken = [], [], []
         for position in positions.tolist():
             image, label, failures = self._sample(position)
@@ -102,10 +104,13 @@ class Feed(Samples):
     """Micro-batch `index` of a run. extra(positions, images, no_data) adds the columns of the task: masks.
 
     update_size: images per update, where the last one of an epoch may have fewer; its batches have weights.
+    mean, std: normalise images that are not uint8.
     """
 
     extra: Extra
     update_size: int | None = None
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
@@ -113,7 +118,8 @@ class Feed(Samples):
         unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
         images, _, broken = self.samples(unique)
         images, no_data = split(images[rows], self.channels)
-        batch: Batch = {"images": images, **self.extra(positions, images, no_data)}
+        extra = self.extra(positions, images, no_data)
+        batch: Batch = {"images": batched(images, self.mean, self.std), **extra}
         if self.update_size is not None:
             batch["weights"] = self._weights(index, self.update_size)
         return batch, broken
@@ -141,22 +147,31 @@ class RankShard:
         return self.feed(index * self.processes + self.rank)
 
 
-def read(source: Source, index: int, channels: int, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
-    """Image (H, W, C) uint8 and label of an item. Raises BrokenImage with the item's name."""
+def read(source: Source, index: int, channels: int | None, min_size: MinSize | None = None) -> tuple[np.ndarray, int]:
+    """Image (H, W, C) and label of an item. Raises BrokenImage with the item's name.
+
+    The image is uint8, or float32 in the unit of --mean and --std (`Values.scaled`). channels None: as many as it has.
+    """
     try:
         data, label, key = source[index]
     except OSError as error:
         where = os.fsdecode(error.filename) if error.filename else f"image {index}"
         raise BrokenImage(printable(f"{where}: {error.strerror}")) from None
-    if isinstance(data, bytes):
-        try:
-            return decode(data, channels, min_size, source.reading.options.decoding), label
-        except BrokenImage as error:
-            raise BrokenImage(printable(f"{key}: {error}")) from None
-    found = data.shape[-1]
-    if found != channels:
-        raise TrainError(printable(f"--in_chans {channels}: {key} has {found} channels; give --in_chans {found}"))
-    return data, label
+    how = source.reading.options.decoding
+    try:
+        if isinstance(data, bytes):
+            pixels = decode(data, channels, min_size, how)
+        else:
+            pixels = to_hwc(data, channels, how.channel_axis)
+        return source.reading.values.scaled(pixels), label
+    except OtherChannels as error:
+        if isinstance(data, np.ndarray):  # so have all images of the source
+            raise TrainError(printable(f"--in_chans {channels}: {key} {error}")) from None
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except BrokenImage as error:
+        raise BrokenImage(printable(f"{key}: {error}")) from None
+    except TrainError as error:
+        raise TrainError(printable(f"{error} ({key})")) from None
 
 
 def read_with_mask(

@@ -9,9 +9,9 @@ from typing import NamedTuple
 from unicodedata import normalize
 
 from train.data import cache, labels, layout
-from train.data.images import SUFFIXES, is_image, read_head
+from train.data.images import SUFFIXES, is_image, read_head, without_arrays
 from train.data.names import counted
-from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.reading import DEFAULTS, Reading, ReadOptions, probed
 from train.errors import TrainError
 
 
@@ -47,14 +47,17 @@ class Folder:
             tree = _Tree(root)
         except OSError as error:
             raise TrainError(f"{os.fspath(error.filename or root)}: {error.strerror}") from None
-        self.files = sorted(os.path.join(folder, name) for folder, each in tree.index.items() for name in each.files)
-        if not self.files:
+        found = sorted(os.path.join(folder, name) for folder, each in tree.index.items() for name in each.files)
+        if not found:
             raise NoImages(f"{root}: no image below it ({', '.join(SUFFIXES)}, or images of another suffix)")
+        self.files = without_arrays(found)
+        beside = counted(".npy file beside images", ".npy files beside images", sorted({*found} - {*self.files}))
         _refuse_parts(root, tree.index)
         raw = [os.path.dirname(file).split(os.sep)[0] or "." for file in self.files]
         _refuse_lookalikes(root, set(raw))
         self.classes, self.labels = labels.by_name(raw)
-        self.reading = Reading(options, (*left_out, *tree.left_out(set(raw))), notes=tuple(tree.notes()))
+        left_out = (*left_out, *tree.left_out(set(raw)), *beside)
+        self.reading = probed(Reading(options, left_out, notes=tuple(tree.notes())), self)
 
     @property
     def fingerprint(self) -> str:

@@ -14,9 +14,8 @@ import io
 import numpy as np
 from PIL import Image
 
+from train.data.arrays import NPY, read_npy
 from train.data.decode import JPEG, UNREADABLE, BrokenImage
-
-NPY = b"\x93NUMPY"
 
 
 def joined(image: np.ndarray, mask: object, key: str) -> np.ndarray:
@@ -67,7 +66,7 @@ def _decoded(mask: object) -> np.ndarray:
     if not isinstance(mask, bytes):
         return np.asarray(mask)
     if mask.startswith(NPY):
-        return np.asarray(np.load(io.BytesIO(mask), allow_pickle=False))
+        return read_npy(mask)
     if mask.startswith(JPEG):
         raise ValueError("JPEG changes values; store it as png or npy")
     with Image.open(io.BytesIO(mask)) as image:

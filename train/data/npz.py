@@ -1,4 +1,4 @@
-"""npz files of uint8 images and their labels."""
+"""npz files of images and their labels."""
 
 import hashlib
 import zipfile
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.labels import NUMBERS
-from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.reading import DEFAULTS, IN_ARRAYS, Reading, ReadOptions, probed
 from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
 
@@ -17,7 +17,7 @@ USED = ("", "train_", "val_")
 
 
 class Npz:
-    """Images of an npz file: `images` (N, H, W) or (N, H, W, C) uint8 and `labels` (N,).
+    """Images of an npz file: `images` (N, H, W), (N, H, W, C) or (N, C, H, W) of any type in `Values`, `labels` (N,).
 
     A file of several splits holds `train_images`, `train_labels`, `val_images` and so on.
     Labels are class numbers. Without labels, all images are in one class. With mask_key M, there is an array M
@@ -32,13 +32,12 @@ class Npz:
         unused = [name for name in names if name not in {prefix + suffix for prefix in USED for suffix in suffixes}]
         left_out = (*left_out, *(f"the array {name}" for name in unused))
         unlabelled = f"write an array {prefix}labels (N,) of class numbers beside the images"
-        self.reading = Reading(options, left_out, unlabelled, uses=("mask_key",))
         images = _read(file, f"{prefix}images")
         labelled = f"{prefix}labels" in names
         labels = _read(file, f"{prefix}labels") if labelled else np.zeros(len(images), np.int64)
-        if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+        if images.ndim not in (3, 4) or not images.size:
             shape = f"{images.dtype}{images.shape}"
-            raise TrainError(f"{file}: {prefix}images is {shape}, not uint8 (N, H, W) or (N, H, W, C)")
+            raise TrainError(f"{file}: {prefix}images is {shape}, not (N, H, W), (N, H, W, C) or (N, C, H, W)")
         if labels.size != len(images) or labels.dtype.kind not in "iu" or labels.min() < 0:
             shape = f"{labels.dtype}{labels.shape}"
             raise TrainError(
@@ -48,9 +47,10 @@ class Npz:
             raise TrainError(
                 f"{file}: {prefix}labels has the label {labels.max()}; class numbers are below {NUMBERS:,}"
             )
-        self.images = images if images.ndim == 4 else images[..., None]
-        self.masks = self._masks(names, f"{prefix}{options.mask_key}") if self.reading.masked else None
+        self.images = images
         self.labels: list[int] = labels.reshape(-1).tolist()
+        self.reading = probed(Reading(options, left_out, unlabelled, uses=("mask_key", *IN_ARRAYS)), self)
+        self.masks = self._masks(names, f"{prefix}{options.mask_key}") if self.reading.masked else None
         self.classes = tuple(map(str, range(max(self.labels) + 1))) if labelled else (UNLABELLED,)
 
     @property

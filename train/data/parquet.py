@@ -1,4 +1,7 @@
-"""Parquet files as the Hugging Face hub stores image data sets: a column of {bytes, path}, a column of labels."""
+"""Parquet files as the Hugging Face hub stores image data sets: a column of images and one of labels.
+
+An image is a struct {bytes, path}, the bytes of a file, or nested lists of numbers (`Array3D`, `Array2D`).
+"""
 
 import hashlib
 import json
@@ -11,7 +14,7 @@ import numpy as np
 
 from train.data import labels
 from train.data.decode import BrokenImage
-from train.data.reading import DEFAULTS, IN_PARQUET, Reading, ReadOptions
+from train.data.reading import DEFAULTS, IN_PARQUET, Reading, ReadOptions, probed
 from train.data.tars import UNLABELLED
 from train.errors import TrainError
 
@@ -35,6 +38,7 @@ class Parquet:
         _refuse_other_columns(self.files, tables)
         self.column = columns.image(options.image_column)
         self.label = columns.label(options.label_column)
+        self.nested = _is_nested(columns.types[self.column])
         self.masks = columns.masks(options.mask_column)
         self.groups = [(place, group) for place, table in enumerate(tables) for group in range(table.num_row_groups)]
         metadata = [tables[place].metadata.row_group(group) for place, group in self.groups]
@@ -46,6 +50,7 @@ class Parquet:
         self.classes, self.labels = self._labelled(tables, columns)
         self._refuse_slow(max(self.sizes), sum(self.sizes))
         self._group = lru_cache(max(2, BUDGET // max(self.sizes)))(self._read)
+        self.reading = probed(self.reading, self)
 
     @property
     def fingerprint(self) -> str:
@@ -55,9 +60,12 @@ class Parquet:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[bytes, int, str]:
+    def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int, str]:
         group, row = self._place(index)
-        cell = self._group(group)[row].as_py()
+        scalar = self._group(group)[row]
+        if self.nested:
+            return _array(scalar, self.name(index)), self.labels[index], self.name(index)
+        cell = scalar.as_py()
         data = cell["bytes"] if isinstance(cell, dict) else cell
         if not data:
             raise BrokenImage(f"{self.name(index)}: holds no bytes, at most the path of an image elsewhere")
@@ -131,11 +139,11 @@ class _Columns:
         self.features = _features(schema.metadata or {})
 
     def image(self, asked: str | None) -> str:
-        """The column of images: the one asked for, one of the usual name, or the only one of bytes."""
+        """The column of images: the one asked for, one of the usual name, or the only one that can hold images."""
         if asked is not None:
             return self._checked(asked, "--image_column")
         usual = next((name for name in IMAGES if name in self.names), None)
-        of_bytes = [name for name in self.names if _holds_bytes(self.types[name])]
+        of_bytes = [name for name in self.names if _holds_images(self.types[name])]
         if usual or len(of_bytes) == 1:
             return usual or of_bytes[0]
         remedy = f"; give --image_column {' or --image_column '.join(of_bytes)}" if of_bytes else ""
@@ -159,7 +167,7 @@ class _Columns:
 
     def unlabelled(self, label: str | None) -> str:
         """What to do if all images are in one class."""
-        others = [name for name in self.names if not _holds_bytes(self.types[name]) and name != label]
+        others = [name for name in self.names if not _holds_images(self.types[name]) and name != label]
         if not others:
             return "write a column of labels beside the images" if label is None else f"column {label} has one value"
         return f"its labels are in another column; give --label_column {' or --label_column '.join(others)}"
@@ -209,9 +217,29 @@ def _values(table: Any, label: str) -> list[Any]:
     return table.read([label])[label].to_pylist()
 
 
-def _holds_bytes(column: Any) -> bool:
-    """Whether a column's type is binary, or a struct with a field `bytes`."""
-    return "binary" in str(column) or str(column).startswith("struct<bytes")
+def _holds_images(column: Any) -> bool:
+    """Whether a column's type is binary, a struct with a field `bytes`, or nested lists."""
+    return "binary" in str(column) or str(column).startswith("struct<bytes") or _is_nested(column)
+
+
+def _is_nested(column: Any) -> bool:
+    """Whether a column's type is lists of lists, of any kind."""
+    return str(column).count("list<") > 1
+
+
+def _array(cell: Any, name: str) -> np.ndarray:
+    """The array in nested lists; BrokenImage if they are of different lengths or hold nulls."""
+    values = cell.values
+    shape = [0 if values is None else len(values)]
+    while values is not None and "list<" in str(values.type):
+        lengths = values.value_lengths().unique().to_pylist()
+        if len(lengths) != 1 or None in lengths:
+            raise BrokenImage(f"{name}: its rows have different lengths ({lengths[:3]})")
+        shape.append(lengths[0])
+        values = values.flatten()
+    if values is None or values.null_count:
+        raise BrokenImage(f"{name}: is null, or holds nulls")
+    return np.asarray(values.to_numpy(zero_copy_only=False)).reshape(shape)
 
 
 def _fits(label: Any, known: Sequence[str]) -> bool:

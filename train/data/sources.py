@@ -23,7 +23,7 @@ from train.errors import NoSplit, TrainError
 Split = Literal["train", "val", "all"]
 
 Item = tuple[bytes | np.ndarray, int, str]
-"""An encoded file or an image (H, W, C) uint8; its label; a key that names it to the user."""
+"""An encoded file or the array of an image (see `arrays.to_hwc`); its label; a key that names it to the user."""
 
 
 class Source(Protocol):

@@ -11,7 +11,7 @@ from train.data.decode import BrokenImage, MinSize
 from train.data.drop_path import keep_paths
 from train.data.feed import Samples, read_with_mask
 from train.data.mixing import Mix, blend_images, blend_targets, soft_targets
-from train.data.pixels import Erase, normalise
+from train.data.pixels import Erase, batched, normalise
 from train.data.randaugment import RandAugment
 from train.data.sources import Source
 from train.data.transforms import CropAndFlip, Draws, resize
@@ -39,8 +39,8 @@ class CropAndAugment:
 class SupervisedFeed(Samples):
     """Micro-batch `index` of fine-tuning: images, soft targets, drop-path decisions.
 
-    rates: drop-path rate per block. Images are uint8; if they are erased or mixed, they are
-    normalised first and are float32.
+    rates: drop-path rate per block. Images are uint8; those of another type, and those that are erased
+    or mixed, are normalised first and are float32.
     """
 
     classes: int
@@ -77,7 +77,7 @@ class SupervisedFeed(Samples):
     def _pixels(self, images: np.ndarray, positions: np.ndarray) -> np.ndarray:
         """uint8 unchanged, or float32 normalised and erased."""
         if self.erase is None and self.mix is None:
-            return images
+            return batched(images, self.mean, self.std)
         pixels = normalise(images, self.mean, self.std)
         if self.erase is not None:
             for image, position in zip(pixels, positions.tolist(), strict=True):
@@ -91,6 +91,7 @@ class EvalBatches:
 
     labels: the model's class index for each class of the source. An image that cannot be read
     has label -1 too, and a line in the second value. Where the data has masks, they are one more channel.
+    mean, std: normalise images that are not uint8.
     """
 
     source: Source
@@ -99,6 +100,8 @@ class EvalBatches:
     size: tuple[int, int]
     crop_pct: float
     batch_size: int
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
 
     def __len__(self) -> int:
         return -(-len(self.source) // self.batch_size)
@@ -106,7 +109,8 @@ class EvalBatches:
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per image that cannot be read."""
         start = index * self.batch_size
-        images = np.zeros((self.batch_size, *self.size, self.channels + self.source.reading.masked), np.uint8)
+        kind = np.uint8 if self.source.reading.values.dtype == "uint8" else np.float32
+        images = np.zeros((self.batch_size, *self.size, self.channels + self.source.reading.masked), kind)
         labels = np.full(self.batch_size, PADDING, np.int32)
         broken = []
         for row, item in enumerate(range(start, min(start + self.batch_size, len(self.source)))):
@@ -116,7 +120,7 @@ class EvalBatches:
                 broken.append(str(error))
             else:
                 images[row], labels[row] = eval_crop(image, self.size, self.crop_pct), self.labels[label]
-        return {"images": images, "labels": labels}, broken
+        return {"images": batched(images, self.mean, self.std), "labels": labels}, broken
 
 
 class Coverage(NamedTuple):

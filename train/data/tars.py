@@ -13,8 +13,8 @@ import numpy as np
 
 from train.data import advice, cache, labels
 from train.data.decode import BrokenImage
-from train.data.images import HEAD, is_image
-from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions
+from train.data.images import HEAD, is_image, without_arrays
+from train.data.reading import DEFAULTS, IN_TARS, Reading, ReadOptions, probed
 from train.errors import TrainError
 
 LABEL = "cls"
@@ -70,6 +70,7 @@ class Tars:
         self.reading = Reading(options, left_out, _unlabelled(others, found), uses=IN_TARS)
         self.masks = self._masks(found, masks) if masks else []
         self.classes, self.labels = self._labelled([member.label for member in found], extension, field)
+        self.reading = probed(self.reading, self)
 
     @property
     def fingerprint(self) -> str:
@@ -197,6 +198,9 @@ def _chosen(path: Path, members: list[Member], image_key: str | None) -> list[Me
     """The images of a shard, one per key; TrainError if a key has several."""
     if image_key is not None:
         members = [member for member in members if member.extension == image_key.lstrip(".")]
+    else:
+        kept = {*without_arrays([member.name for member in members])}
+        members = [member for member in members if member.name in kept]
     first: dict[str, Member] = {}
     for member in members:
         other = first.setdefault(member.key, member)

@@ -1,4 +1,4 @@
-"""Random and centre crops of uint8 images on the host, and the random numbers of a sample."""
+"""Random and centre crops of images on the host, and the random numbers of a sample."""
 
 import math
 from dataclasses import dataclass
@@ -38,24 +38,29 @@ class CropAndFlip:
 
     size: (height, width). scale: range of the crop's area, as a fraction of the image. scaled:
     decode large JPEGs at 1/2, 1/4, ... of their size while the crop has at least `size` pixels.
+    rot90: probability of a rotation of the crop by 90, 180 or 270 degrees, equally likely.
     """
 
     size: tuple[int, int]
     scale: tuple[float, float]
     hflip: float
     scaled: bool = False
+    rot90: float = 0.0
 
     def __call__(self, image: np.ndarray, draws: Draws) -> np.ndarray:
         top, left, height, width = crop_box(image.shape[0], image.shape[1], self.scale, draws)
         crop = image[top : top + height, left : left + width]
-        return resize(crop, self.size, mirrored=draws.uniform(0, 1) < self.hflip)
+        mirrored = draws.uniform(0, 1) < self.hflip
+        turns = 1 + draws.below(3) if self.rot90 and draws.uniform(0, 1) < self.rot90 else 0
+        return resize(np.rot90(crop, turns), self.size, mirrored)
 
     def min_size(self, draws: Draws) -> MinSize | None:
         """The box is a fraction of the image, so the same draws give the same box at a smaller size."""
 
         def smallest(height: int, width: int) -> tuple[int, int]:
             _, _, h, w = crop_box(height, width, self.scale, draws)
-            factor = max(1.0, min(h / self.size[0], w / self.size[1]))
+            least = (max(self.size),) * 2 if self.rot90 else self.size
+            factor = max(1.0, min(h / least[0], w / least[1]))
             return math.ceil(height / factor), math.ceil(width / factor)
 
         return smallest if self.scaled else None
@@ -84,12 +89,15 @@ def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def resize(image: np.ndarray, size: tuple[int, int], mirrored: bool = False) -> np.ndarray:
-    """Resize (H, W, C) uint8 to (*size, C) with Pillow's antialiased bicubic filter; mirrored: flip left-right."""
+    """Resize (H, W, C) uint8 or float32 to (*size, C) with Pillow's antialiased bicubic filter.
+
+    mirrored: flip left-right. uint8 is rounded and clipped to 0..255; float32 is neither.
+    """
     if image.shape[:2] == size:
         return image[:, ::-1] if mirrored else image
-    planes = [image] if image.shape[-1] == 3 else [image[..., channel] for channel in range(image.shape[-1])]
-    resized = [_resized(plane, size, mirrored) for plane in planes]
-    return resized[0] if image.shape[-1] == 3 else np.stack(resized, -1)
+    if image.shape[-1] == 3 and image.dtype == np.uint8:
+        return _resized(image, size, mirrored)
+    return np.stack([_resized(image[..., channel], size, mirrored) for channel in range(image.shape[-1])], -1)
 
 
 def _resized(plane: np.ndarray, size: tuple[int, int], mirrored: bool) -> np.ndarray:

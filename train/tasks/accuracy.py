@@ -102,7 +102,14 @@ def coverage(read: int, total: int, broken: Sequence[str]) -> Coverage:
 def eval_batches(config: Config, source: Source, labels: tuple[int, ...]) -> EvalBatches:
     """The batches of an evaluation. labels: the model's class index for each class of the source."""
     return EvalBatches(
-        source, labels, config.model.in_chans, config.data.image_size, crop_pct(config), config.optimizer.batch_size
+        source,
+        labels,
+        config.model.in_chans,
+        config.data.image_size,
+        crop_pct(config),
+        config.optimizer.batch_size,
+        config.data.mean,
+        config.data.std,
     )
 
 

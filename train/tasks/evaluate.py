@@ -12,7 +12,7 @@ from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Traine
 from train.config import Config
 from train.data.classes import Match, describe, match_checkpoint, names_of, require_labels
 from train.data.names import printable
-from train.data.reading import read_options, refuse_unused
+from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_eval
 from train.errors import TrainError
 from train.logs.run_log import format_scores
@@ -53,11 +53,13 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     """
     path = weights.path_of(config)
     subject = (_autoencoder if isinstance(weights.load(path).model, spec.FCMAE) else _classifier)(config, path)
+    values = check_data(config, subject.source.reading)
     backend = load(config.run.backend)
     backend.use_compilation_cache(config.run.compilation_cache)
     cluster = backend.init_cluster(config.run.device)
     if cluster.rank == 0:
         print(f"{describe(subject.source)}; {spec.count(subject.model):,} parameters from {path}")
+        print(values)
         if subject.note:
             print(f"note: {subject.note}")
     trainer = untrained(config, backend, cluster, subject.model, subject.arrays, subject.ema)
@@ -128,9 +130,7 @@ def _open(config: Config) -> tuple[Source, str]:
     path, flag = config.data.data_path, "--data_path"
     if config.finetune.eval_data_path:
         path, flag = config.finetune.eval_data_path, "--eval_data_path"
-    source = open_eval(path, flag, read_options(config.data))
-    refuse_unused(config.data, source.reading)
-    return source, flag
+    return open_eval(path, flag, read_options(config.data)), flag
 
 
 def untrained(

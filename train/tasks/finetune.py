@@ -7,15 +7,17 @@ import spec
 from backends.protocol import Arrays, Cluster, Optimizer, Trainer
 from spec import checks
 from train.config import Config
+from train.config.inherit import VALUES
 from train.data.classes import describe, listed, match, require_labels, require_several
 from train.data.mixing import Mix
 from train.data.pixels import Erase
 from train.data.randaugment import RandAugment
-from train.data.reading import read_options, refuse_unused
+from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
 from train.data.transforms import CropAndFlip
+from train.data.values import Values
 from train.errors import TrainError
 from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
@@ -31,10 +33,10 @@ class Finetuning:
         self.config = config
         self.source = open_labelled(config)
         self.model = model_of(config, classes_of(config, self.source))
-        self.policy = _policy(config)
+        self.policy = _policy(config, self.source.reading.values)
         self.eval_batches = _eval_batches(config, self.source)
         evaluated = [self.eval_batches.source.reading] if self.eval_batches else []
-        refuse_unused(config.data, self.source.reading, *evaluated)
+        self.values = check_data(config, self.source.reading, *evaluated)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
             betas=config.optimizer.betas,
@@ -51,21 +53,25 @@ class Finetuning:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """The classes, in the order of the head's outputs."""
-        return {"classes": list(self.source.classes)}
+        """The classes, in the order of the head's outputs, and what the values of the images are."""
+        return {"classes": list(self.source.classes), VALUES: str(self.source.reading.values)}
 
     def summary(self) -> list[str]:
         """The images to train and evaluate on, and the initial parameters."""
         lines = [f"training: {describe(self.source)}"]
         lines += [f"evaluation: {describe(self.eval_batches.source)}"] if self.eval_batches else []
         start = f"from {self.config.finetune.finetune}" if self.config.finetune.finetune else "from scratch"
-        return [*lines, f"{spec.count(self.model):,} parameters, {start}"]
+        return [*lines, self.values, f"{spec.count(self.model):,} parameters, {start}"]
 
     def feed(self, rows: int, update_size: int, updates: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.run.seed
         crop = CropAndFlip(
-            config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
+            config.data.image_size,
+            config.data.crop_range,
+            config.data.hflip,
+            config.data.decode == "scaled",
+            config.data.rot90,
         )
         beta = (config.augment.mixup, config.augment.cutmix)
         return SupervisedFeed(
@@ -90,9 +96,8 @@ class Finetuning:
 
     def first_arrays(self, say: Callable[[str], None]) -> Arrays:
         """The parameters before the first update."""
-        return first_arrays(
-            self.model, self.config.run.seed, self.config.finetune.head_init_scale, self.config.finetune.finetune
-        )
+        start = self.config.finetune
+        return first_arrays(self.model, self.config.run.seed, start.head_init_scale, start.finetune, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""
@@ -114,27 +119,24 @@ def classes_of(config: Config, source: Source) -> int:
 
 def model_of(config: Config, classes: int) -> spec.Classifier:
     """The classifier that the flags describe; SpecError if it is not possible."""
-    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     model = spec.classifier(
         config.model.model,
         num_classes=classes,
         drop_path=config.finetune.drop_path,
-        in_chans=config.model.in_chans,
-        patch_size=config.model.patch_size,
-        grn_scope=config.model.grn_scope,
-        **{name: value for name, value in sizes.items() if value is not None},
+        **config.model.encoder,
     )
     checks.image_size(config.data.image_size, model.encoder.patch_size)
     return model
 
 
-def _policy(config: Config) -> RandAugment | None:
+def _policy(config: Config, values: Values) -> RandAugment | None:
     if config.augment.aa == "none":
         return None
     channels = config.model.in_chans
-    if channels not in (1, 3):
+    if channels not in (1, 3) or values.dtype != "uint8":
         raise TrainError(
-            f"--aa {config.augment.aa}: is for grey or RGB images, not for {channels} channels; give --aa none"
+            f"--aa {config.augment.aa}: is for uint8 images, grey or RGB, not for {channels} channels of"
+            f" {values.dtype}; give --aa none"
         )
     return RandAugment.parse(config.augment.aa, config.data.mean)
 

@@ -11,7 +11,7 @@ from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read_with_mask
 from train.data.folder import Folder
-from train.data.reading import Reading, ReadOptions, read_options, refuse_unused
+from train.data.reading import Reading, ReadOptions, check_data, probed, read_options
 from train.data.sources import Item, Source, open_source
 from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
@@ -33,7 +33,7 @@ class ImageFiles:
                 self._add(path, left_out)
         self.labels = [0] * len(self.files)
         self.fingerprint = hashlib.sha256("\n".join(self.files).encode(errors="surrogateescape")).hexdigest()[:16]
-        self.reading = Reading(options, tuple(left_out))
+        self.reading = probed(Reading(options, tuple(left_out)), self)
 
     def _add(self, path: str, left_out: list[str]) -> None:
         """A file, or the images of a folder."""
@@ -69,13 +69,16 @@ def _matches(place: str) -> list[str]:
 
 
 def open_images(config: Config) -> Source:
-    """The images of --images, or of --data_path, the part of --split; TrainError if there is nothing to read."""
+    """The images of --images, or of --data_path, the part of --split; TrainError if there is nothing to read.
+
+    Prints what their values are.
+    """
     places, options = config.inspect.images, read_options(config.data)
     for name in ("num_images", "split"):
         if places and name in config.given:
             raise TrainError(f"--{name}: is for images of --data_path; all of --images are used; leave it out")
     source = ImageFiles(places, options) if places else _open_part(config, options)
-    refuse_unused(config.data, source.reading)
+    print(check_data(config, source.reading))
     return source
 
 
@@ -92,7 +95,7 @@ def _open_part(config: Config, options: ReadOptions) -> Source:
 
 
 def read_images(config: Config, source: Source) -> Iterator[np.ndarray]:
-    """Each image (H, W, C) uint8: all of --images, or --num_images evenly spaced over the source.
+    """Each image (H, W, C), uint8 or float32: all of --images, or --num_images evenly spaced over the source.
 
     Where the data has masks, they are one more channel.
     Prints a line for each image that cannot be read; TrainError if none can.

@@ -10,17 +10,19 @@ from PIL import Image
 import spec
 from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
 from train.config import Config
+from train.config.inherit import VALUES
 from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import Feed, read_with_mask
 from train.data.masks import describe_no_data, masks_of
 from train.data.no_data import split
-from train.data.reading import read_options, refuse_unused
+from train.data.pixels import batched
+from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_source
 from train.data.supervised import Coverage
 from train.data.transforms import CropAndFlip, centre_crop
 from train.errors import TrainError
-from train.report.pictures import reconstruct, triptych
+from train.report.pictures import caption, reconstruct, triptych
 from train.tasks import weights
 from train.tasks.task import Evaluation
 
@@ -38,7 +40,7 @@ class Pretraining:
         self.model = _model(config)
         _check(config)
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
-        refuse_unused(config.data, self.source.reading)
+        self.values = check_data(config, self.source.reading)
         self.optimizer = Optimizer(
             weight_decay=config.optimizer.weight_decay,
             betas=config.optimizer.betas,
@@ -56,10 +58,16 @@ class Pretraining:
             batch_size=rows,
             epoch_rows=updates * update_size,
             augment=CropAndFlip(
-                config.data.image_size, config.data.crop_range, config.data.hflip, config.data.decode == "scaled"
+                config.data.image_size,
+                config.data.crop_range,
+                config.data.hflip,
+                config.data.decode == "scaled",
+                config.data.rot90,
             ),
             extra=self._masks,
             update_size=None if config.optimizer.drop_last else update_size,
+            mean=config.data.mean,
+            std=config.data.std,
         )
 
     @property
@@ -69,15 +77,19 @@ class Pretraining:
 
     @property
     def meta(self) -> dict[str, Any]:
-        """None beyond the identity of the run."""
-        return {}
+        """What the values of its images are."""
+        return {VALUES: str(self.source.reading.values)}
 
     def summary(self) -> list[str]:
-        """The images, the model, and how many patches are visible."""
+        """The images, the model, and how many patches are visible; the values of the images, and their pictures."""
         model, patches = self.model, self.model.grid[0] * self.model.grid[1]
+        shown, kind = self.config.run.picture_channels, self.source.reading.values.dtype
+        note = self.eval_freq and caption(model.encoder.in_chans, kind, shown)
         return [
             f"{describe(self.source)}; {spec.count(model):,} parameters,"
             f" {spec.visible_patches(model)} of {patches} patches visible",
+            self.values,
+            *[f"pictures: {note}"][: bool(note)],
             *describe_no_data(self.config, model, self.source),
         ]
 
@@ -94,20 +106,21 @@ class Pretraining:
 
     def picture(self, trainer: Trainer) -> Image.Image:
         """Originals, their visible patches, and the reconstructions."""
-        batch = self._picture_batch
-        predicted = trainer.evaluate(batch)["prediction"]
-        images, mask = batch["images"], batch["mask"]
-        reconstructed = reconstruct(images, mask, predicted, self.model, self.config.data.mean, self.config.data.std)
-        return triptych(images, mask, reconstructed, self.model.encoder.patch_size)
+        images, column = self._pictured
+        mask, mean, std = column["mask"], self.config.data.mean, self.config.data.std
+        predicted = trainer.evaluate({"images": batched(images, mean, std), **column})["prediction"]
+        reconstructed = reconstruct(images, mask, predicted, self.model, mean, std)
+        channels = self.config.run.picture_channels
+        return triptych(images, mask, reconstructed, self.model.encoder.patch_size, channels)
 
     @cached_property
-    def _picture_batch(self) -> Batch:
-        """A few images spread over the source, centre-cropped, with masks that stay the same throughout the run."""
+    def _pictured(self) -> tuple[np.ndarray, Batch]:
+        """A few images spread over the source, centre-cropped, and masks that stay the same throughout the run."""
         count = min(PICTURED, len(self.source))
         starts = np.linspace(0, len(self.source), count, endpoint=False).astype(int)
         crops = [centre_crop(self._readable(start), self.config.data.image_size) for start in starts.tolist()]
         images, no_data = split(np.stack(crops), self.config.model.in_chans)
-        return {"images": images, **self._masks(PICTURE_POSITION + np.arange(count), images, no_data)}
+        return images, self._masks(PICTURE_POSITION + np.arange(count), images, no_data)
 
     def _readable(self, start: int) -> np.ndarray:
         """The first readable image from `start` on. There is one: the first batch has been read."""
@@ -134,7 +147,6 @@ def _check(config: Config) -> None:
 
 
 def _model(config: Config) -> spec.FCMAE:
-    sizes = {"depths": config.model.depths, "dims": config.model.dims}
     return spec.fcmae(
         config.model.model,
         image_size=config.data.image_size,
@@ -143,8 +155,5 @@ def _model(config: Config) -> spec.FCMAE:
         decoder_depth=config.model.decoder_depth,
         decoder_dim=config.model.decoder_embed_dim,
         norm_target=config.model.norm_pix_loss,
-        in_chans=config.model.in_chans,
-        patch_size=config.model.patch_size,
-        grn_scope=config.model.grn_scope,
-        **{name: value for name, value in sizes.items() if value is not None},
+        **config.model.encoder,
     )

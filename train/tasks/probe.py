@@ -23,7 +23,7 @@ from backends.protocol import Backend
 from backends.rng import Stream, words
 from train.config import Config
 from train.data.classes import describe
-from train.data.reading import refuse_unused
+from train.data.reading import check_data
 from train.data.subset import rank_in_class
 from train.errors import TrainError
 from train.logs.run_log import format_scores
@@ -46,10 +46,10 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     source = open_labelled(config)
     classes = classes_of(config, source)
     eval_source = open_eval_source(config)
-    refuse_unused(config.data, source.reading, eval_source.reading)
+    values = check_data(config, source.reading, eval_source.reading)
     model, arrays = encoder(config, classes)
     print(f"training: {describe(source)}")
-    print(f"evaluation: {describe(eval_source)}")
+    print(f"evaluation: {describe(eval_source)}\n{values}")
     print(f"encoder: {_checkpoint(config) or 'untrained'}")
     backend, cluster = one_process(config, load)
     trainer = untrained(config, backend, cluster, model, arrays, {})

@@ -13,7 +13,7 @@ from train.data.masks import masks_of
 from train.data.no_data import split
 from train.data.pixels import normalise
 from train.data.transforms import centre_crop
-from train.report.pictures import reconstruct, triptych
+from train.report.pictures import caption, reconstruct, triptych
 from train.tasks import weights
 from train.tasks.images import open_images, read_images
 from train.tasks.output import make_output_dir
@@ -34,6 +34,8 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
     backend.set_arrays(module, arrays)
     visible, patches = spec.visible_patches(model), model.grid[0] * model.grid[1]
     print(f"{spec.count(model):,} parameters from {path}; {visible} of {patches} patches visible")
+    if note := caption(model.encoder.in_chans, source.reading.values.dtype, config.run.picture_channels):
+        print(f"pictures: {note}")
     crops = (centre_crop(image, config.data.image_size) for image in read_images(config, source))
     for number, batch in enumerate(iter(lambda: list(islice(crops, PICTURED)), [])):
         pixels, no_data = split(np.stack(batch), model.encoder.in_chans)
@@ -44,5 +46,5 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
         )
         reconstructed = reconstruct(pixels, mask, out["prediction"], model, config.data.mean, config.data.std)
         file = folder / f"reconstruction-{number:02d}.png"
-        triptych(pixels, mask, reconstructed, model.encoder.patch_size).save(file)
+        triptych(pixels, mask, reconstructed, model.encoder.patch_size, config.run.picture_channels).save(file)
         print(f"{file}: {len(batch)} images, loss {float(out['loss']):.4f}")

@@ -20,23 +20,41 @@ PREFIX = "encoder."
 HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 
 
-def first_arrays(model: spec.Classifier | spec.Backbone, seed: int, head_scale: float, path: str) -> Arrays:
+def first_arrays(
+    model: spec.Classifier | spec.Backbone,
+    seed: int,
+    head_scale: float,
+    path: str,
+    say: Callable[[str], None] = print,
+) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
     The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
-    head_scale, as published.
+    head_scale, as published. A stem of other channels is changed as `convert.surgery` does, which is said.
     """
     arrays = initial_arrays(model, seed)
     for name in arrays:
         if name.startswith("head."):
             arrays[name] *= np.float32(head_scale)
     if path:
-        checkpoint = load(path)
+        checkpoint = _channels_changed(path, model.encoder.in_chans, say)
         _check_encoder(path, checkpoint.model, model.encoder)
         theirs = {name.removeprefix(PREFIX): name for name in checkpoint.arrays}
         taken = [name for name in arrays if name in theirs and not name.startswith("head.")]
         arrays |= {name: read(path, checkpoint, theirs[name]) for name in taken}
     return arrays
+
+
+def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
+    """A checkpoint; without its decoder and with the stem of `surgery.with_channels` if it has other channels."""
+    checkpoint = load(path)
+    if checkpoint.model.encoder.in_chans == channels:
+        return checkpoint
+    if isinstance(checkpoint.model, spec.FCMAE):
+        checkpoint = surgery.encoder_only(checkpoint)
+    checkpoint = surgery.with_channels(checkpoint, channels)
+    say(f"{path}: {checkpoint.notes[-1]}")
+    return checkpoint
 
 
 def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callable[[str], None]) -> Arrays:
@@ -45,10 +63,7 @@ def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callab
     scope: "encoder", or "everything" of a checkpoint that has a decoder. A stem of other channels is changed as
     `convert.surgery` does. Says what is taken and what not; TrainError if the encoders have another size.
     """
-    arrays, checkpoint = initial_arrays(model, seed), load(path)
-    if checkpoint.model.encoder.in_chans != model.encoder.in_chans:
-        checkpoint = surgery.with_channels(surgery.encoder_only(checkpoint), model.encoder.in_chans)
-        say(f"{path}: {checkpoint.notes[-1]}")
+    arrays, checkpoint = initial_arrays(model, seed), _channels_changed(path, model.encoder.in_chans, say)
     _check_encoder(path, checkpoint.model, model.encoder)
     prefix = "" if isinstance(checkpoint.model, spec.FCMAE) else PREFIX
     theirs = {prefix + name: param.shape for name, param in spec.parameters(checkpoint.model).items()}
@@ -138,8 +153,8 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     encoder, asked = model.encoder, config.model
     check_channels(path, model, asked.in_chans)
     sizes: Mapping[str, Any] = spec.PRESETS.get(asked.model or "", {}) if "model" in config.given else {}
-    own = {"depths": asked.depths, "dims": asked.dims, "patch_size": asked.patch_size}
-    expected = {**sizes, **{name: value for name, value in own.items() if name in config.given and value}}
+    own = {name: value for name, value in asked.encoder.items() if name in config.given and name != "grn_scope"}
+    expected = {**sizes, **own}
     known = asked.model is None or asked.model in spec.PRESETS
     if not known or any(getattr(encoder, name) != value for name, value in expected.items()):
         raise TrainError(f"{path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
@@ -165,7 +180,6 @@ def check_channels(path: str, model: spec.Model, channels: int) -> None:
 def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
     """TrainError, with the flags that match, unless both encoders have the same arrays."""
     theirs = model.encoder
-    check_channels(path, model, own.in_chans)
     if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) != own:
         raise TrainError(f"{path}: its encoder has another size; give {_flags_of(theirs)}")
 
@@ -175,4 +189,6 @@ def _flags_of(encoder: spec.Encoder) -> str:
     depths, dims = (" ".join(map(str, value)) for value in (encoder.depths, encoder.dims))
     other = "none" if encoder.block == "v2" else "convnext_tiny"
     named = f"--model {encoder.preset}" if encoder.preset else f"--model {other} --depths {depths} --dims {dims}"
-    return f"{named} --patch_size {encoder.patch_size}"
+    eps = f" --norm_eps {encoder.norm_eps:g}" if encoder.norm_eps != spec.EPS else ""
+    bias = "" if encoder.dwconv_bias else " --dwconv_bias False"
+    return f"{named} --patch_size {encoder.patch_size}{eps}{bias}"

@@ -87,12 +87,18 @@ def map_and_sum(function: Function, tiles: Values, vectors: Values) -> list[Arra
 
 def map_and_sum_on_cuda(function: Function, tiles: Values, vectors: Values) -> list[Array]:
     """The same by a kernel."""
-    images, sites, channels = shape = tiles[0].shape
+    images, sites, channels = tiles[0].shape
     value = jax.ShapeDtypeStruct((1, 1), jnp.float32)
     results, sums = jax.eval_shape(partial(function, exp2), [value] * len(tiles), [value] * len(vectors))
     tile = choose_tile(images, sites, channels, sums=len(sums), results=len(results))
     call = pl.pallas_call(
-        partial(_kernel, function=function, counts=(len(tiles), len(vectors), len(results)), shape=shape, tile=tile),
+        partial(
+            _kernel,
+            function=function,
+            counts=(len(tiles), len(vectors), len(results)),
+            shape=(images, sites, channels),
+            tile=tile,
+        ),
         grid=(images, pl.cdiv(channels, tile.channels)),
         out_shape=[
             *[jax.ShapeDtypeStruct((images * sites, channels), tiles[0].dtype) for _ in results],
@@ -101,7 +107,7 @@ def map_and_sum_on_cuda(function: Function, tiles: Values, vectors: Values) -> l
         compiler_params=plgpu.CompilerParams(num_warps=tile.warps, num_stages=1),
     )
     found = call(*(tile.reshape(-1, channels) for tile in tiles), *vectors)
-    return [one.reshape(shape) for one in found[: len(results)]] + list(found[len(results) :])
+    return [one.reshape(tiles[0].shape) for one in found[: len(results)]] + list(found[len(results) :])
 
 
 def _kernel(

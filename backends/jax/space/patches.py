@@ -135,5 +135,17 @@ def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Arra
 
 
 def _taken(patches: Array, index: Array) -> Array:
-    """Patches (N, J, P, P, C) of patches (N, I, P, P, C), by their numbers (N, J), which are all below I."""
-    return jnp.take_along_axis(patches, index[:, :, None, None, None], 1, mode="promise_in_bounds")
+    """Patches (N, J, ...) of patches (N, I, ...), by their numbers (N, J), which are all below I."""
+    index = index.reshape(*index.shape, *[1] * (patches.ndim - 2))
+    return jnp.take_along_axis(patches, index, 1, mode="promise_in_bounds")
+
+
+def removed_patches(mask: Array, visible: int) -> Array:
+    """(N, R): the removed patches of a mask (N, G_h, G_w) that keeps `visible` per image, in row-major order."""
+    kept = mask.reshape(len(mask), -1) == 0
+    return jnp.argsort(kept, axis=1, stable=True)[:, : kept.shape[1] - visible]
+
+
+def take(grid: Array, index: Array) -> Array:
+    """The patches (N, R, C) of a grid (N, G_h, G_w, C), by their numbers (N, R)."""
+    return _taken(grid.reshape(len(grid), -1, grid.shape[-1]), index)

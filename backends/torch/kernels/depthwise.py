@@ -6,6 +6,9 @@ removed. A loaded value feeds every sum it contributes to; the sums stay in regi
 the order of every sum is fixed.
 """
 
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -30,35 +33,70 @@ GRADIENT = {8: Tiling(2, 2, 128, 1056), 4: Tiling(4, 2, 64), 2: Tiling(2, 2, 128
 OTHER = Tiling(1, 1, 64)
 
 
+def compile_ahead(stages: Iterable[tuple[int, int]], k: int, dtype: torch.dtype) -> None:
+    """Start to compile the kernels for stages (side of a patch, channels) in threads, and return."""
+    pool, double = ThreadPoolExecutor(), dtype == torch.float64
+    wide, index = torch.promote_types(dtype, torch.float32), torch.int64
+    warm_gradient, warm_conv = (
+        partial(kernel.warmup, grid=(1,), num_warps=1) for kernel in (gradient_kernel, conv_kernel)
+    )
+    for side, channels in stages:
+        rows, taps, width, _ = GRADIENT.get(side, OTHER)
+        pool.submit(warm_gradient, dtype, dtype, index, wide, 1, 1, 1, channels, side, k, rows, taps, width, double)
+        rows, _, width, _ = CONV.get(side, OTHER)
+        for biased in (True, False):
+            pool.submit(warm_conv, dtype, dtype, dtype, index, dtype, 1, channels, side, k, rows, width, biased, double)
+    pool.shutdown(wait=False)
+
+
 def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor:
     """Convolve x (N, K, P, P, C) with weight (C, 1, k, k); halo as `Halo.rows` of patches. Sums in float32 at least."""
-    channels, side, k = x.shape[-1], x.shape[2], weight.shape[-1]
-    tiling = CONV.get(side, OTHER)
-    x, y = x.contiguous(), torch.empty_like(x, memory_format=torch.contiguous_format)
-    sites = x.numel() // channels
-    grid = sites // (side * tiling.rows), triton.cdiv(channels, tiling.channels)
     taps = weight.flatten(1).t().contiguous()  # k*k C: channels last, as in x
-    start = taps if bias is None else bias
+    return _conv(x.contiguous(), taps, taps if bias is None else bias, halo, weight.shape[-1], bias is not None)
+
+
+@torch.library.custom_op("twinnext::depthwise_conv", mutates_args=())  # inductor analyses a kernel at each use: seconds
+def _conv(x: Tensor, taps: Tensor, bias: Tensor, halo: Tensor, k: int, biased: bool) -> Tensor:
+    channels, side = x.shape[-1], x.shape[2]
+    tiling = CONV.get(side, OTHER)
+    y, sites = torch.empty_like(x), x.numel() // channels
+    grid = sites // (side * tiling.rows), triton.cdiv(channels, tiling.channels)
     shape = sites, channels, side, k, tiling.rows, tiling.channels
-    conv_kernel[grid](x, taps, start, halo, y, *shape, bias is not None, x.dtype == torch.float64, num_warps=1)
+    conv_kernel[grid](x, taps, bias, halo, y, *shape, biased, x.dtype == torch.float64, num_warps=1)
     return y
+
+
+_conv.register_fake(lambda x, *_: torch.empty_like(x))
 
 
 def parameter_gradients(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of `conv` by its weight (C, 1, k, k) and bias (C,), in one pass over grad."""
-    channels, side, k = x.shape[-1], x.shape[2], weight.shape[-1]
-    rows, taps, width, programs = GRADIENT.get(side, OTHER)
-    sites = x.numel() // channels
-    blocks, columns, groups = sites // (side * rows), triton.cdiv(channels, width), triton.cdiv(k, taps)
-    turns = triton.cdiv(blocks, max(1, programs // (columns * groups)))
-    splits = triton.cdiv(blocks, turns)
-    parts = x.new_empty(splits, groups * taps * k + 1, channels, dtype=torch.promote_types(x.dtype, torch.float32))
-    shape = sites, blocks, turns, channels, side, k, rows, taps, width
-    gradient_kernel[splits, columns, groups](
-        x.contiguous(), grad.contiguous(), halo, parts, *shape, x.dtype == torch.float64, num_warps=1
-    )
-    total = parts.sum(0).to(x.dtype)
+    k = weight.shape[-1]
+    total = _gradient_parts(x.contiguous(), grad.contiguous(), halo, k).sum(0).to(x.dtype)
     return total[: k * k].t().reshape(weight.shape), total[-1]
+
+
+@torch.library.custom_op("twinnext::depthwise_gradient_parts", mutates_args=())
+def _gradient_parts(x: Tensor, grad: Tensor, halo: Tensor, k: int) -> Tensor:
+    """What each split of the sites adds to the gradients: (splits, kernel offsets and the bias, C)."""
+    tiling, parts = GRADIENT.get(x.shape[2], OTHER), _empty_parts(x, grad, halo, k)
+    channels, side, splits = x.shape[-1], x.shape[2], len(parts)
+    sites = x.numel() // channels
+    blocks = sites // (side * tiling.rows)
+    grid = splits, triton.cdiv(channels, tiling.channels), triton.cdiv(k, tiling.taps)
+    shape = sites, blocks, triton.cdiv(blocks, splits), channels, side, k, tiling.rows, tiling.taps, tiling.channels
+    gradient_kernel[grid](x, grad, halo, parts, *shape, x.dtype == torch.float64, num_warps=1)
+    return parts
+
+
+@_gradient_parts.register_fake
+def _empty_parts(x: Tensor, grad: Tensor, halo: Tensor, k: int) -> Tensor:
+    channels, side = x.shape[-1], x.shape[2]
+    rows, taps, width, programs = GRADIENT.get(side, OTHER)
+    blocks, columns, groups = x.numel() // (channels * side * rows), triton.cdiv(channels, width), triton.cdiv(k, taps)
+    turns = triton.cdiv(blocks, max(1, programs // (columns * groups)))
+    size = triton.cdiv(blocks, turns), groups * taps * k + 1, channels
+    return x.new_empty(size, dtype=torch.promote_types(x.dtype, torch.float32))
 
 
 @triton.jit(do_not_specialize=["sites"])

@@ -105,3 +105,16 @@ class Layout:
         row = row.masked_fill((self.slot == self.visible)[:, :, None, :, None], nothing)
         row = row.view(images, self.rows * side, self.columns * side)
         return torch.nn.functional.pad(row, (border,) * 4, value=nothing)
+
+
+def removed_patches(mask: Tensor, visible: int) -> Tensor:
+    """(N, R): the removed patches of a mask (N, G_h, G_w) that keeps `visible` per image, in row-major order."""
+    kept = mask.flatten(1) == 0
+    return kept.to(torch.uint8).argsort(dim=1, stable=True)[:, : kept.shape[1] - visible]
+
+
+def take(grid: Tensor, index: Tensor) -> Tensor:
+    """The patches (N, R, C) of a grid (N, G_h, G_w, C), by their numbers (N, R)."""
+    images, height, width, channels = grid.shape
+    first = torch.arange(images, device=index.device)[:, None] * (height * width)
+    return grid.reshape(-1, channels).index_select(0, (first + index).flatten()).view(*index.shape, channels)
