@@ -87,7 +87,8 @@ def _check_dinov3(model: Model) -> None:
     if encoder.stem_stride != 4 or not encoder.dwconv_bias:
         raise ConvertError(
             f"transformers builds DINOv3's ConvNeXt with a stem of stride 4 and depthwise convolutions with a bias;"
-            f" this model has stride {encoder.stem_stride} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+            f" this model has stride {encoder.stem_stride} and dwconv_bias {encoder.dwconv_bias}:"
+            " write a .safetensors file"
         )
 
 
