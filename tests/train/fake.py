@@ -38,7 +38,7 @@ CLOCK = {"time", "images_per_s", "images_per_s_device", "data_wait", "memory_mb"
 class Trainer:
     """A `backends.protocol.Trainer` that hashes its batches instead of learning from them."""
 
-    choice = "nothing to choose"
+    execution = "nothing to choose"
 
     def __init__(
         self,

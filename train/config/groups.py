@@ -15,9 +15,6 @@ from train.errors import TrainError
 DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
-PHOTOGRAPHS = "uint8 0..255"
-"""The values that the default --mean and --std are for."""
-
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
