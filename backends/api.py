@@ -42,10 +42,21 @@ def choose(
     """
     check_images(model, images)
     counted = visible_patches(model, images, mask, values, visible)
+    if model.encoder.grn_scope == "grid" and mask is not None:
+        engine = _with_removed_sites(engine)
     return {
         "engine": choose_engine(engine, engines, mask, counted, known=mask is None or values is not None),
         "visible": counted,
     }
+
+
+def _with_removed_sites(engine: str | None) -> str:
+    """The engine that computes removed sites, too; BackendError if another one is asked for."""
+    if engine not in (None, "masked"):
+        raise BackendError(
+            f"engine: {engine!r} computes no removed sites, over which grn_scope 'grid' sums; use engine='masked'"
+        )
+    return "masked"
 
 
 def map_axes(layout: str) -> tuple[int, ...]:

@@ -97,7 +97,7 @@ def _torch(engine: str) -> dict[str, int]:
         stack.enter_context(torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor))
         flops = stack.enter_context(FlopCounterMode(display=False))
         operations = stack.enter_context(Operations())
-        net(images, mask, engine=engine, visible=visible)["loss"].backward()
+        net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"].backward()
     return {"flops": flops.get_total_flops(), "operations": operations.count, "saved_bytes": sum(saved.values())}
 
 
@@ -112,7 +112,7 @@ def _jax(engine: str) -> dict[str, int]:
     graph, visible = nnx.graphdef(net), spec.visible_patches(MODEL)
 
     def loss(params: Any, images: Any, mask: Any) -> Any:
-        return api.bind(graph, params)(images, mask, engine=engine, visible=visible)["loss"]
+        return api.bind(graph, params)(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
 
     with jax.default_device(jax.devices("cpu")[0]):
         compiled = jax.jit(jax.grad(loss)).lower(api.flat(net), batch["images"], batch["mask"]).compile()

@@ -45,7 +45,8 @@ def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: 
     own = sum(p.untyped_storage().nbytes() for p in net.parameters())
     tracker = _tracker()
     with tracker:
-        net(images, mask, engine=engine, visible=spec.visible_patches(model), remat=remat)["loss"].backward()
+        options = {"engine": engine, "visible": spec.visible_patches(model), "remat": remat, "loss_only": True}
+        net(images, mask, **options)["loss"].backward()
     gradients = sum(p.grad.untyped_storage().nbytes() for p in net.parameters() if p.grad is not None)
     return Held(engine, remat, own, gradients, 2 * own, own if ema else 0, tracker.peak - gradients)
 

@@ -5,7 +5,7 @@ longer. Perfect fusion is assumed: a block, a convolution or a projection reads 
 writes its output once in the forward pass; in the backward pass it reads the saved input and
 the incoming gradient and writes one gradient. Everything inside is recomputed on chip for free,
 and so is what a neighbour can absorb (norms between stages, the mask token, pooling). The loss
-reads predictions and pixels of removed patches and writes a gradient. AdamW reads and writes
+reads predictions, made at removed patches alone, and their pixels, and writes a gradient. AdamW reads and writes
 parameters and both moments, and reads the gradient. Images are uint8.
 """
 
@@ -48,6 +48,7 @@ def bounds(
     """
     if visible is None and isinstance(model, spec.FCMAE):
         visible = spec.visible_patches(model)
+    patches = math.prod(model.grid) if isinstance(model, spec.FCMAE) else 1
     table = spec.parameters(model)
     width, backward = BYTES[dtype], what != "forward"
     found, trained = [], 0
@@ -55,6 +56,8 @@ def bounds(
     for (name, macs), (_, step, sites) in zip(spec.step_macs(model, visible), steps, strict=True):
         if not name.startswith(PARTS[part]):
             continue
+        if name == "pred" and visible is not None:  # at removed patches alone, which the loss reads
+            macs, sites = (count * (patches - visible) // patches for count in (macs, sites))
         weights = sum(math.prod(param.shape) for path, param in table.items() if f"{path}.".startswith(f"{name}."))
         trained += weights
         first = name == model.steps[0][0]

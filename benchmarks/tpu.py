@@ -171,7 +171,7 @@ def _gradient(work: Work, found: Sequence[Any], engine: str) -> list[tuple[int, 
     def loss(params: Any, images: Any, mask: Any) -> Any:
         net = api.bind(graph, params)
         if work.part == "fcmae":
-            return net(images, mask, platform=platform, remat=work.remat, **options)["loss"]
+            return net(images, mask, platform=platform, remat=work.remat, loss_only=True, **options)["loss"]
         x, space = net.encode(images, mask, Call(platform=platform, remat=work.remat), **options)
         return space.grid(x).astype(jnp.float32).sum()
 

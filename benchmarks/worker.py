@@ -276,7 +276,7 @@ def part_of(net: Any, part: str, engine: str | None, visible: int | None = None)
         return lambda images, mask: net(images, mask, engine=engine)["logits"].sum()
     if part == "encoder":
         return lambda images, mask: _features(net, images, mask, engine, visible).sum()
-    return lambda images, mask: net(images, mask, engine=engine, visible=visible)["loss"]
+    return lambda images, mask: net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
 
 
 def _features(net: Any, images: Any, mask: Any, engine: str | None, visible: int | None) -> Any:

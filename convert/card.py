@@ -7,7 +7,7 @@ import spec
 from convert.content import Content
 from convert.errors import listed
 from convert.formats.huggingface import FAMILIES
-from convert.preparation import image_size, recorded
+from convert.preparation import image_size, recorded, unit
 from convert.report import name_of
 from spec import Classifier, Model
 from spec.console import one_line
@@ -46,7 +46,7 @@ def _facts(content: Content, model: Model) -> Iterator[tuple[str, Any]]:
     if size := image_size(images):
         yield "image size", f"{size[0]} x {size[1]} px"
     if "mean" in images and "std" in images:
-        yield "normalisation", f"mean {_words(images['mean'])}, std {_words(images['std'])}, in units of 0..1"
+        yield "normalisation", f"mean {_words(images['mean'])}, std {_words(images['std'])}, {unit(meta)}"
     known = {"data": "data_path", "recipe": "recipe", "started from": "finetune"}
     yield from ((key, config[flag]) for key, flag in known.items() if config.get(flag))
     for key in ("epoch", "command", "versions"):

@@ -6,6 +6,9 @@ from typing import Any
 IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
+PHOTOGRAPHS = "uint8 0..255"
+"""The values of images that the usual mean and std are for."""
+
 RESIZE_ONLY = 384
 """From this size on, evaluation resizes without cropping, as the published script and transformers do."""
 
@@ -33,6 +36,18 @@ def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(found.get("input_size"), int):
         found["input_size"] = (found["input_size"],)
     return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
+
+
+def values(meta: Mapping[str, Any]) -> str:
+    """The type and range of the values of a checkpoint's images, as its run recorded them."""
+    return str(meta.get("values", PHOTOGRAPHS))
+
+
+def unit(meta: Mapping[str, Any]) -> str:
+    """The unit of mean and std, in words."""
+    found = values(meta)
+    of = "" if found == PHOTOGRAPHS else f" of {found}"
+    return f"in units of 0..1{of}" if " 0.." in found else f"in the unit of the values, {found}"
 
 
 def image_size(found: Mapping[str, Any]) -> tuple[int, int] | None:

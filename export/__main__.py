@@ -66,7 +66,7 @@ def _export(args: argparse.Namespace) -> None:
     for note in checkpoint.notes:
         print(f"note: {note}")
     print("\n".join(f"{name} {shape}" for name, shape in about["inputs"].items()))
-    print(f"images are normalised by {_normalisation(about['images'])}")
+    print(f"images are normalised by {_normalisation(about['images'])}, {about['unit']}")
     patch = checkpoint.model.encoder.patch_size
     sizes = " and ".join(f"{n} x {h * patch} x {w * patch} px" for n, h, w in SIZES)
     print(f"in {written.runtime} against the backend in float64, at {sizes}:")
@@ -81,6 +81,7 @@ def description(checkpoint: Checkpoint, signature: Signature, written: Written, 
         "outputs": list(signature.outputs),
         "dtype": dtype,
         "images": preparation.recorded(checkpoint.meta),
+        "unit": preparation.unit(checkpoint.meta),
         "classes": checkpoint.classes,
         "verified": {"in": written.runtime, **{gap.output: gap._asdict() for gap in written.gaps}},
     }
@@ -90,7 +91,7 @@ def _normalisation(images: dict[str, Any]) -> str:
     """The mean and std of the run, in words."""
     if "mean" not in images or "std" not in images:
         return "a mean and std that the checkpoint does not record"
-    return f"mean {' '.join(map(str, images['mean']))} and std {' '.join(map(str, images['std']))}, in units of 0..1"
+    return f"mean {' '.join(map(str, images['mean']))} and std {' '.join(map(str, images['std']))}"
 
 
 if __name__ == "__main__":

@@ -108,16 +108,21 @@ def _grn(
     """GRN per image with one of its parts another."""
 
     def wrong(step: spec.GRN, p: Any, field: Field) -> np.ndarray:
-        axes = {"image": (1, 2), "batch": (0, 1, 2)}[step.scope]
-        norm = np.sqrt(((field.visible**2) / divisor(field)).sum(axes, keepdims=True) + inside)
+        axes = (0, 1, 2) if step.scope == "batch" else (1, 2)
+        summed = field.x if step.scope == "grid" else field.visible
+        norm = np.sqrt(((summed**2) / divisor(field)).sum(axes, keepdims=True) + inside)
         return p["gamma"] * field.x * response(norm, step.eps) + shift * p["beta"] + skip * field.x
 
     return _forward(wrong)
 
 
 def _other_scope(step: spec.GRN, p: Any, field: Field) -> Result:
-    other = {"image": "batch", "batch": "image"}[step.scope]
+    other = {"image": "batch", "batch": "image", "grid": "image"}[step.scope]
     return _with(rules.grn, scope=other)(step, p, field)
+
+
+def _grid_is_image(step: spec.GRN, p: Any, field: Field) -> Result:
+    return _with(rules.grn, scope="image" if step.scope == "grid" else step.scope)(step, p, field)
 
 
 def _visible_count(field: Field) -> np.ndarray:
@@ -341,6 +346,7 @@ MUTANTS: dict[str, Mutant] = {
         LayerNorm_without_mean={"layer_norm": _forward(_rms)},
         LayerNorm_without_bias={"layer_norm": _leaf(rules.layer_norm, "bias", np.zeros_like)},
         GRN_over_removed_sites_too={"grn": _unmasked(rules.grn)},
+        GRN_of_the_grid_over_visible_sites={"grn": _grid_is_image},
         GRN_of_the_other_scope={"grn": _other_scope},
         GRN_divided_by_the_sum={"grn": _grn(response=lambda norm, eps: norm / (norm.sum(-1, keepdims=True) + eps))},
         GRN_eps_inside_the_root={"grn": _grn(inside=1e-6)},

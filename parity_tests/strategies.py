@@ -19,6 +19,8 @@ Pixels = Literal["normal", "dyadic", "constant", "dark"]
 Weights = Literal["unit", "fresh", "dead", "offset"]
 Masking = Literal["scattered", "bottom", "right"]
 
+SCOPES = ("image", "batch", "grid")
+
 OFFSET = 2.0**12
 """A stem bias beside which channels differ by ones: its square takes the digits of a fast variance."""
 
@@ -133,7 +135,7 @@ def sizes(draw: st.DrawFn, blocks: tuple[str, ...] = ("v2", "v1")) -> dict[str, 
         "block": block,
         "norm_eps": draw(st.sampled_from((1e-6, 1e-5)), label="norm_eps"),
         "dwconv_bias": draw(st.booleans(), label="dwconv_bias"),
-        "grn_scope": draw(st.sampled_from(("image", "batch") if block == "v2" else ("image",)), label="grn_scope"),
+        "grn_scope": draw(st.sampled_from(SCOPES if block == "v2" else SCOPES[:1]), label="grn_scope"),
     }
 
 
@@ -218,6 +220,7 @@ CASES: dict[str, Case] = {
     "no depthwise bias": _fcmae(
         (2, 2), 2, depths=(1, 1), dims=(8, 9), decoder_dim=8, stem_stride=2, norm_eps=1e-3, dwconv_bias=False
     ),
+    "grid scope": _fcmae((3, 2), 2, depths=(1, 2), dims=(8, 9), decoder_dim=8, stem_stride=2, grn_scope="grid"),
     "equal widths": _fcmae((3, 3), 4, depths=(1, 2), dims=(6, 8), decoder_dim=8, decoder_depth=2, in_chans=2),
     "batch of three": _fcmae((2, 2), 1, depths=(1, 1), dims=(8, 8), decoder_dim=8, stem_stride=2, count=3),
     "offset": _fcmae((2, 2), 2, depths=(1,), dims=(8,), decoder_dim=8, weights="offset"),

@@ -24,6 +24,7 @@ OWN = {
         "space/minkowski.py": "an engine that exists for torch alone",
         "parallel.py": "DDP and FSDP2; XLA splits arrays by their shardings",
         "graphs.py": "CUDA graphs; XLA launches a whole update at once",
+        "inference.py": "likewise, of a forward pass",
         "gelu.py": "a Phi cheap enough for a GPU; JAX has one in kernels/activation_gpu.py",
         "defaults.py": "when to compile, which JAX always does",
         "kernels/depthwise.py": "Triton's kernel; Pallas needs one per platform",

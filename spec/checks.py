@@ -54,9 +54,10 @@ def one_of(name: str, value: Any, choices: tuple[str, ...]) -> Any:
 
 def grn_scope(value: Any, block: str) -> Any:
     """What GRN sums over; SpecError for a scope without a GRN to use it."""
-    if block == "v1" and value == "batch":
-        raise SpecError("grn_scope: 'batch', and blocks of kind 'v1' have no GRN; leave it out")
-    return one_of("grn_scope", value, ("image", "batch"))
+    one_of("grn_scope", value, ("image", "batch", "grid"))
+    if block == "v1" and value != "image":
+        raise SpecError(f"grn_scope: {value!r}, and blocks of kind 'v1' have no GRN; leave it out")
+    return value
 
 
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:

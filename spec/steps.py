@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 BlockKind = Literal["v1", "v2"]
-GRNScope = Literal["image", "batch"]
+GRNScope = Literal["image", "batch", "grid"]
 Init = Literal["trunc_normal", "normal"] | float
 """A distribution, or the value of every entry."""
 
@@ -107,9 +107,11 @@ class Gelu:
 class GRN:
     """y = gamma * (x * Nx) + beta + x, with Nx = G / (mean over channels of G + eps).
 
-    G_c = sqrt(sum of x_c^2 over the visible sites V of one image (scope "image"), or of
-    the whole batch (scope "batch", as in the released sparse code)). No eps inside the
-    root; the subgradient at G_c = 0 is 0. Sums accumulate in float32 at least.
+    G_c = sqrt(sum of x_c^2 over the visible sites V of one image (scope "image"), of the whole
+    batch (scope "batch", as in the released sparse code), or over the whole grid of an image
+    (scope "grid", as in masked dense code: a removed site holds what the block made of an input
+    of 0 there, and only engine "masked" computes it). No eps inside the root; the subgradient
+    at G_c = 0 is 0. Sums accumulate in float32 at least.
     """
 
     channels: int

@@ -161,7 +161,7 @@ def unflat(params: Mapping[str, jax.Array]) -> nnx.State:
 
 def _like(old: jax.Array, value: np.ndarray) -> jax.Array:
     """A new value in the dtype and on the devices of the old."""
-    return jax.device_put(jnp.array(value, old.dtype), old.sharding)
+    return jax.device_put(np.array(value, old.dtype), old.sharding)
 
 
 def canonical(model: spec.Model, params: Mapping[str, jax.Array | np.ndarray]) -> Arrays:

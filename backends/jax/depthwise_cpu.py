@@ -3,6 +3,9 @@
 The functions are those of `kernels.depthwise_gpu`; a halo may also be that of whole images.
 """
 
+import operator
+from functools import reduce
+
 import jax.numpy as jnp
 from jax import Array, lax
 
@@ -79,7 +82,8 @@ def _correlate(tiles: Array, kernel: Array) -> Array:
     down, across = kernel.shape[:2]
     height, width = tiles.shape[-3] - down + 1, tiles.shape[-2] - across + 1
     shifts = [(a, b) for a in range(down) for b in range(across)]
-    return sum(tiles[..., a : a + height, b : b + width, :] * kernel[a, b] for a, b in shifts)
+    terms = (tiles[..., a : a + height, b : b + width, :] * kernel[a, b] for a, b in shifts)
+    return reduce(operator.add, terms)
 
 
 def _inside(halo: Array, size: int) -> tuple[int, int]:

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax import Array
 from jax.ad_checkpoint import checkpoint_name
@@ -58,7 +59,12 @@ class Step(nnx.Module):
 
     def __init__(self, step: spec.Step) -> None:
         for name, array in step.arrays().items():
-            setattr(self, name, nnx.Param(jnp.zeros(permuted(array).shape)))
+            setattr(self, name, _unset(permuted(array).shape))
+
+
+def _unset(shape: tuple[int, ...]) -> nnx.Param:
+    """A parameter of zeros, made on the host: `jnp.zeros` would compile a program per shape."""
+    return nnx.Param(jax.device_put(np.zeros(shape, jnp.result_type(float))))
 
 
 class LayerNorm(Step):
@@ -145,7 +151,7 @@ class GlobalPool(Step):
 
 def vector(step: spec.FillRemoved | spec.LayerScale) -> nnx.Param:
     """The mask token, or the factors of a LayerScale: a bare parameter, since its path is its step's own."""
-    return nnx.Param(jnp.zeros(step.channels))
+    return _unset((step.channels,))
 
 
 class Chain(nnx.Module):

@@ -10,7 +10,7 @@ from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
 from convert.formats.huggingface import FAMILIES
-from convert.preparation import CROP_PCT, IMAGENET, image_size, recorded
+from convert.preparation import CROP_PCT, IMAGENET, PHOTOGRAPHS, image_size, recorded, values
 from spec import EPS, Backbone, Classifier, Model
 
 CONFIG, WHOLE, PICKLED = "config.json", "model.safetensors", "pytorch_model.bin"
@@ -116,6 +116,9 @@ def processor_of(content: Content, model: Model, size: tuple[int, int]) -> dict[
             f"no {PROCESSOR}: transformers' image processors are for square RGB images, these have"
             f" {model.encoder.in_chans} channels and {size[0]} x {size[1]} px"
         )
+        return None
+    if values(content.meta) != PHOTOGRAPHS:
+        content.notes.append(f"no {PROCESSOR}: those of transformers are for {PHOTOGRAPHS}, not {values(content.meta)}")
         return None
     images = recorded(content.meta)
     if not {"mean", "std", "input_size"} <= images.keys():

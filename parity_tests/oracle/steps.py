@@ -113,7 +113,8 @@ def grn(step: spec.GRN, p: Leaves, field: Field) -> tuple[Field, Vjp]:
     Backward, with a = sum over sites of dy gamma x (the cotangent of n): dG = a / m - mean(a G) / m^2
     and d(sum of squares)/dx gives dx = dy (gamma n + 1) + dG x / G, 0 where G = 0.
     """
-    x, axes = field.visible, {"image": (1, 2), "batch": (0, 1, 2)}[step.scope]
+    x = field.x if step.scope == "grid" else field.visible
+    axes = {"image": (1, 2), "grid": (1, 2), "batch": (0, 1, 2)}[step.scope]
     norm = np.sqrt((x**2).sum(axes, keepdims=True))
     mean = norm.mean(-1, keepdims=True) + step.eps
     n = norm / mean

@@ -117,3 +117,15 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(hub.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConvertError, match=r"huggingface_hub is not installed; pip install 'twinnext\[hub\]'"):
         convert.load("hf:us/model")
+
+
+def test_no_image_processor_is_written_for_images_that_transformers_would_scale_otherwise(tmp_path: Path) -> None:
+    model = spec.classifier(depths=(1,) * 4, dims=(8, 16, 24, 32), num_classes=10)
+    convert.save(checkpoint(model, meta=DIGITS), tmp_path / "photographs", format="hf")
+    assert (tmp_path / "photographs" / "preprocessor_config.json").exists()
+    units = {"uint16 0..4095": "units of 0..1 of uint16 0..4095", "int16 as is": "the unit of the values, int16 as is"}
+    for number, (values, unit) in enumerate(units.items()):
+        path = tmp_path / str(number)
+        convert.save(checkpoint(model, meta={**DIGITS, "values": values}), path, format="hf")
+        assert not (path / "preprocessor_config.json").exists()
+        assert f"mean 0.4, std 0.3, in {unit} |" in (path / "README.md").read_text()

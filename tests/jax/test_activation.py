@@ -167,7 +167,7 @@ def test_a_model_with_another_response_is_seen(monkeypatch: pytest.MonkeyPatch) 
         assert_obeys(CASE)
 
 
-def test_they_lower_for_cuda() -> None:
+def test_they_lower_for_cuda(h200: None) -> None:
     """Two passes forward and two backward; Triton's own part of the compiler needs a GPU's build of jaxlib."""
     shapes = (4, 76, 40), ((40, 160), (160,)), ((160,), (160,)), ((160, 40), (40,))
     x, *pairs = jax.tree.map(

@@ -131,7 +131,7 @@ def test_a_wrong_halo_is_seen() -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
 @pytest.mark.parametrize(("side", "channels"), [(8, 40), (1, 1024)])
-def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str) -> None:
+def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str, h200: None) -> None:
     """Triton's part of the compiler needs a GPU's build of jaxlib; everything before it is done here."""
     with jax.enable_x64(dtype == "float64"):
         shapes = [(4, 19 * side**2, channels)] * 2 + [(7, 7, 1, channels), (channels,)]
@@ -141,7 +141,7 @@ def test_kernels_lower_for_cuda(side: int, channels: int, dtype: str) -> None:
     assert lowered.as_text().count("__gpu$xla.gpu.triton") == 3
 
 
-def test_a_model_lowers_for_cuda_with_its_kernels_and_without_strided_slices() -> None:
+def test_a_model_lowers_for_cuda_with_its_kernels_and_without_strided_slices(h200: None) -> None:
     """XLA's GPU compiler (jax 0.11.2) aborts on strided slices of the sites to keep."""
     model = spec.fcmae(depths=(1, 1), dims=(8, 16), stem_stride=2, image_size=12, decoder_dim=8)
     params = {name: jax.ShapeDtypeStruct(shape, "float32") for name, shape in shapes(model).items()}

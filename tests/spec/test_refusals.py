@@ -43,7 +43,7 @@ EITHER: list[tuple[dict[str, Any], str]] = [
         "patch_size 16 and stem_stride 4: with 4 stages a patch is 8 * stem_stride pixels;"
         " give stem_stride=2 or leave one out",
     ),
-    ({"preset": ATTO, "grn_scope": "rank"}, "grn_scope: 'rank' is unknown; choose 'image' or 'batch'"),
+    ({"preset": ATTO, "grn_scope": "rank"}, "grn_scope: 'rank' is unknown; choose 'image' or 'batch' or 'grid'"),
     ({"preset": ATTO, "block": "V1"}, "block: 'V1' is unknown; choose 'v1' or 'v2'"),
     ({"preset": ATTO, "norm_eps": 0}, "norm_eps: 0 is not above 0"),
     ({"preset": ATTO, "norm_eps": "1e-5"}, "norm_eps: '1e-5' is not a number"),

@@ -143,7 +143,7 @@ def _grey(folder: Path) -> Path:
         ("--finetune {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
         ("--finetune {fcmae} --in_chans 1", "--in_chans 1: the model in {fcmae} takes 3; leave it out, or change the"),
         ("--finetune {fcmae} --input_size 64", "--in_chans 3: digit 0 has 1 channels; give --in_chans 1"),
-        ("--finetune {fcmae} --images {folder}", "--images {folder}: a folder; give it as --data_path {folder}"),
+        ("--finetune {fcmae} --images {folder}/*.gif", "--images {folder}/*.gif: no file matches this pattern"),
         ("--finetune {fcmae} --images none.png", "--images none.png: no such file"),
         ("--finetune {fcmae} --images {broken}", "--images: none of the 1 images can be read"),
         ("--finetune {fcmae} --images {image} --input_size 50", "image_size: the height 50 is no multiple"),

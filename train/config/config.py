@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self, get_type_hints
 
 from backends.protocol import TrainerOptions
+from convert.preparation import PHOTOGRAPHS
 from train.config.groups import (
-    PHOTOGRAPHS,
     AugmentConfig,
     CheckpointConfig,
     ClusterConfig,

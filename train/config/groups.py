@@ -15,9 +15,6 @@ from train.errors import TrainError
 DIGITS_PATH = "digits"
 """The value of --data_path that means the embedded images."""
 
-PHOTOGRAPHS = "uint8 0..255"
-"""The values that the default --mean and --std are for."""
-
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
 SCORED = ("finetune", "eval", "probe")
@@ -209,9 +206,9 @@ class ModelConfig(Group):
     dims: tuple[int, ...] | None = flag(None, "channels per stage", at_least=1)
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
-    grn_scope: Literal["image", "batch"] = flag(
+    grn_scope: Literal["image", "batch", "grid"] = flag(
         "image",
-        "what GRN sums over (batch: as the released sparse code)",
+        "what GRN sums over (grid: removed sites, too)",
         (*TRAIN, "eval", "embed", "reconstruct", "probe"),
     )
     norm_eps: float = flag(1e-6, "epsilon of LayerNorm", at_least=0)

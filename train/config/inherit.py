@@ -5,9 +5,10 @@ from typing import Any, NamedTuple
 
 import convert
 from convert import ConvertError, preparation
+from convert.preparation import PHOTOGRAPHS
 from spec import FCMAE
 from train.config.config import FLAGS, format_value
-from train.config.groups import PHOTOGRAPHS, TRAIN
+from train.config.groups import TRAIN
 from train.config.recipes import Layer
 
 IMAGES = ("input_size", "mean", "std", "crop_pct", "exif", "image_bits", "picture_channels")
@@ -102,7 +103,7 @@ def _known(path: str, task: str, of_task: bool = False) -> Layer:
     found["in_chans"] = checkpoint.model.encoder.in_chans
     source = f"the run of {path}" if "config" in checkpoint.meta else path
     used = {name: value for name, value in found.items() if task in FLAGS[name].tasks}
-    return Layer(source, {**used, VALUES: checkpoint.meta.get(VALUES, PHOTOGRAPHS)})
+    return Layer(source, {**used, VALUES: preparation.values(checkpoint.meta)})
 
 
 def _recorded(meta: Mapping[str, Any]) -> dict[str, Any]:

@@ -33,15 +33,15 @@ class DenseSpace(NamedTuple):
         return y, DenseSpace(self.kernels, keep)
 
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
-        if self.keep is None or self.kernels == "cuda":
+        if self.kernels == "cuda" or (self.keep is None and self.kernels is None):  # XLA's convolution serves TPUs
             return image_conv(self.grid(x), weight, bias, self.kernels)
         options = {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": weight.shape[-1]}
         return _conv(self.grid(x), weight, bias, **options)
 
     def grn(self, x: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Array:
-        axes = (1, 2) if scope == "image" else (0, 1, 2)
+        axes = (0, 1, 2) if scope == "batch" else (1, 2)
         x = row_major(x, self.kernels)
-        return respond(x, safe_norm(self.grid(x), axes), gamma, beta, eps)
+        return respond(x, safe_norm(x if scope == "grid" else self.grid(x), axes), gamma, beta, eps)
 
     def fill(self, x: Array, token: Array) -> tuple[Array, Space]:
         return x if self.keep is None else jnp.where(self.keep, x, token), DenseSpace(self.kernels)

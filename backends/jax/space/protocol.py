@@ -25,7 +25,7 @@ class Space(Protocol):
         """Depthwise convolution by weight (k, k, 1, C) with zero padding."""
 
     def grn(self, x: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Array:
-        """GRN over the visible sites of an image (scope "image") or of the batch ("batch")."""
+        """GRN over the visible sites of an image (scope "image"), of the batch ("batch"), or the whole "grid"."""
 
     def fill(self, x: Array, token: Array) -> "tuple[Array, Space]":
         """x on the full grid with the token (C,) at removed sites, in the dense space without a mask."""

@@ -51,7 +51,7 @@ class VisibleSpace(NamedTuple):
         return visible_conv(x, weight, bias, where, self.kernels)
 
     def grn(self, x: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Array:
-        axes = (1,) if scope == "image" else (0, 1)
+        axes = (0, 1) if scope == "batch" else (1,)
         x = row_major(x, self.kernels)
         return respond(x, safe_norm(x, axes), gamma, beta, eps)
 

@@ -32,8 +32,8 @@ class DenseSpace:
         return _conv(self.grid(x), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
     def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
-        axes = (1, 2) if scope == "image" else (0, 1, 2)
-        if self.keep is None:
+        axes = (0, 1, 2) if scope == "batch" else (1, 2)
+        if self.keep is None or scope == "grid":
             return grn(x, axes, gamma, beta, eps)
         return respond(x, safe_norm(self.grid(x), axes), gamma, beta, eps)
 

@@ -25,7 +25,7 @@ class Space(Protocol):
         """Depthwise convolution by weight (C, 1, k, k) with zero padding."""
 
     def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
-        """GRN over the visible sites of an image (scope "image") or of the batch ("batch")."""
+        """GRN over the visible sites of an image (scope "image"), of the batch ("batch"), or the whole "grid"."""
 
     def fill(self, x: Tensor, token: Tensor) -> "tuple[Tensor, Space]":
         """x on the full grid with the token (C,) at removed sites, in the dense space without a mask."""

@@ -48,7 +48,7 @@ class VisibleSpace:
         return halo_conv(x, weight, bias, self.halo, self.kernels)
 
     def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
-        axes = (1, 2, 3) if scope == "image" else (0, 1, 2, 3)
+        axes = (0, 1, 2, 3) if scope == "batch" else (1, 2, 3)
         return grn(x, axes, gamma, beta, eps)
 
     def fill(self, x: Tensor, token: Tensor) -> tuple[Tensor, Space]:
