@@ -72,7 +72,7 @@ def load(
     path: hf:OWNER/NAME or hf:OWNER/NAME@REVISION names one on the hub. Only headers are read here.
     format: the name of the format, instead of recognising it;
     weights_only leaves optimizer and EMA out. key: of a .pth, where its parameters are, if not
-    under "model", "state_dict" or at the top. prefix: what the names of the parameters begin with;
+    under one of the usual keys or at the top. prefix: what the names of the parameters begin with;
     arrays of other names are left out, with a note.
 
     >>> import tempfile, spec

@@ -54,7 +54,7 @@ def write(path: Path, content: Content) -> None:
     if content.model is None:
         raise AssertionError("a config needs a model")
     dinov3 = content.format == "dinov3-hf"
-    (_check_dinov3 if dinov3 else check_as_built)(content.model, "transformers")
+    (_check_dinov3 if dinov3 else _check_as_built)(content.model)
     path.mkdir()
     safetensors.write(path / WHOLE, content)
     size = image_size(recorded(content.meta)) or (IMAGE_SIZE, IMAGE_SIZE)
@@ -71,23 +71,23 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def check_as_built(model: Model, program: str) -> None:
-    """ConvertError for a model whose norms or depthwise convolutions a program does not build."""
+def _check_as_built(model: Model) -> None:
+    """ConvertError for a model whose norms or depthwise convolutions transformers does not build."""
     encoder = model.encoder
     if encoder.norm_eps != EPS or not encoder.dwconv_bias:
         raise ConvertError(
-            f"{program} builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model has"
-            f" norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+            f"transformers builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model"
+            f" has norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
         )
 
 
-def _check_dinov3(model: Model, program: str) -> None:
+def _check_dinov3(model: Model) -> None:
     """The same for DINOv3's class, whose config has the epsilon of every norm."""
     encoder = model.encoder
     if encoder.stem_stride != 4 or not encoder.dwconv_bias:
         raise ConvertError(
-            f"{program} builds DINOv3's ConvNeXt with a stem of stride 4 and depthwise convolutions with a bias; this"
-            f" model has stride {encoder.stem_stride} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+            f"transformers builds DINOv3's ConvNeXt with a stem of stride 4 and depthwise convolutions with a bias;"
+            f" this model has stride {encoder.stem_stride} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
         )
 
 
