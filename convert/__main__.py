@@ -16,7 +16,7 @@ from convert.formats import FORMATS
 from spec import SpecError
 from spec.console import Parser, closing_pipe, escape_unprintable, fail, table
 
-SUFFIX = {"ours": ".safetensors", "flax": ".safetensors", "timm": ".safetensors", "hf": ""}
+SUFFIX = {**dict.fromkeys(("ours", "flax", "timm"), ".safetensors"), **dict.fromkeys(("hf", "dinov3-hf"), "")}
 """Format -> the suffix of its files without -o; .pth for the others."""
 
 IMAGES = (".jpg", ".jpeg", ".png", ".gif", ".tif", ".tiff", ".webp", ".bmp", ".pdf")

@@ -24,7 +24,9 @@ TRAINING = {
 }
 """Container -> the formats in which it can hold moments and EMA; in trees, as Flax programs do."""
 
-BARE = (("pth", "timm"), ("pth", "hf"))
+NO_MOMENTS = "left out: the optimizer, whose moments are of all arrays"
+
+BARE = tuple(("pth", format) for format in ("timm", "hf", "dinov3", "dinov3-hf"))
 """Containers and formats that are a state dict and nothing else."""
 
 HINTS = {
@@ -70,7 +72,7 @@ def load(
     path: hf:OWNER/NAME or hf:OWNER/NAME@REVISION names one on the hub. Only headers are read here.
     format: the name of the format, instead of recognising it;
     weights_only leaves optimizer and EMA out. key: of a .pth, where its parameters are, if not
-    under "model", "state_dict" or at the top. prefix: what the names of the parameters begin with;
+    under one of the usual keys or at the top. prefix: what the names of the parameters begin with;
     arrays of other names are left out, with a note.
 
     >>> import tempfile, spec
@@ -103,7 +105,7 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     carried, notes = checkpoint, list[str]()
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
-    notes += _not_recorded(checkpoint.model, kind, format)
+    notes += _not_recorded(checkpoint.model, kind, formats.named(format))
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
     content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
@@ -123,14 +125,15 @@ def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
 
 
-def _not_recorded(model: Model, kind: str, format: str) -> list[str]:
+def _not_recorded(model: Model, kind: str, format: Format) -> list[str]:
     """A line for each field that the file will not record, nor its shapes determine, unless it is the usual one."""
-    if (kind, format) not in BARE and kind not in ("npz", "msgpack", "orbax"):
+    if (kind, format.name) not in BARE and kind not in ("npz", "msgpack", "orbax"):
         return []
-    usual = {"grn_scope": "image", "norm_eps": spec.EPS}
+    shapes = {bare(path): param.shape for path, param in spec.parameters(model).items()}
+    usual = {"grn_scope": "image", "norm_eps": spec.EPS} | format.fields(shapes)
     fields = {name: getattr(model.encoder, name) for name in usual}
     return [
-        f"not recorded: {name} {value}: {kind} files in the {format} format are read with {usual[name]}"
+        f"not recorded: {name} {value}: {kind} files in the {format.name} format are read with {usual[name]}"
         for name, value in fields.items()
         if value != usual[name]
     ]
@@ -151,7 +154,7 @@ def _under_prefix(content: Content, prefix: str) -> Content:
         notes.append(f"left out: {listed(others, 3)}: not under {prefix}")
         if optimizer is not None:
             optimizer = None
-            notes.append("left out: the optimizer, whose moments are of all arrays")
+            notes.append(NO_MOMENTS)
     return replace(content, params=inside(content.params), ema=inside(content.ema), optimizer=optimizer, notes=notes)
 
 
@@ -160,22 +163,27 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     params, notes = naming.unwrapped(content.params), list(content.notes)
     name = format_name or content.format
     format = formats.named(name) if name else formats.recognise({key: entry.shape for key, entry in params.items()})
-    surplus = format.surplus(params)
-    if surplus:
-        params = {key: entry for key, entry in params.items() if key not in surplus}
-        notes.append(f"left out: {listed(surplus)}: norms of single stages' outputs, which the model does not have")
+    params, lines = naming.without_surplus(format, params)
+    if lines and content.optimizer is not None:
+        content.optimizer = None
+        lines.append(NO_MOMENTS)
     paths = naming.paths(format, params)
     shapes = {paths[name]: entry.shape for name, entry in params.items()}
-    model = content.model or models.infer(format, shapes, _hints(content.meta))
+    fixed = {name: value for name, value in format.fields(shapes).items() if name not in content.fields}
+    if content.model is None:
+        lines += [f"{name} {value}, as in the programs of the {format.name} format" for name, value in fixed.items()]
+        lines += [format.caution] * bool(format.caution)
+    model = content.model or models.infer(format, shapes, fixed | content.fields | _hints(content.meta))
     model = models.without_missing(model, shapes)
     arrays = naming.canonical(format, model, params)
-    ema = naming.canonical(format, model, naming.unwrapped(content.ema)) if content.ema else {}
+    averaged, _ = naming.without_surplus(format, naming.unwrapped(content.ema))
+    ema = naming.canonical(format, model, averaged) if averaged else {}
     if ema and ema.keys() != arrays.keys():
         raise ConvertError("the EMA has other arrays than the model; convert it with --weights-only to leave it out")
     optimizer = _optimizer(format, model, content, params)
     classes, more = _classes(content.meta.pop("classes", None), model)
     meta = {**content.meta, **classes, "format": format.name}
-    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, notes + more)
+    return Checkpoint(model, Arrays(arrays), optimizer, Arrays(ema), meta, notes + lines + more)
 
 
 def _classes(names: Any, model: Model) -> tuple[dict[str, list[str]], list[str]]:

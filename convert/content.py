@@ -30,7 +30,8 @@ class Content:
 
     meta: epoch, args, classes (the names, in the order of the head's outputs) and whatever else a
     training script keeps, as values that JSON can hold. model and format are those that the file
-    records, or None. notes: what was not read, or has no room in the container that wrote it.
+    records, or None; fields are those of an encoder that it records without a model. notes: what was
+    not read, or has no room in the container that wrote it.
     """
 
     params: Entries
@@ -39,6 +40,7 @@ class Content:
     meta: dict[str, Any] = field(default_factory=dict)
     model: Model | None = None
     format: str | None = None
+    fields: dict[str, Any] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @property

@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
+import numpy as np
+
 import spec
 from convert.arrays import DTYPES, Entries, entry_checked
 from convert.errors import ConvertError, listed
@@ -33,6 +35,21 @@ def paths(format: Format, names: Iterable[str]) -> dict[str, str]:
         both = listed(name for name, path in known.items() if path == twice[0])
         raise ConvertError(f"{both} are the same array, {twice[0]}; keep one")
     return known
+
+
+def without_surplus(format: Format, entries: Entries) -> tuple[Entries, list[str]]:
+    """The entries that a model has, each once, and a line for each kind of those that were left out."""
+    by_path = {format.path(name): name for name in entries}
+    surplus = format.surplus(entries)
+    for name, entry in entries.items():
+        first = by_path.get(format.original(name) or "")
+        if first and np.array_equal(entry.read().squeeze(), entries[first].read().squeeze()):
+            surplus[name] = "second names of arrays that the file has once more"
+    lines = [
+        f"left out: {listed(name for name in surplus if surplus[name] == what)}: {what}"
+        for what in dict.fromkeys(surplus.values())
+    ]
+    return {name: entry for name, entry in entries.items() if name not in surplus}, lines
 
 
 def cuts(name: str) -> list[tuple[str, str]]:
@@ -83,8 +100,13 @@ def canonical(format: Format, model: Model, entries: Entries) -> Entries:
 def foreign(format: Format, model: Model, entries: Entries) -> Entries:
     """The entries under the format's names, in its order and layouts, from those under the spec's."""
     places = placed(format, model, entries)
-    table = spec.parameters(model)
-    return {place.name: to_format(entries[path], place, table[path]) for path, place in places.items()}
+    table, head = spec.parameters(model), "head.weight" in entries
+    first = {place.name: to_format(entries[path], place, table[path]) for path, place in places.items()}
+    return first | {
+        place.name: to_format(entries[path], place, table[path])
+        for path in places
+        for place in format.second_places(path, table[path], model, head)
+    }
 
 
 def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Place]:
@@ -94,8 +116,9 @@ def placed(format: Format, model: Model, names: Iterable[str]) -> dict[str, Plac
     found = {path: format.place(path, table[path], model, head) for path in every}
     homeless = [bare(path) for path, place in found.items() if place is None]
     if any(path.startswith("stages.") for path in homeless):
+        family = model.encoder.block.upper()
         raise ConvertError(
-            f"the {format.name} format cannot hold {listed(homeless, 1)}, of ConvNeXt V1; choose another"
+            f"the {format.name} format cannot hold {listed(homeless, 1)}, of ConvNeXt {family}; choose another"
         )
     if homeless:
         parts = dict.fromkeys(path.split(".")[0] for path in homeless)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,7 @@ from convert.arrays import Entry
 from spec import FCMAE, Model, Param
 
 NUMBER = "0|[1-9][0-9]{0,3}"
+NORMS = "norms of single stages' outputs, which the model does not have"
 
 
 class Rule(NamedTuple):
@@ -33,6 +34,17 @@ class Rule(NamedTuple):
     ours: str
     theirs: str
     axes: str | Callable[[Model], str] = ""
+
+
+class Part(NamedTuple):
+    """Arrays that files hold beside the model's: a regular expression, and what they are.
+
+    They are left out of a file in which some name matches `sign`; by default, one of their own.
+    """
+
+    names: str
+    what: str
+    sign: str = ""
 
 
 class Place(NamedTuple):
@@ -58,6 +70,13 @@ class Format:
     trunks: tuple[str, ...] = ("",)
     trunk: Callable[[Model, bool], str] = lambda model, head: ""
     """The prefix of the encoder's names in a model, with or without a head."""
+    parts: tuple[Part, ...] = ()
+    copies: tuple[Rule, ...] = ()
+    """Second names of arrays, under which files hold them once more."""
+    fields: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]] = lambda shapes: {}
+    """Fields of the encoder that the format's programs fix, from shapes by bare path."""
+    caution: str = ""
+    """How the model differs from what the programs compute."""
 
     def signed(self, name: str, shape: tuple[int, ...]) -> bool:
         """Whether an array of this name and shape is this format's sign."""
@@ -67,22 +86,30 @@ class Format:
 
     def path(self, name: str) -> str | None:
         """The spec's path, without "encoder.", of a name in this format; None if it has no such name."""
-        for rule in self.rules:
-            found = _regex(rule.theirs, self.trunks).fullmatch(name)
-            if found:
-                return _fill(rule.ours, found.groupdict())
-        return None
+        return _path(self.rules, self.trunks, name)
 
-    def surplus(self, names: Iterable[str]) -> list[str]:
-        """The norms of earlier stages, where a backbone has one for each: the model has that of the last stage only."""
-        found = {
+    def original(self, name: str) -> str | None:
+        """The same of a second name."""
+        return _path(self.copies, self.trunks, name)
+
+    def surplus(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> what it is, of the arrays that the model does not have."""
+        every = list(names)
+        stages = {
             name: int(m["last"])
             for rule in self.rules
             if "{last}" in rule.theirs
-            for name in names
+            for name in every
             if (m := _regex(rule.theirs, self.trunks).fullmatch(name))
         }
-        return [name for name, stage in found.items() if stage < max(found.values())]
+        norms = {name: NORMS for name, stage in stages.items() if stage < max(stages.values())}
+        return norms | {
+            name: part.what
+            for part in self.parts
+            if any(re.fullmatch(part.sign or part.names, name) for name in every)
+            for name in every
+            if re.fullmatch(part.names, name)
+        }
 
     def axes(self, path: str) -> str:
         """The axes of an array whose axes do not depend on the model; "" if they are the spec's."""
@@ -92,8 +119,14 @@ class Format:
     def place(self, path: str, param: Param, model: Model, head: bool) -> Place | None:
         """The place of the spec's array `path`; None if the format has none."""
         rule, wild = self._match(path)
-        if rule is None:
-            return None
+        return None if rule is None else self._place(rule, wild, param, model, head)
+
+    def second_places(self, path: str, param: Param, model: Model, head: bool) -> list[Place]:
+        """The places of its copies."""
+        found = ((rule, _regex(rule.ours, self.trunks).fullmatch(bare(path))) for rule in self.copies)
+        return [self._place(rule, match.groupdict(), param, model, head) for rule, match in found if match]
+
+    def _place(self, rule: Rule, wild: dict[str, str], param: Param, model: Model, head: bool) -> Place:
         axes = rule.axes(model) if callable(rule.axes) else rule.axes
         axes = axes or " ".join(param.axes)
         last = len(model.encoder.depths) - 1
@@ -181,6 +214,14 @@ def _regex(template: str, trunks: tuple[str, ...]) -> re.Pattern[str]:
         "{trunk}": f"(?:{'|'.join(map(re.escape, trunks))})",
     }
     return re.compile("".join(wild.get(piece, re.escape(piece)) for piece in pieces))
+
+
+def _path(rules: tuple[Rule, ...], trunks: tuple[str, ...], name: str) -> str | None:
+    for rule in rules:
+        found = _regex(rule.theirs, trunks).fullmatch(name)
+        if found:
+            return _fill(rule.ours, found.groupdict())
+    return None
 
 
 def _fill(template: str, wild: Mapping[str, str]) -> str:

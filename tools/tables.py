@@ -35,6 +35,9 @@ PATHS = (
 )
 """One array of each kind."""
 
+PREFIXED = ("spark", "dinov3", "bsp36", "open-clip", "viscy-3d")
+"""Formats with the names of another one, but for a prefix and single arrays."""
+
 STEPS = (
     "encoder.downsample_layers.0.0",
     "encoder.stages.0.0",
@@ -72,7 +75,7 @@ def released() -> str:
 
 def formats() -> str:
     """The name and axes of one array of each kind in every format; empty where both are the spec's."""
-    others = [format for name, format in FORMATS.items() if name != "ours"]
+    others = [format for name, format in FORMATS.items() if name not in ("ours", *PREFIXED)]
     head = ("ours", *(format.name for format in others))
     return markdown([head, *((_ours(path), *(_theirs(path, format) for format in others)) for path in PATHS)])
 

@@ -51,7 +51,7 @@ FOREIGN = {
 }
 """First bytes of files that are no checkpoints of any container -> what they are."""
 
-FOLDERS = {"hf": "hf", "timm": "timm", "ours": "run"}
+FOLDERS = {"hf": "hf", "dinov3-hf": "hf", "timm": "timm", "ours": "run"}
 """Format -> the container to write as a folder; Orbax for all others."""
 
 

@@ -9,7 +9,7 @@ from convert.arrays import Entries
 from convert.containers import safetensors
 from convert.content import Content
 from convert.errors import ConvertError
-from convert.formats.huggingface import FAMILIES
+from convert.formats.huggingface import DINOV3, FAMILIES
 from convert.preparation import CROP_PCT, IMAGENET, PHOTOGRAPHS, image_size, recorded, values
 from spec import EPS, Backbone, Classifier, Model
 
@@ -29,15 +29,19 @@ UNNAMED = "LABEL_"
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of the folder; ConvertError when the config is of another architecture."""
     config = config_in(path)
-    if config.get("model_type") not in FAMILIES.values():
-        known = " or ".join(map(repr, FAMILIES.values()))
+    families = (*FAMILIES.values(), DINOV3)
+    if config.get("model_type") not in families:
+        known = " or ".join(map(repr, families))
         raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not {known}")
     content = arrays(path)
     names = _names(config.get("id2label"))
     if names:
         content.meta["classes"] = names
-    eps = config.get("layer_norm_eps", 1e-12)
-    if eps != EPS:
+    dinov3 = config["model_type"] == DINOV3
+    eps = config.get("layer_norm_eps", EPS if dinov3 else 1e-12)
+    if dinov3:
+        content.fields["norm_eps"] = eps
+    elif eps != EPS:
         content.notes.append(f"config.json has layer_norm_eps {eps} for the last norm; {EPS} is used")
     _read_processor(path, content)
     return content
@@ -49,12 +53,13 @@ def write(path: Path, content: Content) -> None:
 
     if content.model is None:
         raise AssertionError("a config needs a model")
-    check_as_built(content.model, "transformers")
+    dinov3 = content.format == "dinov3-hf"
+    (_check_dinov3 if dinov3 else _check_as_built)(content.model)
     path.mkdir()
     safetensors.write(path / WHOLE, content)
     size = image_size(recorded(content.meta)) or (IMAGE_SIZE, IMAGE_SIZE)
     config = config_of(content.model, content.classes, size)
-    write_json(path / CONFIG, config)
+    write_json(path / CONFIG, _of_dinov3(config, content.model) if dinov3 else config)
     processor = processor_of(content, content.model, size)
     if processor is not None:
         write_json(path / PROCESSOR, processor)
@@ -66,14 +71,41 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-def check_as_built(model: Model, program: str) -> None:
-    """ConvertError for a model whose norms or depthwise convolutions a program does not build."""
+def _check_as_built(model: Model) -> None:
+    """ConvertError for a model whose norms or depthwise convolutions transformers does not build."""
     encoder = model.encoder
     if encoder.norm_eps != EPS or not encoder.dwconv_bias:
         raise ConvertError(
-            f"{program} builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model has"
-            f" norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+            f"transformers builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model"
+            f" has norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
         )
+
+
+def _check_dinov3(model: Model) -> None:
+    """The same for DINOv3's class, whose config has the epsilon of every norm."""
+    encoder = model.encoder
+    if encoder.stem_stride != 4 or not encoder.dwconv_bias:
+        raise ConvertError(
+            f"transformers builds DINOv3's ConvNeXt with a stem of stride 4 and depthwise convolutions with a bias;"
+            f" this model has stride {encoder.stem_stride} and dwconv_bias {encoder.dwconv_bias}:"
+            " write a .safetensors file"
+        )
+
+
+def _of_dinov3(config: dict[str, Any], model: Model) -> dict[str, Any]:
+    """The config of DINOv3's class, from that of ConvNeXt's."""
+    backbone = isinstance(model, Backbone)
+    return {name: value for name, value in config.items() if name not in ("patch_size", "num_stages")} | {
+        "architectures": ["DINOv3ConvNextBackbone" if backbone else "DINOv3ConvNextModel"],
+        "model_type": DINOV3,
+        "layer_norm_eps": model.encoder.norm_eps,
+        **({"out_features": _stages(model)} if backbone else {}),
+    }
+
+
+def _stages(model: Model) -> list[str]:
+    """transformers' names of the stages, whose feature maps a backbone gives."""
+    return [f"stage{i + 1}" for i in range(len(model.encoder.depths))]
 
 
 def config_in(path: Path) -> dict[str, Any]:
@@ -101,7 +133,7 @@ def config_of(model: Model, classes: list[str], size: tuple[int, int]) -> dict[s
         "image_size": size[0] if size[0] == size[1] else list(size),
     }
     if isinstance(model, Backbone) and model.out_norm:
-        config["out_features"] = [f"stage{i + 1}" for i in range(len(encoder.depths))]
+        config["out_features"] = _stages(model)
     if isinstance(model, Classifier) and model.num_classes:
         names = classes or [f"{UNNAMED}{i}" for i in range(model.num_classes)]
         config["id2label"] = {str(i): name for i, name in enumerate(names)}

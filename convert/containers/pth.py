@@ -62,10 +62,21 @@ OLDEST = (2, 10)
 
 PICKLE = 2**26  # bytes, a thousand times what a state dict needs without its tensors
 
-PARAMS, EMA, META = ("model", "state_dict"), ("model_ema", "state_dict_ema"), ("epoch", "scaler", "args", "classes")
-COUNTER = "n_averaged"
+PARAMS, EMA = ("model", "state_dict", "model_state_dict", "module"), ("model_ema", "state_dict_ema")
+META = ("epoch", "scaler", "args", "classes")
+NO_ARRAYS = {"n_averaged": "how many models torch's AveragedModel averaged", "config": "settings, as SparK keeps them"}
+UNREAD = ("optimizer_state_dict", "optimizer_states", "ema")
+OF_BSP36 = {"model_state_dict", "optimizer_state_dict", "scheduler_state_dict", "epoch"}
+STEM_OF_BSP36 = r"(encoder|backbone)\.downsample_layers\.0\.0\.weight"
+"""The keys of BSP36/fcmae's files and the name of an array: most of their names are the published ones."""
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
-WRAPPER = {"timm": "", "hf": "", "mmpretrain": "state_dict"}
+WRAPPER = {
+    **dict.fromkeys(("timm", "hf", "dinov3", "dinov3-hf"), ""),
+    **dict.fromkeys(("mmpretrain", "viscy", "viscy-3d"), "state_dict"),
+    "spark": "module",
+    "bsp36": "model_state_dict",
+}
 """Format -> the key under which its programs expect the parameters; "model" for all others."""
 
 
@@ -78,14 +89,19 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> Cont
     if not isinstance(loaded, dict):
         raise ConvertError(f"{path}: holds a {type(loaded).__name__}, not a state dict")
     params = _params(path, loaded, key)
-    notes = [f"left out: {COUNTER}, how many models torch's AveragedModel averaged"] if COUNTER in params else []
+    aside = [name for name in NO_ARRAYS if name in params and not _holds_arrays(params[name])]
+    params = {name: one for name, one in params.items() if name not in aside}
+    notes = [f"left out: {name}, {NO_ARRAYS[name]}" for name in aside]
     content = Content(
         _entries(path, params), notes=notes, meta=plain.fields(loaded, META) | _dataset_meta(loaded.get("meta"))
     )
+    if loaded.keys() >= OF_BSP36 and any(re.fullmatch(STEM_OF_BSP36, name) for name in content.params):
+        content.format = "bsp36"
     if isinstance(loaded.get(header.KEY), dict):
         content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
     if weights_only:
         return content
+    notes += [f"left out: {name}, which is not read" for name in UNREAD if loaded.get(name)]
     content.ema = next((_entries(path, loaded[key]) for key in EMA if isinstance(loaded.get(key), dict)), {})
     if isinstance(loaded.get("optimizer"), dict):
         content.optimizer = _optimizer(path, loaded["optimizer"])
@@ -179,6 +195,11 @@ def _offered(loaded: dict[Any, Any]) -> str:
     return listed(map(repr, keys)) if keys else "no key"
 
 
+def _holds_arrays(one: Any) -> bool:
+    """Whether it is parameters, or a dict of them: not a number, nor settings."""
+    return _tensors(one) if isinstance(one, dict) else isinstance(one, torch.Tensor) and one.ndim > 0
+
+
 def _tensors(one: dict[Any, Any]) -> bool:
     return any(isinstance(tensor, torch.Tensor) for tensor in one.values())
 
@@ -193,7 +214,7 @@ def _entries(path: Path, tensors: dict[Any, Any]) -> Entries:
                 else f"parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
             )
             raise ConvertError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor; {remedy}")
-    return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items() if name != COUNTER}
+    return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items()}
 
 
 def _entry(path: Path, name: str, tensor: torch.Tensor) -> Entry:

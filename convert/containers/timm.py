@@ -8,7 +8,7 @@ from convert.containers.huggingface import IMAGE_SIZE
 from convert.content import Content
 from convert.errors import ConvertError
 from convert.preparation import CROP_PCT, RESIZE_ONLY, image_size, recorded
-from spec import Model
+from spec import EPS, Model
 
 FAMILIES = {"v1": "convnext_", "v2": "convnextv2_"}
 """Kind of block -> what the names of timm's architectures begin with."""
@@ -28,6 +28,8 @@ def read(path: Path, weights_only: bool = False) -> Content:
     if isinstance(names, list):
         content.meta["classes"] = [str(name) for name in names]
     _read_preparation(config.get("pretrained_cfg", config), content)
+    eps = config.get("model_args", {}).get("norm_eps")
+    content.fields |= {} if eps is None else {"norm_eps": eps}
     return content
 
 
@@ -41,7 +43,11 @@ def write(path: Path, content: Content) -> None:
             f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
             f" and stride {encoder.stem_stride}: write a .safetensors file"
         )
-    huggingface.check_as_built(content.model, "timm")
+    if not encoder.dwconv_bias:
+        raise ConvertError(
+            "timm builds depthwise convolutions with a bias; this model has dwconv_bias False:"
+            " write a .safetensors file"
+        )
     path.mkdir()
     safetensors.write(path / huggingface.WHOLE, content)
     headless = "head.fc.weight" not in content.params
@@ -87,6 +93,8 @@ def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
     args: dict[str, Any] = {} if preset else {"depths": list(encoder.depths), "dims": list(encoder.dims)}
     if encoder.stem_stride != 4:
         args["patch_size"] = encoder.stem_stride
+    if encoder.norm_eps != EPS:
+        args["norm_eps"] = encoder.norm_eps
     if encoder.in_chans != 3:
         args["in_chans"] = encoder.in_chans
     config: dict[str, Any] = {

@@ -4,16 +4,23 @@ from collections.abc import Mapping
 
 from convert import naming
 from convert.errors import ConvertError, listed
+from convert.formats import dinov3
 from convert.formats.flax import FLAX, NNX
 from convert.formats.huggingface import HF
 from convert.formats.mmpretrain import MMPRETRAIN
-from convert.formats.official import DENSE, SPARSE
+from convert.formats.official import BSP36, DENSE, SPARSE
 from convert.formats.ours import OURS
-from convert.formats.timm import FEATURES, TIMM
+from convert.formats.spark import SPARK
+from convert.formats.timm import CLIP, FEATURES, TIMM
+from convert.formats.viscy import STACKS, VISCY
 from convert.rules import Format
 
 FORMATS: dict[str, Format] = {
-    format.name: format for format in (FLAX, NNX, SPARSE, HF, TIMM, FEATURES, MMPRETRAIN, OURS, DENSE)
+    format.name: format
+    for format in (
+        *(FLAX, NNX, SPARSE, SPARK, HF, dinov3.HF, CLIP, VISCY, STACKS, TIMM, FEATURES),
+        *(MMPRETRAIN, dinov3.DINOV3, OURS, DENSE, BSP36),
+    )
 }
 
 

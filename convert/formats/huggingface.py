@@ -5,6 +5,8 @@ from convert.rules import Format, Rule
 FAMILIES = {"v1": "convnext", "v2": "convnextv2"}
 """Kind of block -> transformers' model_type, which begins the names of a classifier's encoder."""
 
+DINOV3 = "dinov3_convnext"
+
 STAGES = 8
 """Of a backbone, at most: transformers counts them from 1."""
 

@@ -3,7 +3,10 @@
 In the sparse kernels the first spatial axis is the fastest, hence (kw kh).
 """
 
+from dataclasses import replace
+
 from convert.rules import Format, Rule, encoder_of_fcmae
+from spec import FCMAE
 
 
 def _dense_block(ours: str, theirs: str) -> tuple[Rule, ...]:
@@ -26,13 +29,17 @@ _DECODER = (
     Rule("pred.bias", "pred.bias"),
 )
 
+ENCODER = (
+    Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
+    *_dense_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
+)
+
 DENSE = Format(
     "official-dense",
     sign=r"(.*\.)?downsample_layers\.0\.0\.weight",
     rules=(
         Rule("mask_token", "mask_token", "1 ch 1 1"),
-        Rule("downsample_layers.{i}.{j}.*", "{trunk}downsample_layers.{i}.{j}.*"),
-        *_dense_block("stages.{i}.{j}", "{trunk}stages.{i}.{j}"),
+        *ENCODER,
         Rule("norm.*", "norm.*"),
         Rule("head.*", "head.*"),
         Rule("norm{i}.*", "norm{i}.*"),
@@ -61,3 +68,12 @@ SPARSE = Format(
         *_DECODER,
     ),
 )
+
+BSP36 = replace(
+    DENSE,
+    name="bsp36",
+    trunks=("encoder.", "backbone."),
+    trunk=lambda model, head: "encoder." if isinstance(model, FCMAE) else "backbone.",
+    fields=lambda shapes: {"grn_scope": "grid"} if "mask_token" in shapes else {},
+)
+"""BSP36/fcmae: a dense model with a mask, so that GRN sums over the whole grid; its classifiers have a backbone."""

@@ -1,6 +1,9 @@
-"""timm: stem, stages with their own downsampling, and a head of pool, norm, fc; and its models of features only."""
+"""timm: stem, stages that begin with a downsampling, a head of pool, norm, fc; its features; its towers of CLIP."""
 
-from convert.rules import Format, Rule
+from collections.abc import Mapping
+from typing import Any
+
+from convert.rules import Format, Part, Rule
 from spec import Model
 
 CONV_MLP = [f"{family}_{size}" for family in ("convnext", "convnextv2") for size in ("atto", "femto", "pico", "nano")]
@@ -9,6 +12,12 @@ CONV_MLP = [f"{family}_{size}" for family in ("convnext", "convnextv2") for size
 
 def _mlp(model: Model) -> str:
     return "out in 1 1" if model.encoder.preset in CONV_MLP else "out in"
+
+
+def _fields(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The epsilon of convnext_xxlarge, unlike that of every other size."""
+    stem = shapes.get("downsample_layers.0.0.weight", (0,))[0]
+    return {"norm_eps": 1e-5} if stem == 384 and "stages.2.29.gamma" in shapes else {}
 
 
 TIMM = Format(
@@ -29,6 +38,12 @@ TIMM = Format(
         Rule("norm.*", "head.norm.*"),
         Rule("head.*", "head.fc.*"),
     ),
+    parts=(
+        Part(
+            r"head\.(pre_logits|fc)\..*", "a head of two layers, which the model does not have", r"head\.pre_logits\..*"
+        ),
+    ),
+    fields=_fields,
 )
 
 
@@ -40,4 +55,23 @@ FEATURES = Format(
     "timm-features",
     sign=r"stages_\d+\.blocks\..*",
     rules=tuple(rule._replace(theirs=_flat(rule.theirs)) for rule in TIMM.rules if not rule.theirs.startswith("head.")),
+    fields=_fields,
+)
+
+CLIP = Format(
+    "open-clip",
+    sign=r"(visual\.)?trunk\..*",
+    rules=tuple(
+        rule._replace(theirs="{trunk}" + rule.theirs) for rule in TIMM.rules if not rule.theirs.startswith("head.fc.")
+    ),
+    trunks=("visual.trunk.", "trunk."),
+    trunk=lambda model, head: "visual.trunk.",
+    parts=(
+        Part(r"(visual\.)?head\..*", "the projection to the space of texts, which the model does not have"),
+        Part(
+            r"(text\.|transformer\.|token_embedding\.|ln_final\.|positional_embedding|text_projection|logit_).*",
+            "the text tower",
+        ),
+    ),
+    fields=_fields,
 )

@@ -21,7 +21,7 @@ from train.logs.run_log import format_scores
 
 pytest.importorskip("torch")
 
-SCORES = ("acc1", "acc5", "val_loss", "acc1_ema", "acc5_ema", "val_loss_ema")
+SCORES = ("acc1", "acc5", "val_loss", "macro_f1", "acc1_ema", "acc5_ema", "val_loss_ema", "macro_f1_ema")
 STOPPED = f"--batch_size 8 --stop_at_step 7 {runs.FINETUNE}"
 
 

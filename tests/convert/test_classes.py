@@ -34,7 +34,7 @@ def named() -> convert.Checkpoint:
 
 @pytest.mark.parametrize(("name", "format"), WITH_ROOM)
 def test_names_come_back(name: str, format: str, tmp_path: Path) -> None:
-    assert convert.save(named(), tmp_path / name, format=format) == []
+    assert not [note for note in convert.save(named(), tmp_path / name, format=format) if "class" in note]
     assert convert.load(tmp_path / name).classes == NAMES
 
 

@@ -60,7 +60,7 @@ def test_other_objects_of_numpy_are_refused(value: Any, tmp_path: Path) -> None:
     ("wrapped", "load"),
     [
         (lambda state: {"net": state}, {"key": "net"}),
-        (lambda state: {"model_state_dict": state, "epoch": 1}, {"key": "model_state_dict"}),
+        (lambda state: {"weights": state, "epoch": 1}, {"key": "weights"}),
         (lambda state: {"encoder": state, "decoder": {"x": torch.zeros(1)}}, {"key": "encoder"}),
     ],
 )

@@ -152,9 +152,14 @@ def test_masks_of_different_counts_are_not_recorded(recorded: list[Replay]) -> N
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(("model", "make"), [(MODEL, batch), (CLASSIFIER, labelled)])
 def test_graphs_change_no_update_on_this_gpu(
-    model: spec.Model, make: Callable[..., Batch], compiled: bool, micro_batches: int
+    model: spec.Model,
+    make: Callable[..., Batch],
+    compiled: bool,
+    micro_batches: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.compiler.reset()
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # of the classifier's stem
     options = TrainerOptions(device="cuda", compile=compiled, graphs=False)
     updates = [[make(10 * update + i) for i in range(micro_batches)] for update in range(5)]
     updates[3] = [make(30 + i, images=1) for i in range(micro_batches)]

@@ -225,9 +225,17 @@ def test_a_run_says_what_its_masks_hold_and_is_exact(
         fake.train(clouds, tmp_path / "cut", "--in_chans", "1")
 
 
-@pytest.mark.parametrize("backend", NAMES)
-def test_a_real_run_on_masks_its_pictures_and_its_loss(clouds: Path, tmp_path: Path, backend: str) -> None:
-    flags = f"{FLAGS} --backend {backend} --max_steps 1 --picture_freq 1 --engine masked"
+@pytest.mark.parametrize(
+    ("backend", "kind", "more"), [("torch", "uint8", ""), ("jax", "float32", "--mean 128 --std 70")]
+)
+def test_a_real_run_on_masks_its_pictures_and_its_loss(
+    clouds: Path, tmp_path: Path, backend: str, kind: str, more: str
+) -> None:
+    with np.load(clouds) as stored:
+        arrays(clouds, **{**stored, "images": stored["images"].astype(kind)})
+    flags = (
+        f"{FLAGS} {more} --mask_policy importance --backend {backend} --max_steps 1 --picture_freq 1 --engine masked"
+    )
     words = [*fake.QUICK.split(), "--data_path", str(clouds), "--output_dir", str(tmp_path / "run"), *flags.split()]
     assert main(words) == 0
     words = f"--task reconstruct --backend {backend} --finetune {tmp_path / 'run'} --output_dir {tmp_path / 'out'}"

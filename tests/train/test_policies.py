@@ -131,6 +131,16 @@ def test_detail_is_removed_more_often() -> None:
     np.testing.assert_allclose(share, np.array([[1, 5 / 3], [7 / 3, 3]]) / 8, atol=5 * deviation((2, 2), 2))
 
 
+def test_the_units_of_channels_do_not_matter() -> None:
+    images = np.stack([noise(seed, (5, 6)) for seed in range(20)]).astype(np.float32)
+    plain, scaled = (
+        random_masks(0, np.arange(20), (5, 6), 11, "importance", each) for each in (images, images * [8, 0.5])
+    )
+    np.testing.assert_array_equal(scaled, plain)
+    other = random_masks(0, np.arange(20), (5, 6), 11, "importance", images * [1, 0])
+    assert (other != plain).any()
+
+
 @pytest.mark.parametrize("policy", sorted(POLICIES))
 def test_both_frameworks_get_the_same_batch(policy: str, tmp_path: Path) -> None:
     words = [*fake.QUICK.split(), "--data_path", str(tree(tmp_path, each=6)), "--mask_policy", policy]

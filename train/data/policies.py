@@ -83,11 +83,13 @@ def importance(rng: np.random.Generator, grid: tuple[int, int], keep: int, image
     """Removes patches with much detail more often than flat ones.
 
     Draws the removed patches one after the other, without replacement (Efraimidis and Spirakis 2006). Half of a
-    patch's weight is the same for all, half is proportional to the standard deviation of its pixels, averaged over
-    channels. In an image without any detail all patches are equally likely.
+    patch's weight is the same for all, half is proportional to the standard deviation of its pixels: of each channel
+    relative to the image's average, so that the units of channels do not matter, then averaged over channels. In an
+    image without any detail all patches are equally likely.
     """
     detail = _detail(image, grid)
-    weight = 1 + detail / detail.mean() if detail.any() else np.ones(detail.size)
+    average = np.broadcast_to(detail.mean(0), detail.shape)
+    weight = 1 + np.divide(detail, average, out=np.ones_like(detail), where=average > 0).mean(-1)
     return _keep_lowest(grid, keep, np.log1p(-to_unit(_words(rng, grid))) / weight)
 
 
@@ -169,7 +171,7 @@ def _words(rng: np.random.Generator, grid: tuple[int, int]) -> np.ndarray:
 
 
 def _detail(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
-    """(L,) the standard deviation of the pixels of each patch, averaged over channels."""
+    """(L, C) the standard deviation of the pixels of each patch."""
     (rows, columns), (height, width, channels) = grid, image.shape
     pixels = image.astype(np.float64).reshape(rows, height // rows, width * channels)
 
@@ -179,4 +181,4 @@ def _detail(image: np.ndarray, grid: tuple[int, int]) -> np.ndarray:
     total, squares = of_patches(pixels.sum(1)), of_patches(np.einsum("rpw,rpw->rw", pixels, pixels))
     count = height * width // (rows * columns)
     variance = np.maximum(count * squares - total**2, 0) / count**2  # exact for integers, so flat patches have 0
-    return np.asarray(np.sqrt(variance).mean(-1).reshape(-1))
+    return np.asarray(np.sqrt(variance).reshape(-1, channels))

@@ -4,6 +4,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array, lax
+from jax.export import is_symbolic_dim
 
 from backends.jax.depthwise import image_conv
 from backends.jax.kernels import Kernels
@@ -33,7 +34,9 @@ class DenseSpace(NamedTuple):
         return y, DenseSpace(self.kernels, keep)
 
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
-        if self.kernels == "cuda" or (self.keep is None and self.kernels is None):  # XLA's convolution serves TPUs
+        symbolic = any(map(is_symbolic_dim, x.shape))  # in an exported program; a halo needs numbers
+        loops = self.keep is None and self.kernels is None and not symbolic  # XLA's convolution serves TPUs
+        if self.kernels == "cuda" or loops:
             return image_conv(self.grid(x), weight, bias, self.kernels)
         options = {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": weight.shape[-1]}
         return _conv(self.grid(x), weight, bias, **options)
