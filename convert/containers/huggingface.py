@@ -80,10 +80,20 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _check_as_built(model: Model) -> None:
     """ConvertError for a model whose norms or depthwise convolutions transformers does not build."""
     encoder = model.encoder
+    check_scope(model, "transformers")
     if encoder.norm_eps != EPS or not encoder.dwconv_bias:
         raise ConvertError(
             f"transformers builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model"
             f" has norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+        )
+
+
+def check_scope(model: Model, program: str) -> None:
+    """ConvertError for a model whose GRN a program does not build."""
+    if model.encoder.grn_scope != "image":
+        raise ConvertError(
+            f"{program} builds GRN over the image; this model has grn_scope {model.encoder.grn_scope!r}:"
+            " write a .safetensors file"
         )
 
 

@@ -56,6 +56,7 @@ def write(path: Path, content: Content) -> None:
             f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
             f" and stride {encoder.stem_stride}: write a .safetensors file"
         )
+    huggingface.check_scope(content.model, "timm")
     if not encoder.dwconv_bias:
         raise ConvertError(
             "timm builds depthwise convolutions with a bias; this model has dwconv_bias False:"
