@@ -255,8 +255,8 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
             "viscy",
             {"in_chans": 1},
             [
-                "dwconv_bias True: programs of the viscy format compute with False",
                 "norm_eps 1e-06: programs of the viscy format compute with 1e-05",
+                "dwconv_bias True: programs of the viscy format compute with False",
             ],
         ),
         ("viscy", {"in_chans": 1, "norm_eps": 1e-5, "dwconv_bias": False}, []),
