@@ -1,7 +1,7 @@
 """Checkpoints in the spec's names, whatever their format: load and save."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -105,8 +105,9 @@ def save(checkpoint: Checkpoint, path: str | Path, *, format: str = "ours", forc
     carried, notes = checkpoint, list[str]()
     if format not in TRAINING.get(kind, ()):
         carried, notes = without_training_state(checkpoint, f"{kind} files in the {format} format cannot hold it")
-    notes += _not_recorded(checkpoint.model, kind, formats.named(format))
+    notes += _not_computed(checkpoint.model, kind, formats.named(format))
     content = _to_content(carried, formats.named(format), in_torch=kind == "pth")
+    notes += _not_recorded(checkpoint.model, kind, content)
     content = trainstate.pack(content) if kind in TREES else content
     container = containers.module(kind)
     with replacing(path, force) as aside:
@@ -125,17 +126,57 @@ def without_training_state(checkpoint: Checkpoint, why: str) -> tuple[Checkpoint
     return Checkpoint(checkpoint.model, checkpoint.arrays, meta=checkpoint.meta), lines
 
 
-def _not_recorded(model: Model, kind: str, format: Format) -> list[str]:
-    """A line for each field that the file will not record, nor its shapes determine, unless it is the usual one."""
-    if (kind, format.name) not in BARE and kind not in ("npz", "msgpack", "orbax"):
+def _not_recorded(model: Model, kind: str, content: Content) -> list[str]:
+    """A line for each field that the file does not record, and that is read from its shapes as another."""
+    if (kind, content.format) not in BARE and kind != "msgpack":
+        return []
+    read_as, advice = _read_bare(content)
+    return [
+        f"not recorded: {name} {value}: {kind} files in the {content.format} format are read{advice} with {found}"
+        for name, value, found in _differences(model, read_as)
+    ]
+
+
+def _read_bare(content: Content) -> tuple[Model, str]:
+    """The model that is read from names and shapes only; " with --from FORMAT" if it is not read without."""
+    own, found = formats.named(str(content.format)), formats.recognise(_shapes(content.params))
+    try:
+        return _inferred(found, content.params), ""
+    except ConvertError:
+        return _inferred(own, content.params), f" (with --from {own.name})"
+
+
+def _inferred(format: Format, params: Entries) -> Model:
+    params, _ = naming.without_surplus(format, params)
+    shapes = {path: params[name].shape for name, path in naming.paths(format, params).items()}
+    return models.infer(format, shapes, format.fields(shapes))
+
+
+def _shapes(entries: Entries) -> dict[str, tuple[int, ...]]:
+    return {name: entry.shape for name, entry in entries.items()}
+
+
+def _differences(model: Model, other: Model) -> list[tuple[str, Any, Any]]:
+    """(field, its value, that of the other) of the fields in which two models differ."""
+    fields, others = ({**asdict(one.encoder), **asdict(one)} for one in (model, other))
+    return [
+        (name, value, others[name])
+        for name, value in fields.items()
+        if name in others and name != "encoder" and value != others[name]
+    ]
+
+
+def _not_computed(model: Model, kind: str, format: Format) -> list[str]:
+    """A line for each field of the encoder with which the format's programs do not compute."""
+    if kind in ("hf", "timm"):  # whose config says it; their writers refuse what it cannot say
         return []
     shapes = {bare(path): param.shape for path, param in spec.parameters(model).items()}
-    usual = {"grn_scope": "image", "norm_eps": spec.EPS} | format.fields(shapes)
-    fields = {name: getattr(model.encoder, name) for name in usual}
+    theirs = {**format.computes, **format.fields(shapes)}
+    own = {name: getattr(model.encoder, name) for name in theirs}
     return [
-        f"not recorded: {name} {value}: {kind} files in the {format.name} format are read with {usual[name]}"
-        for name, value in fields.items()
-        if value != usual[name]
+        f"{name} {own[name]}: programs of the {format.name} format compute with {value}"
+        for name, value in theirs.items()
+        if own[name] != value and not (name == "grn_scope" and model.encoder.block == "v1")
     ]
 
 
@@ -162,7 +203,7 @@ def _from_content(content: Content, format_name: str | None) -> Checkpoint:
     """The content under the spec's names."""
     params, notes = naming.unwrapped(content.params), list(content.notes)
     name = format_name or content.format
-    format = formats.named(name) if name else formats.recognise({key: entry.shape for key, entry in params.items()})
+    format = formats.named(name) if name else formats.recognise(_shapes(params))
     params, lines = naming.without_surplus(format, params)
     if lines and content.optimizer is not None:
         content.optimizer = None

@@ -1,7 +1,10 @@
 """How the images of a checkpoint were prepared: size, crop and normalisation, as each program records them."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
+
+from convert.errors import ConvertError
 
 IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
@@ -18,6 +21,14 @@ CROP_PCT = 224 / 256
 NAMES = ("input_size", "mean", "std", "crop_pct")
 """The flags of a run that say how images are prepared."""
 
+LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    "input_size": (lambda value: value >= 1, "pixels"),
+    "mean": (lambda value: True, "numbers"),
+    "std": (lambda value: value > 0, "numbers above 0"),
+    "crop_pct": (lambda value: 0 < value <= 1, "a number above 0, at most 1"),
+}
+"""Flag -> whether a number can be one of its values, and that in words."""
+
 
 def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Flag of NAMES -> value, of those that a checkpoint's metadata records.
@@ -33,9 +44,21 @@ def recorded(meta: Mapping[str, Any]) -> dict[str, Any]:
         found |= {} if default is None else IMAGENET if default else INCEPTION
     else:
         found = dict(meta.get("images", {}))
-    if isinstance(found.get("input_size"), int):
-        found["input_size"] = (found["input_size"],)
-    return {name: tuple(value) if isinstance(value, list) else value for name, value in found.items() if value}
+    return {name: _checked(name, found[name]) for name in NAMES if found.get(name) not in (None, [], ())}
+
+
+def _checked(name: str, value: Any) -> Any:
+    """A flag's value, of mean and std one number or several; ConvertError unless evaluation can use it."""
+    one = isinstance(value, int | float)
+    many = tuple(value) if isinstance(value, list | tuple) else (value,)
+    known, what = LIMITS[name]
+    if (name == "crop_pct" and not one) or not all(_is_number(item) and known(item) for item in many):
+        raise ConvertError(f"the checkpoint records {name} {value!r}, not {what}; correct it there")
+    return value if name == "crop_pct" else many
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def values(meta: Mapping[str, Any]) -> str:

@@ -9,9 +9,12 @@ from convert.arrays import Entries, entries_of
 from convert.checkpoint import Checkpoint
 from convert.errors import listed
 from convert.models import DECODER, HEAD
-from convert.rules import bare
+from convert.rules import USUAL, bare
 from spec import FCMAE, Classifier, Model
 from spec.console import table
+
+FIELDS = {**USUAL, "mask_ratio": 0.6, "mask_rounding": "floor"}
+"""Field that the other rows do not show -> its default."""
 
 
 def report(path: str | Path, checkpoint: Checkpoint) -> str:
@@ -58,6 +61,9 @@ def _facts(checkpoint: Checkpoint) -> list[tuple[str, str]]:
         names = f": {listed(checkpoint.classes, 5)}" if checkpoint.classes else ", names unknown"
         rows.append(("classes", f"{model.num_classes}{names}"))
     state = checkpoint.optimizer
+    fields = {name: getattr(model, name, getattr(encoder, name, usual)) for name, usual in FIELDS.items()}
+    unusual = [f"{name} {value}" for name, value in fields.items() if value != FIELDS[name]]
+    rows += [("fields", ", ".join(unusual))] if unusual else []
     rows += [
         ("optimizer", f"AdamW after {state.t} updates" if state else "none"),
         ("EMA", f"{len(checkpoint.ema)} arrays" if checkpoint.ema else "none"),

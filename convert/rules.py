@@ -14,7 +14,7 @@ Rules are listed in the order of the format's own state dict.
 import math
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -22,9 +22,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from convert.arrays import Entry
-from spec import FCMAE, Model, Param
+from spec import EPS, FCMAE, Model, Param
 
 NUMBER = "0|[1-9][0-9]{0,3}"
+USUAL: dict[str, Any] = {"grn_scope": "image", "norm_eps": EPS, "dwconv_bias": True}
 NORMS = "norms of single stages' outputs, which the model does not have"
 
 
@@ -75,6 +76,8 @@ class Format:
     """Second names of arrays, under which files hold them once more."""
     fields: Callable[[Mapping[str, tuple[int, ...]]], dict[str, Any]] = lambda shapes: {}
     """Fields of the encoder that the format's programs fix, from shapes by bare path."""
+    computes: Mapping[str, Any] = field(default_factory=lambda: USUAL, hash=False)
+    """What the format's programs compute with, beside `fields`; empty if the model says it."""
     caution: str = ""
     """How the model differs from what the programs compute."""
 

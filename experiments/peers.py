@@ -38,6 +38,7 @@ def over_grid(x: Tensor, keep: Tensor) -> Tensor:
 class Peer:
     """What a code computes, and the fields of the spec that reproduce it; None where there are none.
 
+    down_eps: of the norms before downsampling, if it is not eps.
     clears_norm: whether a block's LayerNorm leaves 0 at removed sites.
     """
 
@@ -45,6 +46,7 @@ class Peer:
     fields: dict[str, Any] | None
     norm: Norm = over_image
     eps: float = 1e-6
+    down_eps: float | None = None
     clears_norm: bool = False
     is_v1: bool = False
 
@@ -57,7 +59,12 @@ PEERS = {
     "mmpretrain, SparseConvNeXt with GRN": Peer(
         "the same, behind a LayerNorm that leaves 0 at removed sites", None, norm=over_grid, clears_norm=True
     ),
-    "VisCy": Peer("LayerNorm with epsilon 1e-5", {"norm_eps": 1e-5}, eps=1e-5),
+    "VisCy": Peer(
+        "LayerNorm with epsilon 1e-5, 1e-6 before downsampling; no depthwise bias",
+        {"norm_eps": 1e-5, "dwconv_bias": False},
+        eps=1e-5,
+        down_eps=1e-6,
+    ),
     "SparK, ConvNeXt V1": Peer("what the definition says", {"block": "v1"}, clears_norm=True, is_v1=True),
 }
 
@@ -77,13 +84,17 @@ def main() -> int:
 
 
 def distances(peer: Peer, case: Case) -> tuple[float, float | None]:
-    """How far our encoder lies from the peer's: as defined, and with the peer's fields."""
+    """How far our encoder lies from the peer's: as defined, with the peer's parameters, and with the peer's fields."""
+    fields = peer.fields or {}
+    case = _with(case, dwconv_bias=fields.get("dwconv_bias", True))
     found = features(peer, case).numpy()
     apart = _distance(encoded(case), found)
-    if peer.fields is None:
-        return apart, None
-    encoder = replace(case.model.encoder, **peer.fields)
-    return apart, _distance(encoded(replace(case, model=replace(case.model, encoder=encoder))), found)
+    return apart, None if peer.fields is None else _distance(encoded(_with(case, **fields)), found)
+
+
+def _with(case: Case, **fields: Any) -> Case:
+    """The case with other fields of the encoder."""
+    return replace(case, model=replace(case.model, encoder=replace(case.model.encoder, **fields)))
 
 
 def encoded(case: Case) -> np.ndarray:
@@ -104,7 +115,7 @@ def features(peer: Peer, case: Case) -> Tensor:
         at = f"downsample_layers.{stage}"
         conv, norm = (f"{at}.0", f"{at}.1") if stage == 0 else (f"{at}.1", f"{at}.0")
         stride = p[f"{conv}.weight"].shape[-1]
-        x = x if stage == 0 else _layer_norm(x, p, norm, peer.eps) * keep
+        x = x if stage == 0 else _layer_norm(x, p, norm, peer.down_eps or peer.eps) * keep
         x = _conv(x, p, conv, stride=stride)
         keep = keep[:, ::stride, ::stride]
         x = (_layer_norm(x, p, norm, peer.eps) if stage == 0 else x) * keep
@@ -125,7 +136,7 @@ def _branch(x: Tensor, keep: Tensor, p: Mapping[str, Tensor], at: str, peer: Pee
 
 
 def _conv(x: Tensor, p: Mapping[str, Tensor], at: str, **options: int) -> Tensor:
-    return F.conv2d(x.permute(0, 3, 1, 2), p[f"{at}.weight"], p[f"{at}.bias"], **options).permute(0, 2, 3, 1)
+    return F.conv2d(x.permute(0, 3, 1, 2), p[f"{at}.weight"], p.get(f"{at}.bias"), **options).permute(0, 2, 3, 1)
 
 
 def _linear(x: Tensor, p: Mapping[str, Tensor], at: str) -> Tensor:

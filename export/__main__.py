@@ -59,14 +59,17 @@ def _export(args: argparse.Namespace) -> None:
         checkpoint.model, features=args.features, stages=args.stages, masked=args.mask, layout=args.layout
     )
     output = args.output or output_beside(args.input, TARGETS[args.to].suffix)
-    written = write(checkpoint, output, args.to, signature, args.dtype, args.force)
-    about = description(checkpoint, signature, written, args.dtype)
-    files.write_text(output.with_name(f"{output.name}.json"), json.dumps(about, indent=1) + "\n")
+    beside = output.with_name(f"{output.name}.json")
+    with files.replacing(beside, args.force) as aside:
+        written = write(checkpoint, output, args.to, signature, args.dtype, args.force)
+        about = description(checkpoint, signature, written, args.dtype)
+        aside.write_text(json.dumps(about, indent=1) + "\n", encoding="utf-8")
     print(f"{args.input}: {report.summary(checkpoint)}")
     for note in checkpoint.notes:
         print(f"note: {note}")
     print("\n".join(f"{name} {shape}" for name, shape in about["inputs"].items()))
-    print(f"images are normalised by {_normalisation(about['images'])}, {about['unit']}")
+    unit = f", {about['unit']}" if about["unit"] else ""
+    print(f"images are normalised by {_normalisation(about['images'])}{unit}")
     patch = checkpoint.model.encoder.patch_size
     sizes = " and ".join(f"{n} x {h * patch} x {w * patch} px" for n, h, w in SIZES)
     print(f"in {written.runtime} against the backend in float64, at {sizes}:")
@@ -76,12 +79,14 @@ def _export(args: argparse.Namespace) -> None:
 
 def description(checkpoint: Checkpoint, signature: Signature, written: Written, dtype: str) -> dict[str, Any]:
     """What a user of the file must know: inputs, how images are prepared, classes, and what was verified."""
+    images = preparation.recorded(checkpoint.meta)
+    known = {"mean", "std"} <= images.keys() or "values" in checkpoint.meta
     return {
         "inputs": dict(zip(signature.inputs, signature.described(), strict=True)),
         "outputs": list(signature.outputs),
         "dtype": dtype,
-        "images": preparation.recorded(checkpoint.meta),
-        "unit": preparation.unit(checkpoint.meta),
+        "images": images,
+        "unit": preparation.unit(checkpoint.meta) if known else None,
         "classes": checkpoint.classes,
         "verified": {"in": written.runtime, **{gap.output: gap._asdict() for gap in written.gaps}},
     }

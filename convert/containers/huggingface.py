@@ -1,6 +1,7 @@
 """A folder as transformers keeps it on the hub: config.json, files of arrays, image processor, model card."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ FILES = (WHOLE, f"{WHOLE}.index.json", PICKLED, f"{PICKLED}.index.json")
 """Where the arrays are, in the order of preference."""
 
 IMAGE_SIZE = 224
+GELU = "gelu"
 BICUBIC, IN_UNITS = 3, 1 / 255
 """Of image processors: Pillow's number of the filter, and the factor from pixels to 0..1."""
 
@@ -33,6 +35,10 @@ def read(path: Path, weights_only: bool = False) -> Content:
     if config.get("model_type") not in families:
         known = " or ".join(map(repr, families))
         raise ConvertError(f"{path}: its config.json says model_type {config.get('model_type')!r}, not {known}")
+    if config.get("hidden_act", GELU) != GELU:
+        raise ConvertError(
+            f"{path}: its config.json says hidden_act {config['hidden_act']!r}; the model has {GELU!r} only"
+        )
     content = arrays(path)
     names = _names(config.get("id2label"))
     if names:
@@ -74,10 +80,20 @@ def write_json(path: Path, values: dict[str, Any]) -> None:
 def _check_as_built(model: Model) -> None:
     """ConvertError for a model whose norms or depthwise convolutions transformers does not build."""
     encoder = model.encoder
+    check_scope(model, "transformers")
     if encoder.norm_eps != EPS or not encoder.dwconv_bias:
         raise ConvertError(
             f"transformers builds LayerNorms with epsilon {EPS:g} and depthwise convolutions with a bias; this model"
             f" has norm_eps {encoder.norm_eps:g} and dwconv_bias {encoder.dwconv_bias}: write a .safetensors file"
+        )
+
+
+def check_scope(model: Model, program: str) -> None:
+    """ConvertError for a model whose GRN a program does not build."""
+    if model.encoder.grn_scope != "image":
+        raise ConvertError(
+            f"{program} builds GRN over the image; this model has grn_scope {model.encoder.grn_scope!r}:"
+            " write a .safetensors file"
         )
 
 
@@ -127,7 +143,7 @@ def config_of(model: Model, classes: list[str], size: tuple[int, int]) -> dict[s
         "num_stages": len(encoder.depths),
         "depths": list(encoder.depths),
         "hidden_sizes": list(encoder.dims),
-        "hidden_act": "gelu",
+        "hidden_act": GELU,
         "layer_norm_eps": EPS,
         "drop_path_rate": encoder.drop_path,
         "image_size": size[0] if size[0] == size[1] else list(size),
@@ -181,13 +197,17 @@ def _read_processor(path: Path, content: Content) -> None:
     kind = str(found.get("image_processor_type") or found.get("feature_extractor_type"))
     same = {"do_resize": True, "do_rescale": True, "do_normalize": True, "resample": BICUBIC}
     odd = [f"{name} {found[name]}" for name, value in same.items() if found.get(name, value) != value]
+    factor = found.get("rescale_factor", IN_UNITS)
+    if not (isinstance(factor, float) and math.isclose(factor, IN_UNITS)):
+        content.notes.append(f"{PROCESSOR}: not used: its mean and std are for rescale_factor {factor}, not 1/255")
+        return
     if odd or not kind.startswith("ConvNext"):
         content.notes.append(f"{PROCESSOR}: only its mean and std are used: it is {', '.join([kind, *odd])}")
     images = {name: found[f"image_{name}"] for name in ("mean", "std") if f"image_{name}" in found}
     edge = found.get("size")
     edge = edge.get("shortest_edge") if isinstance(edge, dict) else edge
     if not odd and kind.startswith("ConvNext") and isinstance(edge, int):
-        images |= {"input_size": (edge,), "crop_pct": found.get("crop_pct") or CROP_PCT}
+        images |= {"input_size": (edge,), "crop_pct": CROP_PCT if found.get("crop_pct") is None else found["crop_pct"]}
     content.meta["images"] = images
 
 

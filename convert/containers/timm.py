@@ -15,6 +15,15 @@ FAMILIES = {"v1": "convnext_", "v2": "convnextv2_"}
 
 STAGES = 4
 
+MODEL_ARGS = (
+    *("depths", "dims", "patch_size", "in_chans", "num_classes", "use_grn", "ls_init_value", "conv_mlp", "conv_bias"),
+    *("norm_eps", "head_init_scale", "drop_rate", "drop_path_rate"),
+)
+"""timm's arguments that the shapes determine, norm_eps, and those of training."""
+
+FIXED_ARGS = {"global_pool": "avg", "head_norm_first": False, "output_stride": 32, "act_layer": "gelu"}
+"""Those for which the model has one value."""
+
 
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of the folder; ConvertError when the config is of another architecture."""
@@ -24,11 +33,15 @@ def read(path: Path, weights_only: bool = False) -> Content:
         known = " or ".join(f"{family}..." for family in FAMILIES.values())
         raise ConvertError(f"{path}: its config.json says architecture {architecture!r}, not {known}")
     content = huggingface.arrays(path)
-    names = config.get("label_names") or config.get("pretrained_cfg", {}).get("label_names")
+    pretrained, args = config.get("pretrained_cfg") or config, config.get("model_args") or {}
+    unknown = {name: args[name] for name in args.keys() - MODEL_ARGS if args[name] != FIXED_ARGS.get(name, ())}
+    if unknown:
+        raise ConvertError(f"{path}: its config.json has model_args {unknown}, which the model does not have")
+    names = config.get("label_names") or pretrained.get("label_names")
     if isinstance(names, list):
         content.meta["classes"] = [str(name) for name in names]
-    _read_preparation(config.get("pretrained_cfg", config), content)
-    eps = config.get("model_args", {}).get("norm_eps")
+    _read_preparation(pretrained, content)
+    eps = args.get("norm_eps")
     content.fields |= {} if eps is None else {"norm_eps": eps}
     return content
 
@@ -43,6 +56,7 @@ def write(path: Path, content: Content) -> None:
             f"timm builds models of four stages whose stem has not stride 2; this one has {len(encoder.depths)} stages"
             f" and stride {encoder.stem_stride}: write a .safetensors file"
         )
+    huggingface.check_scope(content.model, "timm")
     if not encoder.dwconv_bias:
         raise ConvertError(
             "timm builds depthwise convolutions with a bias; this model has dwconv_bias False:"

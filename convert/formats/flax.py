@@ -44,6 +44,7 @@ FLAX = Format(
     ),
     trunks=("", "encoder."),
     trunk=encoder_of_fcmae,
+    computes={},
 )
 
 NNX = Format(
@@ -53,4 +54,5 @@ NNX = Format(
     rules=tuple(rule._replace(theirs=re.sub(r"\.(kernel|scale)$", ".weight", rule.theirs)) for rule in FLAX.rules),
     trunks=FLAX.trunks,
     trunk=FLAX.trunk,
+    computes={},
 )

@@ -5,7 +5,7 @@ In the sparse kernels the first spatial axis is the fastest, hence (kw kh).
 
 from dataclasses import replace
 
-from convert.rules import Format, Rule, encoder_of_fcmae
+from convert.rules import USUAL, Format, Rule, encoder_of_fcmae
 from spec import FCMAE
 
 
@@ -67,6 +67,7 @@ SPARSE = Format(
         Rule("stages.{i}.{j}.grn.beta", "encoder.stages.{i}.{j}.grn.beta", "1 ch"),
         *_DECODER,
     ),
+    computes=USUAL | {"grn_scope": "batch"},
 )
 
 BSP36 = replace(

@@ -18,4 +18,5 @@ OURS = Format(
     ),
     trunks=("", "encoder."),
     trunk=encoder_of_fcmae,
+    computes={},
 )

@@ -6,7 +6,7 @@ stack are the channels of an image here. The stem that a model of stacks does no
 
 from dataclasses import replace
 
-from convert.rules import Format, Part, Rule
+from convert.rules import USUAL, Format, Part, Rule
 
 _STACKS = r"(.*\.)?stem\.conv3d\.weight"
 _RULES = (
@@ -41,6 +41,7 @@ VISCY = Format(
     ),
     parts=_parts("conv3d", "the stem for stacks, which a model of single planes does not use"),
     fields=lambda shapes: {"norm_eps": 1e-5},
+    computes=USUAL | {"dwconv_bias": False},
     caution="norm_eps of VisCy's downsampling norms is 1e-06: its features differ by a few millionths",
 )
 

@@ -85,6 +85,13 @@ def test_inspect_shows_facts_parts_and_uses(capsys: pytest.CaptureFixture[str]) 
     assert ["pre-training", "nothing"] in lines
 
 
+def test_inspect_shows_the_fields_that_are_not_the_default(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = spec.fcmae(depths=(1, 1), dims=(6, 8), image_size=16, decoder_dim=7, grn_scope="batch", mask_ratio=0.5)
+    convert.save(checkpoint(model), tmp_path / "x.npz")
+    assert main(["inspect", str(tmp_path / "x.npz")]) == 0
+    assert "grn_scope batch, mask_ratio 0.5\n" in capsys.readouterr().out
+
+
 def test_inspect_knows_presets(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert.save(checkpoint(spec.classifier("convnextv2_atto", num_classes=2)), tmp_path / "x.safetensors")
     assert main(["inspect", str(tmp_path / "x.safetensors")]) == 0

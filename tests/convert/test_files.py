@@ -2,6 +2,7 @@
 
 import weakref
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,12 @@ from convert import ConvertError, containers
 from convert.arrays import Arrays, Entry, raw_bytes
 from tests.convert.samples import CONTAINERS, KINDS, assert_equal, checkpoint, checkpoints, filled, recognised, trained
 
+
+def fields(model: spec.Model) -> dict[str, Any]:
+    """The fields of a model and of its encoder."""
+    return {**asdict(model), **asdict(model.encoder), "encoder": None}
+
+
 SMALL = spec.classifier(depths=(1, 1), dims=(8, 10), num_classes=3, stem_stride=2)
 HOLDS = dict.fromkeys(CONTAINERS, ("float16", "bfloat16", "float32", "float64"))
 HOLDS[".npz"] = ("float16", "float32", "float64")
@@ -31,18 +38,23 @@ def test_every_container_holds_every_format(
     format = data.draw(st.sampled_from(KINDS[kind]), label="format")
     original = data.draw(checkpoints(kind, (format,), HOLDS[suffix]))
     path = tmp_path_factory.mktemp("files") / f"x{suffix}"
-    bare = suffix == ".pth" and format in ("timm", "hf")
+    bare = suffix == ".msgpack" or (suffix == ".pth" and format in ("timm", "hf"))
     left = convert.save(original, path, format=format)
-    encoder = original.model.encoder
-    unusual = {"norm_eps": encoder.norm_eps != spec.EPS, "grn_scope": encoder.grn_scope != "image"}
-    assert {line.split()[2] for line in left} == {
-        name for name in unusual if unusual[name] and (bare or suffix in (".npz", ".msgpack"))
-    }
-    assert all(line.startswith("not recorded: ") for line in left)
     found = convert.load(path)
+    lost = {line.split()[2] for line in left if line.startswith("not recorded: ")}
+    assert lost == {name for name, value in fields(original.model).items() if fields(found.model)[name] != value}
+    others = {line.split()[0] for line in left if not line.startswith("not recorded: ")}
+    theirs = {
+        "grn_scope": "batch" if format == "official-sparse" else "image",
+        "norm_eps": spec.EPS,
+        "dwconv_bias": True,
+    }
+    encoder = original.model.encoder
+    differ = {name for name, value in theirs.items() if getattr(encoder, name) != value}
+    assert others == (set() if format in ("ours", "flax") else differ)
     assert_equal(found.arrays, original.arrays, f"{format}{suffix}")
     assert found.meta["format"] in (format, recognised(format, original.model))
-    if suffix in (".safetensors", ".pth") and not bare:
+    if not bare:
         assert found.model == original.model
 
 
@@ -68,6 +80,8 @@ def test_every_folder_round_trips(
         ("hf", "transformers builds LayerNorms", {"norm_eps": 1e-5}),
         ("hf", "transformers builds LayerNorms", {"dwconv_bias": False}),
         ("timm", "timm builds depthwise convolutions with a bias", {"dwconv_bias": False}),
+        ("hf", "transformers builds GRN over the image", {"grn_scope": "grid"}),
+        ("timm", "timm builds GRN over the image", {"grn_scope": "batch"}),
     ],
 )
 def test_a_model_that_a_program_does_not_build_is_not_written_for_it(
@@ -76,7 +90,8 @@ def test_a_model_that_a_program_does_not_build_is_not_written_for_it(
     model = spec.classifier(depths=(1, 1, 1, 1), dims=(2, 2, 2, 2), num_classes=2, **field)
     with pytest.raises(ConvertError, match=rf"^.*{program}.*: write a \.safetensors file$"):
         convert.save(checkpoint(model), tmp_path / "x", format=format)
-    assert convert.save(checkpoint(model), tmp_path / "x.safetensors", format=format) == []
+    (note,) = convert.save(checkpoint(model), tmp_path / "x.safetensors", format=format)
+    assert note.startswith("".join(f"{name} {value}: programs of the {format} format" for name, value in field.items()))
     assert convert.load(tmp_path / "x.safetensors").model == model
 
 
@@ -221,3 +236,60 @@ def test_a_missing_package_is_named_with_the_remedy(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(ConvertError, match="msgpack is not installed; pip install msgpack"):
         containers.module("msgpack")
+
+
+@pytest.mark.parametrize(
+    ("format", "fields", "notes"),
+    [
+        (
+            "official-dense",
+            {"norm_eps": 1e-2},
+            ["norm_eps 0.01: programs of the official-dense format compute with 1e-06"],
+        ),
+        (
+            "mmpretrain",
+            {"dwconv_bias": False},
+            ["dwconv_bias False: programs of the mmpretrain format compute with True"],
+        ),
+        (
+            "viscy",
+            {"in_chans": 1},
+            [
+                "norm_eps 1e-06: programs of the viscy format compute with 1e-05",
+                "dwconv_bias True: programs of the viscy format compute with False",
+            ],
+        ),
+        ("viscy", {"in_chans": 1, "norm_eps": 1e-5, "dwconv_bias": False}, []),
+        ("nnx", {"norm_eps": 1e-2, "grn_scope": "batch"}, []),
+    ],
+)
+def test_what_a_program_computes_in_another_way_is_noted(
+    format: str, fields: dict[str, Any], notes: list[str], tmp_path: Path
+) -> None:
+    model = spec.encoder(depths=(1, 1), dims=(8, 10), **fields)
+    for name in ("x.safetensors", "x.pth"):
+        assert convert.save(checkpoint(model), tmp_path / name, format=format) == notes
+
+
+def test_an_autoencoder_of_bsp36_outside_its_file(tmp_path: Path) -> None:
+    """In msgpack its names are the published ones, whose programs have another GRN."""
+    usual = {"depths": (1, 1), "dims": (8, 10), "image_size": 224, "decoder_dim": 7}
+    grid = spec.fcmae(**usual, grn_scope="grid", mask_ratio=0.7, mask_rounding="ceil")
+    assert [line.partition(":")[0] for line in convert.save(checkpoint(grid), tmp_path / "x.pth", format="bsp36")] == []
+    left = convert.save(checkpoint(grid), tmp_path / "x.msgpack", format="bsp36")
+    assert {line.split(" format ")[0] for line in left} == {
+        f"not recorded: {field}: msgpack files in the bsp36"
+        for field in ("grn_scope grid", "mask_ratio 0.7", "mask_rounding ceil")
+    }
+    assert convert.load(tmp_path / "x.msgpack").model == spec.fcmae(**usual)
+    (note,) = convert.save(checkpoint(spec.fcmae(**usual)), tmp_path / "y.pth", format="bsp36")
+    assert note == "grn_scope image: programs of the bsp36 format compute with grid"
+
+
+def test_names_that_are_read_only_with_from(tmp_path: Path) -> None:
+    model = spec.classifier(depths=(1, 1), dims=(8, 10), num_classes=3, drop_path=0.1)
+    (note,) = convert.save(checkpoint(model), tmp_path / "x.msgpack", format="bsp36")
+    assert (
+        note == "not recorded: drop_path 0.1: msgpack files in the bsp36 format are read (with --from bsp36) with 0.0"
+    )
+    assert_equal(convert.load(tmp_path / "x.msgpack", format="bsp36").arrays, filled(model), "bsp36")

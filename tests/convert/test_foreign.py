@@ -15,7 +15,7 @@ from benchmarks import outside
 from convert import ConvertError, formats, naming
 from convert.__main__ import main
 from convert.arrays import entries_of
-from convert.preparation import IMAGENET
+from convert.preparation import IMAGENET, recorded
 from tests.convert.samples import assert_equal, checkpoint, filled
 
 CLASSIFIER = spec.classifier(depths=(1, 1), dims=(6, 8), num_classes=3, stem_stride=2)
@@ -165,3 +165,59 @@ def test_shards_of_pickles(tmp_path: Path) -> None:
     index = {"metadata": {}, "weight_map": {name: file for file, inside in parts.items() for name in inside}}
     (tmp_path / "x" / "pytorch_model.bin.index.json").write_text(json.dumps(index))
     assert_equal(convert.load(tmp_path / "x").arrays, filled(CLASSIFIER), "shards")
+
+
+def changed(path: Path, **fields: Any) -> Path:
+    """The JSON file with other fields."""
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return path
+
+
+@pytest.mark.parametrize("format", ["hf", "dinov3-hf"])
+def test_another_activation_is_refused(format: str, tmp_path: Path) -> None:
+    model = spec.classifier(depths=(1, 1), dims=(6, 8), num_classes=0, block="v1")
+    convert.save(checkpoint(model), tmp_path / "x", format=format)
+    changed(tmp_path / "x" / "config.json", hidden_act="relu")
+    with pytest.raises(ConvertError, match="hidden_act 'relu'; the model has 'gelu' only"):
+        convert.load(tmp_path / "x")
+
+
+def test_arguments_of_timm_are_known_or_refused(tmp_path: Path) -> None:
+    convert.save(checkpoint(ATTOS[0]), tmp_path / "x", format="timm")
+    config = changed(tmp_path / "x" / "config.json", model_args=None, pretrained_cfg=None)
+    assert convert.load(tmp_path / "x").model == ATTOS[0]
+    changed(config, model_args={"norm_eps": 1e-6, "act_layer": "relu"})
+    with pytest.raises(ConvertError, match=r"model_args {'act_layer': 'relu'}, which the model does not have"):
+        convert.load(tmp_path / "x")
+
+
+@pytest.mark.parametrize(
+    ("factor", "used"), [(0.00392156862745098, True), (1 / 127.5, False), (1, False), ("x", False)]
+)
+def test_mean_and_std_for_another_rescaling_are_not_used(factor: Any, used: bool, tmp_path: Path) -> None:
+    convert.save(checkpoint(CLASSIFIER), tmp_path / "x", format="hf")
+    changed(tmp_path / "x" / "preprocessor_config.json", rescale_factor=factor)
+    found = convert.load(tmp_path / "x")
+    assert ("images" in found.meta, bool(found.notes)) == (used, not used)
+    assert used or f"rescale_factor {factor}" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("fields", "found"),
+    [
+        ({"mean": 0, "std": 0.5}, {"mean": (0,), "std": (0.5,)}),
+        ({"mean": [0.5, 0.4], "crop_pct": 1}, {"mean": (0.5, 0.4), "crop_pct": 1}),
+        ({"mean": "x"}, "records mean 'x', not numbers; correct"),
+        ({"mean": [0.5, None]}, r"records mean \[0.5, None\], not numbers"),
+        ({"std": 0}, "records std 0, not numbers above 0"),
+        ({"std": [0.1, float("nan")]}, "not numbers above 0"),
+        ({"crop_pct": 1.5}, "records crop_pct 1.5, not a number above 0, at most 1"),
+        ({"crop_pct": [0.9]}, r"records crop_pct \[0.9\], not a number"),
+    ],
+)
+def test_how_images_are_prepared_is_checked(fields: dict[str, Any], found: Any, tmp_path: Path) -> None:
+    if isinstance(found, dict):
+        assert recorded({"images": fields}) == found
+        return
+    with pytest.raises(ConvertError, match=found):
+        recorded({"images": fields})

@@ -180,7 +180,8 @@ def test_timm_another_epsilon_in_a_hub_folder(tmp_path: Path) -> None:
     assert_close(outputs(ours)["logits"], run(theirs).numpy(), GOLDEN, "timm")
     assert convert.load(tmp_path / "x").model == ours.model
     assert convert.save(ours, tmp_path / "x.pth", format="timm") == [
-        "not recorded: norm_eps 0.001: pth files in the timm format are read with 1e-06"
+        "norm_eps 0.001: programs of the timm format compute with 1e-06",
+        "not recorded: norm_eps 0.001: pth files in the timm format are read with 1e-06",
     ]
 
 

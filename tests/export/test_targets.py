@@ -52,12 +52,29 @@ def test_a_classifier_by_the_command(target: str, tmp_path: Path, capsys: pytest
     about = json.loads((tmp_path / f"{file.name}.json").read_text())
     assert about["inputs"] == {"images": "(N, 8 * G_h, 8 * G_w, 3)"}
     assert (about["outputs"], about["classes"]) == (["logits"], list("abcde"))
-    assert about["images"] == {"mean": [0.5] * 3, "std": [0.5] * 3}
+    assert (about["images"], about["unit"]) == ({"mean": [0.5] * 3, "std": [0.5] * 3}, "in units of 0..1")
     signature = Signature.of(CLASSIFIER)
     pixels = inputs(signature, 5, 3, 2)
     (found,) = module(target).load(file, signature)(*pixels)
     expected = convert.build(ours, "torch", dtype="float64")(*map(_tensor, pixels))["logits"]
     assert_close(found, expected.detach().numpy(), 16 * EPS["float32"], target)
+
+
+def test_a_description_is_not_replaced_and_says_no_unit_that_is_not_recorded(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert.save(sample(CLASSIFIER), tmp_path / "x.npz")
+    about = tmp_path / "x.pt2.json"
+    about.write_text("mine")
+    words = [str(tmp_path / "x.npz"), "--to", "torch"]
+    with monkeypatch.context() as patched:
+        patched.setattr("export.__main__.write", None)  # it is not called
+        assert main(words) == 2
+    assert capsys.readouterr().err == f"export: {about}: exists already; --force replaces it, -o names another output\n"
+    assert about.read_text() == "mine"
+    assert main([*words, "--force"]) == 0
+    assert json.loads(about.read_text())["unit"] is None
+    assert "by a mean and std that the checkpoint does not record\n" in capsys.readouterr().out
 
 
 def _tensor(values: np.ndarray) -> object:
