@@ -69,7 +69,7 @@ def report(path: str, given: dict[str, Any]) -> Iterator[str]:
     chosen = np.linspace(0, len(source), count, endpoint=False).astype(int)
     (channels, _), *others = [(given["in_chans"], count)] if "in_chans" in given else _channels(source, chosen)
     for other, images in others:
-        yield f"note: {images:,} of {count:,} images have {other} channels, most have {channels} (--in_chans takes another number)"
+        yield f"note: {images:,} of {count:,} images have {other} channels, not {channels}, which --in_chans changes"
     found = measure(_images(source, chosen, channels, broken))
     yield from (f"skipped: {line}" for line in broken)
     yield f"{count - len(broken):,} of them with {channels} channels; values: {values}"

@@ -111,7 +111,7 @@ def test_most_images_decide_the_number_of_channels(tmp_path: Path, capsys: pytes
     for name in "bc":
         (tmp_path / f"{name}.png").write_bytes(encoded(pixels(1), "PNG"))
     lines = stats(capsys, str(tmp_path))
-    assert "note: 1 of 3 images have 1 channels, most have 3 (--in_chans takes another number)" in lines
+    assert "note: 1 of 3 images have 1 channels, not 3, which --in_chans changes" in lines
     assert "3 of them with 3 channels; values: uint8 0..255" in lines
 
 

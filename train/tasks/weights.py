@@ -12,6 +12,8 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays
 from convert import Checkpoint, ConvertError, surgery
+from convert.arrays import Arrays as Stored
+from convert.arrays import entries_of
 from spec import checks
 from train.config import Config
 from train.errors import TrainError, of_convert
@@ -46,15 +48,16 @@ def first_arrays(
 
 
 def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
-    """A checkpoint; without its decoder and with the stem of `surgery.with_channels` if it has other channels."""
+    """A checkpoint; with the stem of `surgery.with_channels` if it has other channels, and else as it is."""
     checkpoint = load(path)
     if checkpoint.model.encoder.in_chans == channels:
         return checkpoint
-    if isinstance(checkpoint.model, spec.FCMAE):
-        checkpoint = surgery.encoder_only(checkpoint)
-    checkpoint = surgery.with_channels(checkpoint, channels)
-    say(f"{path}: {checkpoint.notes[-1]}")
-    return checkpoint
+    changed = surgery.with_channels(surgery.encoder_only(checkpoint), channels)
+    say(f"{path}: {changed.notes[-1]}")
+    stem = PREFIX * isinstance(checkpoint.model, spec.FCMAE) + surgery.STEM
+    entries = {**entries_of(checkpoint.arrays), stem: entries_of(changed.arrays)[surgery.STEM]}
+    model = replace(checkpoint.model, encoder=changed.model.encoder)
+    return replace(checkpoint, model=model, arrays=Stored(entries))
 
 
 def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callable[[str], None]) -> Arrays:
@@ -66,7 +69,7 @@ def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callab
     arrays, checkpoint = initial_arrays(model, seed), _channels_changed(path, model.encoder.in_chans, say)
     _check_encoder(path, checkpoint.model, model.encoder)
     prefix = "" if isinstance(checkpoint.model, spec.FCMAE) else PREFIX
-    theirs = {prefix + name: param.shape for name, param in spec.parameters(checkpoint.model).items()}
+    theirs = {prefix + name: entry.shape for name, entry in entries_of(checkpoint.arrays).items()}
     scoped = [name for name in arrays if scope == "everything" or name.startswith(PREFIX)]
     taken = [name for name in scoped if theirs.get(name) == arrays[name].shape]
     arrays |= {name: read(path, checkpoint, name.removeprefix(prefix)) for name in taken}
