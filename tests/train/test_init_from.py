@@ -88,7 +88,8 @@ def test_the_encoder_alone_is_taken_if_asked_for_or_if_no_more_is_there(images: 
 def test_a_stem_of_other_channels_is_made_and_said(images: Path, tmp_path: Path) -> None:
     """Of the rest, only the decoder's last layer, which predicts pixels, does not fit."""
     theirs = convert.load(FCMAE)
-    model, arrays, said = started(FCMAE, images, "--in_chans", "1", "--decoder_embed_dim", str(theirs.model.decoder_dim))
+    width = str(theirs.model.decoder_dim)
+    model, arrays, said = started(FCMAE, images, "--in_chans", "1", "--decoder_embed_dim", width)
     stem = with_channels(encoder_only(theirs), 1).arrays[STEM]
     found = taken(model, arrays, {**theirs.arrays, f"encoder.{STEM}": stem})
     assert found == {name for name in theirs.arrays if not name.startswith("pred.")}
