@@ -125,8 +125,11 @@ def test_the_values_of_its_run_are_taken_unless_given(images: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--init_from {fcmae} --depths 1 1 --dims 8 8", "{fcmae}: its encoder has another size; give --model none --"),
-        ("--init_from {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
+        (
+            "--init_from {fcmae} --depths 1 1 --dims 8 8",
+            "--init_from {fcmae}: its encoder differs; give --model none --",
+        ),
+        ("--init_from {folder}/none.pth", "--init_from {folder}/none.pth: no such file or folder"),
         (
             "--init_from {fcmae} --resume {fcmae}",
             "--init_from: --resume continues a run from its own weights; give",
@@ -148,6 +151,7 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err
     assert said.startswith(f"train: {line.format(**places)}")
     assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_betas_are_as_published_unless_given() -> None:

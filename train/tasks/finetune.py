@@ -21,7 +21,7 @@ from train.data.values import Values
 from train.errors import TrainError
 from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
-from train.tasks.weights import first_arrays
+from train.tasks.weights import first_arrays, given_by
 
 
 class Finetuning:
@@ -97,7 +97,8 @@ class Finetuning:
     def first_arrays(self, say: Callable[[str], None]) -> Arrays:
         """The parameters before the first update."""
         start = self.config.finetune
-        return first_arrays(self.model, self.config.run.seed, start.head_init_scale, start.finetune, say)
+        with given_by("--finetune"):
+            return first_arrays(self.model, self.config.run.seed, start.head_init_scale, start.finetune, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""
