@@ -60,9 +60,6 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
         if start >= stop:
             say(f"nothing to do: {config.run_dir} is at step {start:,} of {stop:,}; train anew in another --output_dir")
             return None
-        if main_process:
-            _write_config(config)
-        _check_parity(config, backend, task, say)
         trainer = _trainer(config, backend, task, cluster, found, say)
         say(f"{config.run.backend}: {trainer.execution}")
         try:
@@ -87,8 +84,14 @@ def _check_parity(config: Config, backend: Backend, task: Task, say: Say) -> Non
 def _trainer(
     config: Config, backend: Backend, task: Task, cluster: Cluster, found: RunCheckpoint | None, say: Say
 ) -> Trainer:
-    """The trainer in the state of a checkpoint, or in that before the first update."""
+    """The trainer in the state of a checkpoint, or in that before the first update.
+
+    Reads the first parameters, which may be refused, before it writes config.toml and checks parity.
+    """
     arrays = None if found else task.first_arrays(say)
+    if cluster.rank == 0:
+        _write_config(config)
+    _check_parity(config, backend, task, say)
     trainer = backend.Trainer(task.model, task.optimizer, config.trainer_options(), cluster=cluster)
     if found:
         trainer.restore(found.state)

@@ -3,7 +3,9 @@
 import argparse
 import shlex
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +15,9 @@ from train.config import cli
 from train.config.config import FLAGS, Config, format_value
 from train.data.classes import describe
 from train.data.decode import BrokenImage
-from train.data.feed import read
+from train.data.feed import read, read_with_mask
+from train.data.names import printable
+from train.data.no_data import split
 from train.data.reading import KINDS, read_options, refuse_unused
 from train.data.sources import Source, open_source
 from train.data.values import Values
@@ -61,9 +65,11 @@ def report(path: str, given: dict[str, Any]) -> Iterator[str]:
     source = open_source(path, "train", "DATA", read_options(config.data))
     refuse_unused(config.data, source.reading)
     yield describe(source)
-    channels, values = given.get("in_chans") or _channels(source), source.reading.values
-    count, broken = min(config.inspect.num_images, len(source)), list[str]()
+    values, count, broken = source.reading.values, min(config.inspect.num_images, len(source)), list[str]()
     chosen = np.linspace(0, len(source), count, endpoint=False).astype(int)
+    (channels, _), *others = [(given["in_chans"], count)] if "in_chans" in given else _channels(source, chosen)
+    for other, images in others:
+        yield f"note: {images:,} of {count:,} images have {other} channels, not {channels}, which --in_chans changes"
     found = measure(_images(source, chosen, channels, broken))
     yield from (f"skipped: {line}" for line in broken)
     yield f"{count - len(broken):,} of them with {channels} channels; values: {values}"
@@ -73,7 +79,7 @@ def report(path: str, given: dict[str, Any]) -> Iterator[str]:
 
 
 def measure(images: Iterator[np.ndarray]) -> Statistics:
-    """The statistics over images (H, W, C), in float64; the quantiles over SAMPLED pixels of each."""
+    """The statistics over images (..., C), in float64; the quantiles over SAMPLED pixels of each."""
     count, sums, squares, lows, highs, sampled = 0, 0.0, 0.0, [], [], []
     for image in images:
         pixels = image.reshape(-1, image.shape[-1]).astype(np.float64)
@@ -91,25 +97,30 @@ def measure(images: Iterator[np.ndarray]) -> Statistics:
 
 
 def _images(source: Source, chosen: np.ndarray, channels: int, broken: list[str]) -> Iterator[np.ndarray]:
-    """Each image in the unit of --mean and --std; a line for each that cannot be read, TrainError if none can."""
+    """The pixels of each image that have data, (..., C) in the unit of --mean and --std.
+
+    Adds a line to broken for each image that cannot be read; TrainError if none can.
+    """
     for index in chosen.tolist():
         try:
-            image, _ = read(source, index, channels)
-            yield image / 255 if image.dtype == np.uint8 else image
+            image, no_data = split(read_with_mask(source, index, channels)[0], channels)
+            pixels = image if no_data is None else image[no_data == 0]
+            if not pixels.size:
+                raise BrokenImage(f"{printable(source.name(index))}: its mask leaves no pixel with data")
+            yield pixels / 255 if pixels.dtype == np.uint8 else pixels
         except BrokenImage as error:
             broken.append(str(error))
     if len(broken) == len(chosen):
         raise TrainError(f"none of {len(chosen):,} images can be read; {broken[0]}")
 
 
-def _channels(source: Source) -> int:
-    """The number of channels of the first image that can be read; 3 if none can."""
-    for index in range(len(source)):
-        try:
-            return read(source, index, None)[0].shape[-1]
-        except BrokenImage:
-            continue
-    return 3
+def _channels(source: Source, chosen: np.ndarray) -> list[tuple[int, int]]:
+    """Each number of channels and how many of the images have it, the most frequent first; 3 if none can be read."""
+    counts = Counter[int]()
+    for index in chosen.tolist():
+        with suppress(BrokenImage):
+            counts[read(source, index, None)[0].shape[-1]] += 1
+    return counts.most_common() or [(3, 0)]
 
 
 def _table(found: Statistics, values: Values) -> str:

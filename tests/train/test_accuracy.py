@@ -176,7 +176,7 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task eval", "--task eval: give the checkpoint with --finetune or --resume"),
         ("--task eval --finetune {golden} --resume {golden}", "--task eval: give the checkpoint with --finetune or w"),
         ("--task eval --finetune {golden} --in_chans 1", "--in_chans 1: the model in {golden} takes 3; leave it out"),
-        ("--task eval --finetune {golden} --dims 8 16", "{golden}: its encoder has another size; give --mo"),
+        ("--task eval --finetune {golden} --dims 8 16", "{golden}: its encoder differs; give --mo"),
         ("--task eval --finetune {golden} --nb_classes 3", "--nb_classes 3: the head in {golden} has 11 classes"),
         (
             "--task eval --finetune {golden} --data_path {images}",
@@ -205,7 +205,7 @@ def test_a_bare_published_checkpoint_is_evaluated(
         ("--task finetune --data_path {images}/val/c0", "--data_path {images}/val/c0: all images are of one class"),
         (
             "--task finetune --data_path {images} --finetune {fcmae}",
-            "{fcmae}: its encoder has another size",
+            "--finetune {fcmae}: its encoder differs",
         ),
         (
             "--task finetune --data_path {images} --in_chans 5 --mean 0 --std 1",
@@ -238,7 +238,7 @@ def test_the_suggested_flags_fit_the_checkpoint(
     ]
     words += ["--output_dir", str(tmp_path), "--batch_size", "4", "--max_steps", "1", "--input_size", "32"]
     assert main(words) == 2
-    suggested = capsys.readouterr().err.rpartition("has another size; give ")[2].split()
+    suggested = capsys.readouterr().err.rpartition("differs; give ")[2].split()
     assert main([*words, *suggested]) == 0
     (line, scores) = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert np.isfinite(line["loss"])

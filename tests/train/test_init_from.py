@@ -9,7 +9,7 @@ import backends
 import convert
 import spec
 from backends.initial import initial_arrays
-from convert.surgery import encoder_only, with_channels
+from convert.surgery import STEM, encoder_only, with_channels
 from parity_tests import tolerances
 from tests.train import fake
 from tests.train.images import tree
@@ -86,11 +86,15 @@ def test_the_encoder_alone_is_taken_if_asked_for_or_if_no_more_is_there(images: 
 
 
 def test_a_stem_of_other_channels_is_made_and_said(images: Path, tmp_path: Path) -> None:
-    model, arrays, said = started(FCMAE, images, "--in_chans", "1")
-    expected = with_channels(encoder_only(convert.load(FCMAE)), 1)
-    found = taken(model, arrays, {f"encoder.{name}": array for name, array in expected.arrays.items()})
-    assert "encoder.downsample_layers.0.0.weight" in found
+    """Of the rest, only the decoder's last layer, which predicts pixels, does not fit."""
+    theirs = convert.load(FCMAE)
+    width = str(theirs.model.decoder_dim)
+    model, arrays, said = started(FCMAE, images, "--in_chans", "1", "--decoder_embed_dim", width)
+    stem = with_channels(encoder_only(theirs), 1).arrays[STEM]
+    found = taken(model, arrays, {**theirs.arrays, f"encoder.{STEM}": stem})
+    assert found == {name for name in theirs.arrays if not name.startswith("pred.")}
     assert f"{FCMAE}: stem: 3 channels to 1, merged: kernels summed" in said
+    assert said.endswith("; initialised: pred (2); not taken: pred (2)")
 
 
 def test_both_frameworks_start_from_it_and_learn_the_same(
@@ -121,8 +125,11 @@ def test_the_values_of_its_run_are_taken_unless_given(images: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("--init_from {fcmae} --depths 1 1 --dims 8 8", "{fcmae}: its encoder has another size; give --model none --"),
-        ("--init_from {folder}/none.pth", "{folder}/none.pth: no such file or folder"),
+        (
+            "--init_from {fcmae} --depths 1 1 --dims 8 8",
+            "--init_from {fcmae}: its encoder differs; give --model none --",
+        ),
+        ("--init_from {folder}/none.pth", "--init_from {folder}/none.pth: no such file or folder"),
         (
             "--init_from {fcmae} --resume {fcmae}",
             "--init_from: --resume continues a run from its own weights; give",
@@ -144,6 +151,7 @@ def test_a_mistake_is_one_line(
     said = capsys.readouterr().err
     assert said.startswith(f"train: {line.format(**places)}")
     assert said.count("\n") == 1
+    assert not (tmp_path / "run" / "config.toml").exists()
 
 
 def test_betas_are_as_published_unless_given() -> None:

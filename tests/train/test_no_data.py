@@ -292,6 +292,13 @@ def test_a_flag_that_cannot_be_followed_is_one_line(clouds: Path, flags: str, li
         Pretraining(cli.parse([*fake.QUICK.split(), "--in_chans", "1", "--data_path", str(clouds), *flags.split()]))
 
 
+def test_other_masks_of_the_same_size_are_other_data(tmp_path: Path) -> None:
+    members = [("0.jpg", FILES[0]), ("0.a", as_npy(MASKS[0])), ("0.b", as_npy(MASKS[1]))]
+    path = str(shard(tmp_path / "x.tar", members))
+    prints = {key: open_source(path, options=ReadOptions(mask_key=key)).fingerprint for key in ("a", ".a", "b")}
+    assert prints["a"] == prints[".a"] != prints["b"]
+
+
 def test_an_image_without_its_mask_is_named(tmp_path: Path) -> None:
     path = tars(tmp_path / "x.tar", "npy", [as_npy(MASKS[0]), None, *map(as_npy, MASKS[2:])])
     with pytest.raises(TrainError, match=re.escape(f"{path}: 001.jpg: has no .npy file, which --mask_key names")):

@@ -17,6 +17,7 @@ from train.data.digits import Digits
 from train.data.feed import read
 from train.data.npz import Npz
 from train.data.parquet import Parquet
+from train.data.reading import ReadOptions
 from train.data.sources import open_eval, open_source
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
@@ -102,9 +103,9 @@ def test_parquet_of_the_hub_names_its_classes(tmp_path: Path) -> None:
 
 
 def test_parquet_keeps_row_groups_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = Parquet([table(tmp_path / "x.parquet", rows=3)])
+    source = Parquet([table(tmp_path / "x.parquet", rows=3, m=[[[n]] for n in range(6)])], ReadOptions(mask_column="m"))
     for index in (0, 5, 1, 4, 2, 3):
-        _ = source[index]
+        assert (source[index][0], source.mask(index)) == (FILES[index], [[index]])
     assert source._group.cache_info().misses == 2
 
 

@@ -91,6 +91,30 @@ def test_broken_images_are_listed_and_the_rest_counts(tmp_path: Path, capsys: py
     assert cli.parse(flags(lines)).data.mean == pytest.approx(pixels(0).reshape(-1, 3).mean(0) / 255)
 
 
+def test_pixels_without_data_do_not_count(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = NOISE.integers(0, 256, (4, 16, 16), np.uint8)
+    masks = NOISE.random((4, 8, 8)) < 0.5
+    masks[3] = True
+    path = arrays(tmp_path / "x.npz", images=images, clouds=masks.astype(np.uint8))
+    lines = stats(capsys, str(path), "--mask_key", "clouds")
+    kept = images[~masks.repeat(2, 1).repeat(2, 2)] / 255
+    config = cli.parse(flags(lines))
+    assert (config.data.mean[0], config.data.std[0]) == pytest.approx(
+        (kept.mean(), kept.std()), rel=2**6 * EPS["float32"]
+    )
+    assert config.data.mask_key == "clouds"
+    assert any(line.startswith("skipped: ") and "its mask leaves no pixel with data" in line for line in lines)
+
+
+def test_most_images_decide_the_number_of_channels(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.png").write_bytes(encoded(pixels(0)[..., 0], "PNG"))
+    for name in "bc":
+        (tmp_path / f"{name}.png").write_bytes(encoded(pixels(1), "PNG"))
+    lines = stats(capsys, str(tmp_path))
+    assert "note: 1 of 3 images have 1 channels, not 3, which --in_chans changes" in lines
+    assert "3 of them with 3 channels; values: uint8 0..255" in lines
+
+
 @pytest.mark.parametrize(
     ("words", "line"),
     [

@@ -67,7 +67,7 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
 
 
 def test_an_encoder_of_another_size_says_its_own() -> None:
-    line = r"its encoder has another size; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
+    line = r"its encoder differs; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier("convnextv2_atto"), 0, str(FCMAE))
 
@@ -87,7 +87,7 @@ def test_a_stem_for_other_channels_gives_the_features_of_repeated_ones(path: Pat
 def test_an_encoder_of_the_other_family_is_refused_with_the_flags_of_its_own(tmp_path: Path) -> None:
     v1 = spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2, block="v1")
     convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.pth", format="timm")
-    line = "its encoder has another size; give --model convnext_tiny --depths 1 1 --dims 4 6 --patch_size 8"
+    line = "its encoder differs; give --model convnext_tiny --depths 1 1 --dims 4 6 --patch_size 8"
     with pytest.raises(TrainError, match=line):
         first_arrays(spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2), 0, str(tmp_path / "x.pth"))
     asked = spec.classifier("convnext_tiny", depths=(1, 1), dims=(4, 6), num_classes=2)

@@ -62,7 +62,7 @@ class Parquet:
 
     def __getitem__(self, index: int) -> tuple[bytes | np.ndarray, int, str]:
         group, row = self._place(index)
-        scalar = self._group(group)[row]
+        scalar = self._group(group)[self.column][row]
         if self.nested:
             return _array(scalar, self.name(index)), self.labels[index], self.name(index)
         cell = scalar.as_py()
@@ -74,7 +74,7 @@ class Parquet:
     def mask(self, index: int) -> object:
         """Where an image has no data, as stored."""
         group, row = self._place(index)
-        cell = self._group(group, self.masks)[row].as_py()
+        cell = self._group(group)[self.masks][row].as_py()
         return cell["bytes"] if isinstance(cell, dict) else cell
 
     def name(self, index: int) -> str:
@@ -98,10 +98,10 @@ class Parquet:
         """Pickled as its files: what is in memory stays in its process."""
         return Parquet, (self.files, self.reading.options, self.reading.left_out)
 
-    def _read(self, group: int, column: str | None = None) -> Any:
+    def _read(self, group: int) -> Any:
+        """The columns of a row group that hold images and masks."""
         place, number = self.groups[group]
-        column = column or self.column
-        return _opened(self.files[place]).read_row_group(number, [column])[column]
+        return _opened(self.files[place]).read_row_group(number, [name for name in (self.column, self.masks) if name])
 
     def _labelled(self, tables: Sequence[Any], columns: "_Columns") -> tuple[tuple[str, ...], list[int]]:
         """The classes and the label of each image; one class if there are no labels."""

@@ -53,8 +53,8 @@ class Tars:
     def __init__(self, shards: Sequence[Path], options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         self.shards = sorted(shards)
         extension, _, field = (options.label_key or LABEL).lstrip(".").partition(":")
-        masks = (options.mask_key or "").lstrip(".")
-        scanned = [_scanned(shard, extension, masks) for shard in self.shards]
+        self.mask_key = (options.mask_key or "").lstrip(".")
+        scanned = [_scanned(shard, extension, self.mask_key) for shard in self.shards]
         chosen = [
             _chosen(shard, each.members, options.image_key) for shard, each in zip(self.shards, scanned, strict=True)
         ]
@@ -68,7 +68,7 @@ class Tars:
         self.sizes = np.array([member.size for member in found])
         left_out = (*left_out, *_left_out(scanned, found, others))
         self.reading = Reading(options, left_out, _unlabelled(others, found), uses=IN_TARS)
-        self.masks = self._masks(found, masks) if masks else []
+        self.masks = self._masks(found) if self.mask_key else []
         self.classes, self.labels = self._labelled([member.label for member in found], extension, field)
         self.reading = probed(self.reading, self)
 
@@ -78,7 +78,7 @@ class Tars:
         if self.reading.options.label_key is not None:
             listed += f"\n{self.labels}"  # other labels of the same images are other data
         if self.masks:
-            listed += f"\n{[size for _, size in self.masks]}"
+            listed += f"\n{self.mask_key} {[size for _, size in self.masks]}"
         return hashlib.sha256(listed.encode(errors="surrogateescape")).hexdigest()[:16]
 
     def __len__(self) -> int:
@@ -104,13 +104,13 @@ class Tars:
         """Shard and key of an image."""
         return f"{self.shards[self.homes[index]]}: {self.keys[index]}"
 
-    def _masks(self, found: Sequence[Member], extension: str) -> list[tuple[int, int]]:
+    def _masks(self, found: Sequence[Member]) -> list[tuple[int, int]]:
         """Offset and size of the mask of each image."""
         missing = next((place for place, member in enumerate(found) if member.mask is None), None)
         if missing is not None:
             raise TrainError(
-                f"{self.name(missing)}: has no .{extension} file, which --mask_key names; write it, or leave the image"
-                " out of the shard"
+                f"{self.name(missing)}: has no .{self.mask_key} file, which --mask_key names; write it, or leave the"
+                " image out of the shard"
             )
         return [member.mask for member in found if member.mask]
 

@@ -22,7 +22,7 @@ from train.data.values import Values
 from train.errors import TrainError
 from train.tasks.accuracy import eval_batches, evaluate
 from train.tasks.task import Evaluation
-from train.tasks.weights import first_arrays
+from train.tasks.weights import first_arrays, given_by
 
 
 class Finetuning:
@@ -99,7 +99,8 @@ class Finetuning:
         """The parameters before the first update."""
         start = self.config.finetune
         model = replace(self.model, head_init_scale=start.head_init_scale)
-        return first_arrays(model, self.config.run.seed, start.finetune, say)
+        with given_by("--finetune"):
+            return first_arrays(model, self.config.run.seed, start.finetune, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""

@@ -98,7 +98,8 @@ class Pretraining:
         start = self.config.checkpoints
         if not start.init_from:
             return None
-        return weights.transferred(self.model, self.config.run.seed, start.init_from, start.init_scope, say)
+        with weights.given_by("--init_from"):
+            return weights.transferred(self.model, self.config.run.seed, start.init_from, start.init_scope, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """A picture of reconstructions."""

@@ -1,7 +1,8 @@
 """The initial parameters of a model: drawn, or read from a checkpoint of any format."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -12,6 +13,8 @@ import spec
 from backends.initial import initial_arrays
 from backends.protocol import Arrays
 from convert import Checkpoint, ConvertError, surgery
+from convert.arrays import Arrays as Stored
+from convert.arrays import entries_of
 from spec import checks
 from train.config import Config
 from train.errors import TrainError, of_convert
@@ -41,28 +44,38 @@ def first_arrays(
     return arrays
 
 
+@contextmanager
+def given_by(flag: str) -> Iterator[None]:
+    """Put the flag that gave a checkpoint before the message of a TrainError, which begins with its path."""
+    try:
+        yield
+    except TrainError as error:
+        raise TrainError(f"{flag} {error}") from None
+
+
 def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
-    """A checkpoint; without its decoder and with the stem of `surgery.with_channels` if it has other channels."""
+    """A checkpoint; with the stem of `surgery.with_channels` if it has other channels, and else as it is."""
     checkpoint = load(path)
     if checkpoint.model.encoder.in_chans == channels:
         return checkpoint
-    if isinstance(checkpoint.model, spec.FCMAE):
-        checkpoint = surgery.encoder_only(checkpoint)
-    checkpoint = surgery.with_channels(checkpoint, channels)
-    say(f"{path}: {checkpoint.notes[-1]}")
-    return checkpoint
+    changed = surgery.with_channels(surgery.encoder_only(checkpoint), channels)
+    say(f"{path}: {changed.notes[-1]}")
+    stem = PREFIX * isinstance(checkpoint.model, spec.FCMAE) + surgery.STEM
+    entries = {**entries_of(checkpoint.arrays), stem: entries_of(changed.arrays)[surgery.STEM]}
+    model = replace(checkpoint.model, encoder=changed.model.encoder)
+    return replace(checkpoint, model=model, arrays=Stored(entries))
 
 
 def transferred(model: spec.FCMAE, seed: int, path: str, scope: str, say: Callable[[str], None]) -> Arrays:
     """The parameters that pre-training starts from: what fits of a checkpoint's, the rest initialised.
 
     scope: "encoder", or "everything" of a checkpoint that has a decoder. A stem of other channels is changed as
-    `convert.surgery` does. Says what is taken and what not; TrainError if the encoders have another size.
+    `convert.surgery` does. Says what is taken and what not; TrainError if the encoders differ.
     """
     arrays, checkpoint = initial_arrays(model, seed), _channels_changed(path, model.encoder.in_chans, say)
     _check_encoder(path, checkpoint.model, model.encoder)
     prefix = "" if isinstance(checkpoint.model, spec.FCMAE) else PREFIX
-    theirs = {prefix + name: param.shape for name, param in spec.parameters(checkpoint.model).items()}
+    theirs = {prefix + name: entry.shape for name, entry in entries_of(checkpoint.arrays).items()}
     scoped = [name for name in arrays if scope == "everything" or name.startswith(PREFIX)]
     taken = [name for name in scoped if theirs.get(name) == arrays[name].shape]
     arrays |= {name: read(path, checkpoint, name.removeprefix(prefix)) for name in taken}
@@ -153,7 +166,7 @@ def check_flags(config: Config, path: str, model: spec.Model) -> None:
     expected = {**sizes, **own}
     known = asked.model is None or asked.model in spec.PRESETS
     if not known or any(getattr(encoder, name) != value for name, value in expected.items()):
-        raise TrainError(f"{path}: its encoder has another size; give {_flags_of(encoder)}, or no size")
+        raise TrainError(f"{path}: its encoder differs; give {_flags_of(encoder)}, or no flags of the model")
     checks.image_size(config.data.image_size, encoder.patch_size)
 
 
@@ -177,7 +190,7 @@ def _check_encoder(path: str, model: spec.Model, own: spec.Encoder) -> None:
     """TrainError, with the flags that match, unless both encoders have the same arrays."""
     theirs = model.encoder
     if replace(theirs, drop_path=own.drop_path, grn_scope=own.grn_scope) != own:
-        raise TrainError(f"{path}: its encoder has another size; give {_flags_of(theirs)}")
+        raise TrainError(f"{path}: its encoder differs; give {_flags_of(theirs)}")
 
 
 def _flags_of(encoder: spec.Encoder) -> str:
