@@ -2,6 +2,7 @@
 
 In float64 they are the same bits but for `pred`'s own, which sum over all patches there and over removed
 ones here: the other patches add exact zeros, yet a sum may be split into parts elsewhere. So may the loss.
+MinkowskiEngine's weight gradient is not reproducible: on two threads, 34 of 40 repeated passes differed in it.
 """
 
 from typing import Any
@@ -53,6 +54,8 @@ def test_gradients_are_those_of_all_predictions(subject: Subject) -> None:
     full, expected = loss_and_gradients(subject, visible=CASE.visible)
     loss, found = loss_and_gradients(subject, visible=CASE.visible, loss_only=True)
     own = {"pred.weight", "pred.bias"}
+    if subject.engine == "minkowski":
+        own |= {name for name in found if name.endswith("dwconv.weight")}
     bound, what = tolerances.gradient("float64", CASE), f"{subject}, loss only"
     tolerances.assert_close(loss, full, tolerances.forward("float64", CASE), what)
     tolerances.assert_all_close({n: found[n] for n in own}, {n: expected[n] for n in own}, bound, what)

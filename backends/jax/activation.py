@@ -63,7 +63,7 @@ def _weight_gradient(x: Array, grad: Array) -> Array:
 
 def _affine(squares: Array, gamma: Array, beta: Array, eps: float, scope: str) -> Pair:
     """GRN as factors and summands (N, D): 1 + gamma * norm / (mean of norm over channels + eps), and beta."""
-    norm = root(squares if scope == "image" else squares.sum(0, keepdims=True))
+    norm = root(squares.sum(0, keepdims=True) if scope == "batch" else squares)
     scale = 1 + gamma * (norm / (norm.mean(-1, keepdims=True) + eps))
     return jnp.broadcast_to(scale, squares.shape), jnp.broadcast_to(beta, squares.shape)
 

@@ -79,7 +79,7 @@ def test_another_polynomial_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def composed(x: Any, expand: Any, grn: Any, project: Any, scope: str) -> jax.Array:
     """The same steps one by one."""
     h = gelu(x @ expand[0] + expand[1])
-    return respond(h, safe_norm(h, (1,) if scope == "image" else (0, 1)), *grn, EPS) @ project[0] + project[1]
+    return respond(h, safe_norm(h, (0, 1) if scope == "batch" else (1,)), *grn, EPS) @ project[0] + project[1]
 
 
 def fused(x: Any, expand: Any, grn: Any, project: Any, scope: str) -> jax.Array:
@@ -107,7 +107,7 @@ def assert_agree(scope: str) -> None:
     tolerances.assert_all_close(found, expected, tolerances.gradient("bfloat16", CASE), scope)
 
 
-@pytest.mark.parametrize("scope", ["image", "batch"])
+@pytest.mark.parametrize("scope", ["image", "batch", "grid"])
 def test_the_plain_form_agrees_with_the_steps(scope: str) -> None:
     assert_agree(scope)
 

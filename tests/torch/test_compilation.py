@@ -236,6 +236,6 @@ def test_images_of_another_shape_than_recorded_are_refused(
     call = inference.record_inference(net, images)
     found = {name: api.to_host(value) for name, value in call(images).items()}
     tolerances.assert_same(found, api.forward(net, api.to_host(images)), "recorded")
-    with pytest.raises(BackendError, match=r"images: \(1, 24, 24, 3\) is not \(2, 24, 24, 3\), which was recorded"):
+    with pytest.raises(BackendError, match=r"images: .*1, 24, 24, 3.* is not .*2, 24, 24, 3.*, which was recorded"):
         call(images[:1])
     assert len(recorded) == 1

@@ -90,7 +90,7 @@ def test_a_stem_of_other_channels_is_made_and_said(images: Path, tmp_path: Path)
     expected = with_channels(encoder_only(convert.load(FCMAE)), 1)
     found = taken(model, arrays, {f"encoder.{name}": array for name, array in expected.arrays.items()})
     assert "encoder.downsample_layers.0.0.weight" in found
-    assert f"{FCMAE}: stem: 3 channels to 1, kernels of merged channels summed" in said
+    assert f"{FCMAE}: stem: 3 channels to 1, merged: kernels summed" in said
 
 
 def test_both_frameworks_start_from_it_and_learn_the_same(

@@ -273,7 +273,7 @@ class FinetuneConfig(Group):
         None, "train on N labelled images, balanced over classes (none: all)", ("finetune", "probe"), at_least=1
     )
     nb_classes: int | None = flag(None, "number of classes (default: as many as the data has)", SCORED, at_least=1)
-    head_init_scale: float = flag(0.001, "factor on the initial weights of the head", at_least=0)
+    head_init_scale: float = flag(0.001, "factor on the initial weights of the head", at_least=0, at_most=1)
     drop_path: float = flag(0.0, "drop-path rate of the last block, rising linearly from 0", at_least=0)
     layer_decay: float | None = flag(None, "factor on the learning rate from each layer to the one below", at_least=0)
     layer_decay_type: Literal["single", "group"] = flag("single", "a layer is one block (single) or about three")
