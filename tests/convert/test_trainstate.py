@@ -55,7 +55,8 @@ def test_the_way_back_to_torch(name: str, tmp_path: Path) -> None:
 
 def test_msgpack_says_that_it_has_no_room_for_options(tmp_path: Path) -> None:
     convert.save(trained(AUTOENCODER), tmp_path / "x.pth", format="official-sparse")
-    (note,) = convert.save(convert.load(tmp_path / "x.pth"), tmp_path / "x.msgpack", format="flax")
+    left = convert.save(convert.load(tmp_path / "x.pth"), tmp_path / "x.msgpack", format="flax")
+    (note,) = (line for line in left if not line.startswith("not recorded: "))
     assert note.startswith("left out: lr, betas")
 
 
