@@ -119,7 +119,9 @@ def _train_digits(device: str, end: float, found: Found) -> None:
 
 
 def _digits(backend: str, device: str, folder: Path, end: float) -> list[float]:
-    """Seconds of 30 training steps on the digits, from the command to its end: with nothing cached, and again."""
+    """Seconds of 30 training steps on the digits, from the command to its end: with nothing cached, and again.
+
+    Both frameworks run at once."""
     command = [sys.executable, "-m", "train", "--backend", backend, "--max_steps", "30", "--device", device]
     command += ["--compilation_cache", str(folder / backend), "--output_dir"]
     seconds = []

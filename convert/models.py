@@ -4,7 +4,7 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import spec
@@ -102,7 +102,7 @@ def without_missing(model: Model, paths: Iterable[str]) -> Model:
     parts = {path.split(".")[0] for path in paths}
     if not isinstance(model, Classifier) or "head" in parts:
         return model
-    return replace(model, num_classes=0) if "norm" in parts else Backbone(model.encoder)
+    return Classifier(model.encoder, 0) if "norm" in parts else Backbone(model.encoder)
 
 
 def _depths(paths: Iterable[str]) -> tuple[int, ...]:

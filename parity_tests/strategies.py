@@ -98,14 +98,14 @@ class Case:
 def _unit(rng: np.random.Generator, param: spec.Param) -> np.ndarray:
     noise = rng.normal(size=param.shape)
     match param.init:
-        case "trunc_normal":
+        case spec.Draw("normal"):
+            return noise
+        case spec.Draw():
             return noise / np.sqrt(np.prod(param.shape[1:]))
         case 1.0:
             return 1 + 0.3 * noise
         case float():
             return 0.5 * noise
-        case "normal":
-            return noise
 
 
 def _float32(values: np.ndarray) -> np.ndarray:

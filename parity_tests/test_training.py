@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -16,6 +16,7 @@ from parity_tests import oracle, tolerances
 from parity_tests.oracle.training import normalised
 from parity_tests.strategies import CASES, Case
 from parity_tests.subjects import SUBJECTS, Subject
+from spec.model import WeightInit
 
 Arrays = dict[str, np.ndarray]
 
@@ -207,9 +208,12 @@ def test_evaluation_uses_the_parameters_or_their_ema(backend: str, ema: bool) ->
 
 @pytest.mark.parametrize("backend", backends.installed())
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("label", ["equal widths", "classifier"])
-def test_every_backend_starts_from_the_same_bits(label: str, dtype: Any, backend: str) -> None:
-    model, loaded = CASES[label].model, backends.load(backend)
+@pytest.mark.parametrize(
+    ("label", "start"),
+    [("equal widths", {"init": init}) for init in get_args(WeightInit)] + [("classifier", {"head_init_scale": 0.5})],
+)
+def test_every_backend_starts_from_the_same_bits(label: str, start: Any, dtype: Any, backend: str) -> None:
+    model, loaded = replace(CASES[label].model, **start), backends.load(backend)
     expected = {name: array.astype(dtype) for name, array in initial_arrays(model, 7).items()}
     tolerances.assert_same(loaded.get_arrays(loaded.build(model, seed=7, dtype=dtype)), expected, backend)
     assert any(

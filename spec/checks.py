@@ -60,6 +60,15 @@ def grn_scope(value: Any, block: str) -> Any:
     return value
 
 
+def head_init_scale(value: Any, classes: int) -> float:
+    """A factor from 0 to 1; SpecError for one without a head to apply it to."""
+    if not 0 <= number("head_init_scale", value) <= 1:
+        raise SpecError(f"head_init_scale: {value!r} is not a number from 0 to 1")
+    if value != 1 and not classes:
+        raise SpecError(f"head_init_scale: {value!r}, and num_classes 0 has no head; leave it out")
+    return float(value)
+
+
 def stages(depths: Any, dims: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Blocks and channels of each stage; both have the same length."""
     if depths is None or dims is None:

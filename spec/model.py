@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from spec import checks
 from spec.geometry import ROUNDINGS, Rounding
 from spec.presets import PRESETS, size_of
 from spec.steps import (
     GRN,
+    STD,
     BlockKind,
     Dense,
     DepthwiseConv,
@@ -34,23 +35,49 @@ EPS = 1e-6
 LAYER_SCALE = 1e-6
 """The published first value of LayerScale's gamma."""
 
+WeightInit = Literal["default", "released", "torch_decoder"]
+"""How an autoencoder's first weights are drawn; `STDS` says with what deviations."""
+
 KERNEL = 7
 EXPANSION = 4
 
 
-def block(encoder: "Encoder", dim: int, index: int, scope: GRNScope = "image", drop_path: float = 0.0) -> Residual:
+class Stds(NamedTuple):
+    """Standard deviations of first weights, by part of an autoencoder; None as in `spec.steps`."""
+
+    encoder: float = STD
+    projections: float | None = STD
+    dwconv: float | None = STD
+    pwconv: float | None = STD
+
+
+STDS: dict[WeightInit, Stds] = {
+    "default": Stds(),
+    "released": Stds(encoder=1.0, projections=1.0, dwconv=1.0, pwconv=None),  # facebookresearch's pre-training
+    "torch_decoder": Stds(projections=None, dwconv=None, pwconv=None),  # BSP36/fcmae
+}
+
+
+def block(
+    encoder: "Encoder",
+    dim: int,
+    index: int,
+    scope: GRNScope = "image",
+    drop_path: float = 0.0,
+    stds: Stds = STDS["default"],
+) -> Residual:
     """A block mixes space, then channels; "v2" then lets channels compete, "v1" scales the sum (V2 paper, figure 5)."""
     kind = encoder.block
     wide = EXPANSION * dim
     expand: Named = (
-        ("dwconv", DepthwiseConv(dim, KERNEL, encoder.dwconv_bias)),
+        ("dwconv", DepthwiseConv(dim, KERNEL, encoder.dwconv_bias, stds.dwconv)),
         ("norm", LayerNorm(dim, encoder.norm_eps)),
-        ("pwconv1", Dense(dim, wide)),
+        ("pwconv1", Dense(dim, wide, stds.pwconv)),
         ("act", Gelu()),
     )
     grn: Named = (("grn", GRN(wide, EPS, scope)),) if kind == "v2" else ()
     gamma: Named = (("gamma", LayerScale(dim, LAYER_SCALE)),) if kind == "v1" else ()
-    return Residual((*expand, *grn, ("pwconv2", Dense(wide, dim)), *gamma), drop_path, index)
+    return Residual((*expand, *grn, ("pwconv2", Dense(wide, dim, stds.pwconv)), *gamma), drop_path, index)
 
 
 class FeatureInfo(NamedTuple):
@@ -111,6 +138,10 @@ class Encoder:
     @cached_property
     def stages(self) -> tuple[Named, ...]:
         """The steps of each stage: the stem or a downsampling, then the blocks."""
+        return self.stages_drawn(STD)
+
+    def stages_drawn(self, std: float) -> tuple[Named, ...]:
+        """The stages; std: of all first weights but those of downsampling, which have 0.02 in every code."""
         stages: list[Named] = []
         rates = self.drop_path_rates()
         index = 0
@@ -119,14 +150,15 @@ class Encoder:
             steps: list[tuple[str, Any]]
             if stage == 0:
                 steps = [
-                    (f"{at}.0", PatchConv(self.in_chans, dim, self.stem_stride)),
+                    (f"{at}.0", PatchConv(self.in_chans, dim, self.stem_stride, std)),
                     (f"{at}.1", LayerNorm(dim, self.norm_eps)),
                 ]
             else:
                 before = self.dims[stage - 1]
                 steps = [(f"{at}.0", LayerNorm(before, self.norm_eps)), (f"{at}.1", PatchConv(before, dim, 2))]
             for j in range(depth):
-                steps.append((f"stages.{stage}.{j}", block(self, dim, index, self.grn_scope, rates[index])))
+                drawn = block(self, dim, index, self.grn_scope, rates[index], Stds(dwconv=std, pwconv=std))
+                steps.append((f"stages.{stage}.{j}", drawn))
                 index += 1
             stages.append(tuple(steps))
         return tuple(stages)
@@ -156,12 +188,13 @@ class Classifier:
 
     encoder: Encoder
     num_classes: int
+    head_init_scale: float = 1.0
 
     @cached_property
     def steps(self) -> Named:
         dim = self.encoder.dims[-1]
         features: Named = (("pool", GlobalPool()), ("norm", LayerNorm(dim, self.encoder.norm_eps)))
-        head: Named = (("head", Dense(dim, self.num_classes)),) if self.num_classes else ()
+        head: Named = (("head", Dense(dim, self.num_classes, STD * self.head_init_scale)),) if self.num_classes else ()
         return self.encoder.steps + features + head
 
 
@@ -176,6 +209,7 @@ class FCMAE:
     decoder_depth: int
     decoder_dim: int
     norm_target: bool
+    init: WeightInit = "default"
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -190,13 +224,17 @@ class FCMAE:
 
     @cached_property
     def steps(self) -> Named:
-        blocks = self.encoder.num_blocks
-        encoder = tuple((f"encoder.{name}", step) for name, step in self.encoder.steps)
+        blocks, stds = self.encoder.num_blocks, STDS[self.init]
+        stages = self.encoder.stages_drawn(stds.encoder)
+        encoder = tuple((f"encoder.{name}", step) for name, step in chain.from_iterable(stages))
         decoder: Named = (
-            ("proj", Dense(self.encoder.dims[-1], self.decoder_dim)),
+            ("proj", Dense(self.encoder.dims[-1], self.decoder_dim, stds.projections)),
             ("mask_token", FillRemoved(self.decoder_dim)),
-            *((f"decoder.{j}", block(self.encoder, self.decoder_dim, blocks + j)) for j in range(self.decoder_depth)),
-            ("pred", Dense(self.decoder_dim, self.patch_values)),
+            *(
+                (f"decoder.{j}", block(self.encoder, self.decoder_dim, blocks + j, stds=stds))
+                for j in range(self.decoder_depth)
+            ),
+            ("pred", Dense(self.decoder_dim, self.patch_values, stds.projections)),
         )
         return encoder + decoder
 
@@ -216,11 +254,17 @@ def stage_names(model: Model) -> tuple[tuple[str, ...], ...]:
 
 
 def classifier(
-    preset: str | None = None, *, num_classes: int = 1000, drop_path: float = 0.0, **fields: Any
+    preset: str | None = None,
+    *,
+    num_classes: int = 1000,
+    drop_path: float = 0.0,
+    head_init_scale: float = 1.0,
+    **fields: Any,
 ) -> Classifier:
     """The classifier of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     num_classes 0: pooled, normalised features without a head.
+    head_init_scale: factor on the head's first weights; published fine-tuning has 0.001.
     fields: depths, dims, in_chans=3, patch_size, stem_stride=4, block="v2", grn_scope="image", norm_eps=1e-6,
     dwconv_bias=True.
 
@@ -228,9 +272,10 @@ def classifier(
     >>> model.encoder.depths, model.encoder.dims, model.num_classes
     ((3, 3, 9, 3), (96, 192, 384, 768), 10)
     """
-    checks.known_fields(fields, (*FIELDS, "num_classes", "drop_path"))
+    checks.known_fields(fields, (*FIELDS, "num_classes", "drop_path", "head_init_scale"))
     classes = checks.whole("num_classes", num_classes, at_least=0)
-    return Classifier(_encoder(preset, fields, checks.rate("drop_path", drop_path)), classes)
+    scale = checks.head_init_scale(head_init_scale, classes)
+    return Classifier(_encoder(preset, fields, checks.rate("drop_path", drop_path)), classes, scale)
 
 
 def encoder(preset: str | None = None, *, out_norm: bool = False, drop_path: float = 0.0, **fields: Any) -> Backbone:
@@ -255,16 +300,19 @@ def fcmae(
     decoder_depth: int = 1,
     decoder_dim: int = 512,
     norm_target: bool = True,
+    init: WeightInit = "default",
     **fields: Any,
 ) -> FCMAE:
     """The masked autoencoder of a preset or of `depths` and `dims`; SpecError when there can be none.
 
     image_size is a side or (height, width) in pixels; mask_rounding as in `count_visible`; fields as in `classifier`.
+    init: first weights of deviation 0.02 ("default"), of 1 in most places as facebookresearch's pre-training draws
+    them ("released"), or the decoder's as torch.nn draws them ("torch_decoder").
 
     >>> fcmae("convnextv2_atto", image_size=(128, 96)).grid
     (4, 3)
     """
-    own = ("image_size", "mask_ratio", "mask_rounding", "decoder_depth", "decoder_dim", "norm_target")
+    own = ("image_size", "mask_ratio", "mask_rounding", "decoder_depth", "decoder_dim", "norm_target", "init")
     checks.known_fields(fields, (*FIELDS, *own))
     encoder = _encoder(preset, fields)
     height, width = checks.image_size(image_size, encoder.patch_size, smallest=2)
@@ -277,6 +325,7 @@ def fcmae(
         checks.whole("decoder_depth", decoder_depth, at_least=0),
         checks.whole("decoder_dim", decoder_dim, at_least=1),
         checks.norm_target(norm_target, encoder.patch_size**2 * encoder.in_chans),
+        checks.one_of("init", init, get_args(WeightInit)),
     )
 
 

@@ -49,7 +49,7 @@ def parameters(model: Model) -> dict[str, Param]:
     >>> import spec
     >>> param = parameters(spec.classifier("convnextv2_atto"))["stages.0.0.dwconv.weight"]
     >>> param.shape, param.init, param.decays, param.layer_ids
-    ((40, 1, 7, 7), 'trunc_normal', True, {'single': 1, 'group': 1})
+    ((40, 1, 7, 7), Draw(kind='trunc_normal', scale=0.02), True, {'single': 1, 'group': 1})
     """
     return dict(_table(model))
 

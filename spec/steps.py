@@ -2,6 +2,7 @@
 
 Each docstring is the definition of its step, which both backends and the numpy oracle follow.
 Notation: N images, H W grid, C channels, V the visible sites of an image.
+std: standard deviation of the first weights; None: weights and biases start as torch.nn's own (`_layer`).
 A model is `Named`: ("name", step) pairs in the order of execution, names dotted.
 """
 
@@ -11,7 +12,20 @@ from typing import Literal
 
 BlockKind = Literal["v1", "v2"]
 GRNScope = Literal["image", "batch", "grid"]
-Init = Literal["trunc_normal", "normal"] | float
+
+STD = 0.02
+"""The published standard deviation of first weights."""
+
+
+@dataclass(frozen=True)
+class Draw:
+    """A distribution around 0: of standard deviation `scale` (truncated at +-2, or not), or uniform within +-scale."""
+
+    kind: Literal["trunc_normal", "normal", "uniform"]
+    scale: float
+
+
+Init = Draw | float
 """A distribution, or the value of every entry."""
 
 
@@ -30,12 +44,15 @@ class Array:
         return math.prod(self.shape)
 
 
-def _weight(axes: str, *shape: int) -> Array:
-    return Array(tuple(axes.split()), shape, "trunc_normal", decays=True)
-
-
-def _vector(size: int, init: float = 0.0) -> Array:
+def _vector(size: int, init: Init = 0.0) -> Array:
     return Array(("ch",), (size,), init, decays=False)
+
+
+def _layer(axes: str, *shape: int, std: float | None) -> dict[str, Array]:
+    """Weight and bias: truncated normal and 0, or, if std is None, both uniform within +-1 / sqrt(inputs of a sum)."""
+    draw = Draw("uniform", math.prod(shape[1:]) ** -0.5) if std is None else Draw("trunc_normal", std)
+    weight = Array(tuple(axes.split()), shape, draw, decays=True)
+    return {"weight": weight, "bias": _vector(shape[0], draw if std is None else 0.0)}
 
 
 @dataclass(frozen=True)
@@ -48,10 +65,10 @@ class PatchConv:
     in_chans: int
     out_chans: int
     size: int
+    std: float = STD
 
     def arrays(self) -> dict[str, Array]:
-        weight = _weight("out in kh kw", self.out_chans, self.in_chans, self.size, self.size)
-        return {"weight": weight, "bias": _vector(self.out_chans)}
+        return _layer("out in kh kw", self.out_chans, self.in_chans, self.size, self.size, std=self.std)
 
 
 @dataclass(frozen=True)
@@ -64,10 +81,11 @@ class DepthwiseConv:
     channels: int
     size: int = 7
     bias: bool = True
+    std: float | None = STD
 
     def arrays(self) -> dict[str, Array]:
-        weight = _weight("ch one kh kw", self.channels, 1, self.size, self.size)
-        return {"weight": weight} | ({"bias": _vector(self.channels)} if self.bias else {})
+        arrays = _layer("ch one kh kw", self.channels, 1, self.size, self.size, std=self.std)
+        return arrays if self.bias else {"weight": arrays["weight"]}
 
 
 @dataclass(frozen=True)
@@ -90,9 +108,10 @@ class Dense:
 
     in_chans: int
     out_chans: int
+    std: float | None = STD
 
     def arrays(self) -> dict[str, Array]:
-        return {"weight": _weight("out in", self.out_chans, self.in_chans), "bias": _vector(self.out_chans)}
+        return _layer("out in", self.out_chans, self.in_chans, std=self.std)
 
 
 @dataclass(frozen=True)
@@ -155,7 +174,7 @@ class FillRemoved:
     channels: int
 
     def arrays(self) -> dict[str, Array]:
-        return {"": Array(("ch",), (self.channels,), "normal", decays=False)}
+        return {"": _vector(self.channels, Draw("normal", STD))}
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ def record_inference(net: Net, images: Tensor) -> Callable[[Tensor], dict[str, T
     """A function of images shaped like these that returns `net(images)`: compiled, and replayed as one CUDA graph.
 
     images (N, H, W, C) on the net's device; BackendError unless that is CUDA. The net may be in any dtype;
-    net.to(torch.bfloat16) is the fastest. Its steps stay compiled. Later changes of its parameters count if made in place. Each call
-    overwrites the tensors that the previous one returned.
+    net.to(torch.bfloat16) is the fastest. Its steps stay compiled. Later
+    changes of its parameters count if made in place. Each call overwrites what the previous one returned.
     """
     if not on_cuda(images.device.type):
         raise BackendError(f"images: on {images.device}, and CUDA graphs need a CUDA device; call the module itself")

@@ -1,6 +1,7 @@
 """The cost of programs compiled ahead of time: for the CPU here, and in `make aot` for TPUs that are not here."""
 
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 
 import pytest
@@ -109,9 +110,9 @@ def test_a_loop_counts_every_pass(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_program_is_that_of_the_platform_it_is_compiled_for() -> None:
     """On CPU the blocks of the masked form are unrolled, since XLA's convolution is slow in a loop."""
     net = api.empty(spec.classifier(depths=(1, 4), dims=(8, 8), num_classes=2, patch_size=4), "float32")
-    shape = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32)
+    shapes = jax.ShapeDtypeStruct((1, 8, 8, 3), jnp.float32), jax.ShapeDtypeStruct((1, 2, 2), jnp.uint8)
     for platform, loops in (("cpu", False), ("tpu", True)):
-        traced = jax.make_jaxpr(lambda images, platform=platform: net(images, platform=platform))(shape)
+        traced = jax.make_jaxpr(partial(net, engine="masked", platform=platform))(*shapes)
         assert (repeats(traced.jaxpr, platform) > 0) == loops, platform
 
 

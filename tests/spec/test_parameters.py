@@ -1,5 +1,6 @@
 """The parameter table: names, shapes, order, first values, decay and layer ids."""
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Literal
 
@@ -7,11 +8,13 @@ import pytest
 from hypothesis import example, given
 
 import spec
+from spec.model import WeightInit
 from tests.spec.published import Published, every_size
 from tests.spec.strategies import cheap, classifiers, models
 
 Rule = Literal["single", "group"]
 AFFINE = ("weight", "bias")
+BLOCK_LAYERS = ("dwconv", "pwconv1", "pwconv2")
 BLOCK = [
     *(f"{layer}.{leaf}" for layer in ("dwconv", "norm", "pwconv1") for leaf in AFFINE),
     *("grn.gamma", "grn.beta", "pwconv2.weight", "pwconv2.bias"),
@@ -105,14 +108,50 @@ def test_exactly_the_weights_of_convolutions_and_linear_layers_decay(model: spec
 def test_first_values(model: spec.Model) -> None:
     for name, param in spec.parameters(model).items():
         if name == "mask_token":
-            assert param.init == "normal"
+            assert param.init == spec.Draw("normal", 0.02)
         elif param.decays:
-            assert param.init == "trunc_normal", name
+            assert param.init == spec.Draw("trunc_normal", 0.02), name
         elif name.endswith(".gamma") and ".grn." not in name:
             assert param.init == 1e-6, name
         else:
             norm = name.endswith(".weight")  # all other weights decay
             assert param.init == float(norm), name
+
+
+SMALL, ONE = spec.Draw("trunc_normal", 0.02), spec.Draw("trunc_normal", 1.0)
+
+
+def torch_default(inputs: int) -> spec.Draw:
+    return spec.Draw("uniform", 1 / inputs**0.5)
+
+
+STARTS: dict[str, tuple[spec.Draw | float, spec.Draw | float]] = {  # "released", "torch_decoder"
+    "encoder.downsample_layers.0.0.weight": (ONE, SMALL),
+    "encoder.downsample_layers.1.1.weight": (SMALL, SMALL),
+    **{f"encoder.stages.{at}.0.{layer}.weight": (ONE, SMALL) for at in (0, 1) for layer in BLOCK_LAYERS},
+    "proj.weight": (ONE, torch_default(25)),
+    "proj.bias": (0.0, torch_default(25)),
+    "decoder.0.dwconv.weight": (ONE, torch_default(49)),
+    "decoder.0.dwconv.bias": (0.0, torch_default(49)),
+    **{f"decoder.0.pwconv1.{leaf}": (torch_default(16),) * 2 for leaf in AFFINE},
+    **{f"decoder.0.pwconv2.{leaf}": (torch_default(64),) * 2 for leaf in AFFINE},
+    "pred.weight": (ONE, torch_default(16)),
+    "pred.bias": (0.0, torch_default(16)),
+}
+
+
+@pytest.mark.parametrize(("column", "init"), [(0, "released"), (1, "torch_decoder")])
+def test_an_autoencoder_starts_as_another_code_draws_it(column: int, init: WeightInit) -> None:
+    default = spec.fcmae(depths=(1, 1), dims=(9, 25), decoder_dim=16)
+    expected = {name: param.init for name, param in spec.parameters(default).items()}
+    expected |= {name: draws[column] for name, draws in STARTS.items()}
+    assert {name: param.init for name, param in spec.parameters(replace(default, init=init)).items()} == expected
+
+
+def test_the_scale_of_the_head_is_that_of_its_first_weights_only() -> None:
+    one, scaled = (spec.parameters(spec.classifier("convnextv2_atto", head_init_scale=s)) for s in (1.0, 0.001))
+    assert {name for name in one if one[name] != scaled[name]} == {"head.weight"}
+    assert scaled["head.weight"].init == spec.Draw("trunc_normal", 0.02 * 0.001)
 
 
 @cheap

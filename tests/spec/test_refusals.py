@@ -63,7 +63,12 @@ CLASSIFIER: list[tuple[dict[str, Any], str]] = [
     ({"drop_path": float("nan")}, "drop_path: nan is not a number from 0 up to, not including, 1"),
     ({"drop_path": "0.1"}, "drop_path: '0.1' is not a number"),
     ({"n_classes": 10}, "n_classes: no such field of this model; did you mean 'num_classes'?"),
-    ({"xyzzy": 1}, f"xyzzy: no such field of this model; the fields are {FIELDS}, num_classes, drop_path"),
+    (
+        {"xyzzy": 1},
+        f"xyzzy: no such field of this model; the fields are {FIELDS}, num_classes, drop_path, head_init_scale",
+    ),
+    ({"head_init_scale": 2}, "head_init_scale: 2 is not a number from 0 to 1"),
+    ({"num_classes": 0, "head_init_scale": 0.5}, "head_init_scale: 0.5, and num_classes 0 has no head; leave it out"),
 ]
 
 AUTOENCODER: list[tuple[dict[str, Any], str]] = [
@@ -93,6 +98,7 @@ AUTOENCODER: list[tuple[dict[str, Any], str]] = [
     ),
     ({"decoder_depth": -1}, "decoder_depth: -1 is not a whole number of at least 0"),
     ({"decoder_dim": 0}, "decoder_dim: 0 is not a whole number of at least 1"),
+    ({"init": "released!"}, "init: 'released!' is unknown; choose 'default' or 'released' or 'torch_decoder'"),
     ({"norm_target": "no"}, "norm_target: 'no' is neither True nor False"),
     (
         {"depths": (1,), "dims": (4,), "preset": None, "stem_stride": 1, "in_chans": 1},

@@ -69,7 +69,7 @@ def test_help_is_grouped_and_fits_two_screens(capsys: pytest.CaptureFixture[str]
     assert ended.value.code == 0
     lines = capsys.readouterr().out.splitlines()
     assert {"Run:", "Checkpoints:", "Images:", "Model:", "Optimisation:"} <= set(lines)
-    assert len(lines) < 100
+    assert len(lines) <= 110  # two screens of 55
     assert max(map(len, lines)) <= 120
 
 

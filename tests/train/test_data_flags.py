@@ -135,6 +135,15 @@ def test_a_flag_for_other_data_is_refused(tmp_path: Path, name: str) -> None:
     train(arrays(tmp_path / "x.npz", images=np.zeros((4, 16, 16), np.uint8)), "pretrain", *flag, *GREY)
 
 
+def test_arrays_have_no_exif(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "0.npy", np.zeros((16, 16, 3), np.uint8))
+    assert (
+        refused(tmp_path, "--exif", "True") == "--exif True: is for image files, and there are none; give --exif False"
+    )
+
+
 def test_the_axis_of_channels(tmp_path: Path) -> None:
     path = arrays(tmp_path / "x.npz", images=np.zeros((4, 12, 16, 12), np.float32), labels=np.arange(4) % 2)
     bands = ["--in_chans", "12", "--mean", "0", "--std", "1"]

@@ -151,6 +151,7 @@ def test_the_part_of_divided_data_is_named(run_dir: Path, tmp_path: Path, capsys
         ("--images {folder}/none*.png", "--images {folder}/none*.png: no file matches this pattern"),
         ("--images {folder}/none.png", "--images {folder}/none.png: no such file"),
         ("--images {empty}", "--images {empty}: no image below it"),
+        ("--images {data}", "--images {data}: a data set, not an image; give it as --data_path"),
         ("--images {image} --split train", "--split: is for images of --data_path; all of --images are used"),
         ("--images {image} --output x.txt", "--output x.txt: the suffix says what to write; give .csv or .jsonl"),
         ("--images {image} --output {image}.csv", "--output {image}.csv: exists already; delete it, or name another"),
@@ -165,7 +166,9 @@ def test_a_mistake_is_one_line(
     image.write_bytes((images / "c0" / "0.jpg").read_bytes())
     (tmp_path / "a.jpg.csv").touch()
     (tmp_path / "empty").mkdir()
+    (data := tmp_path / "a.npz").touch()
     places = {"fcmae": GOLDEN / "official_fcmae.pth", "image": image, "folder": tmp_path, "empty": tmp_path / "empty"}
+    places["data"] = data
     assert predict(run_dir, "--backend", "torch", *words.format(**places).split()) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"train: {line.format(**places)}")

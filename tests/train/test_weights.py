@@ -23,27 +23,29 @@ FCMAE, CLASSIFIER = GOLDEN / "official_fcmae.pth", GOLDEN / "official_classifier
 
 
 def model_of(path: Path, classes: int = 5) -> spec.Classifier:
-    return spec.Classifier(replace(convert.load(path).model.encoder, drop_path=0.3, grn_scope="image"), classes)
+    return spec.Classifier(replace(convert.load(path).model.encoder, drop_path=0.3, grn_scope="image"), classes, 0.001)
 
 
 def fresh(model: spec.Classifier, seed: int = 0) -> dict[str, np.ndarray]:
-    return first_arrays(model, seed, 0.001, "")
+    return first_arrays(model, seed, "")
 
 
 def test_from_scratch_the_head_is_scaled_and_nothing_else() -> None:
     model = model_of(FCMAE)
-    drawn, scaled = initial_arrays(model, 3), fresh(model, 3)
+    drawn, scaled = initial_arrays(replace(model, head_init_scale=1.0), 3, np.float64), fresh(model, 3)
     assert drawn.keys() == scaled.keys() == spec.parameters(model).keys()
     for name, array in drawn.items():
-        factor = np.float32(0.001) if name.startswith("head.") else np.float32(1)
-        np.testing.assert_array_equal(scaled[name], factor * array)
+        if name == "head.weight":
+            assert_close(scaled[name], 0.001 * array, EPS["float32"], name)
+        else:
+            np.testing.assert_array_equal(scaled[name], array.astype(np.float32))
     assert 1e-5 < scaled["head.weight"].std() < 3e-5
 
 
 @pytest.mark.parametrize("path", [FCMAE, CLASSIFIER], ids=["sparse pre-training", "classifier"])
 def test_the_encoder_is_the_checkpoints_and_the_head_is_not(path: Path) -> None:
     model = model_of(path)
-    loaded, arrays, drawn = convert.load(path), first_arrays(model, 0, 0.001, str(path)), fresh(model)
+    loaded, arrays, drawn = convert.load(path), first_arrays(model, 0, str(path)), fresh(model)
     prefix = "encoder." if isinstance(loaded.model, spec.FCMAE) else ""
     for name, array in arrays.items():
         known = prefix + name
@@ -58,7 +60,7 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
     params = initial_arrays(model, 7)
     meta = {"identity": {"model": asdict(model)}}
     store.save(tmp_path / "checkpoints", 4, State(params), meta, keep=1)
-    found = first_arrays(spec.Classifier(model.encoder, 3), 0, 1.0, str(tmp_path))
+    found = first_arrays(spec.Classifier(model.encoder, 3), 0, str(tmp_path))
     for name in found:
         if not name.startswith(("norm.", "head.")):
             np.testing.assert_array_equal(found[name], params[f"encoder.{name}"])
@@ -67,15 +69,15 @@ def test_a_run_of_ours_is_a_checkpoint_too(tmp_path: Path) -> None:
 def test_an_encoder_of_another_size_says_its_own() -> None:
     line = r"its encoder differs; give --model none --depths 1 1 2 1 --dims 8 16 24 32 --patch_size 32$"
     with pytest.raises(TrainError, match=line):
-        first_arrays(spec.classifier("convnextv2_atto"), 0, 1.0, str(FCMAE))
+        first_arrays(spec.classifier("convnextv2_atto"), 0, str(FCMAE))
 
 
 @pytest.mark.parametrize("channels", [1, 12])
 @pytest.mark.parametrize("path", [FCMAE, CLASSIFIER])
 def test_a_stem_for_other_channels_gives_the_features_of_repeated_ones(path: Path, channels: int) -> None:
     own = convert.load(path).model.encoder
-    weight = first_arrays(spec.Classifier(own, 2), 0, 1.0, str(path))["downsample_layers.0.0.weight"]
-    found = first_arrays(spec.Classifier(replace(own, in_chans=channels), 2), 0, 1.0, str(path))
+    weight = first_arrays(spec.Classifier(own, 2), 0, str(path))["downsample_layers.0.0.weight"]
+    found = first_arrays(spec.Classifier(replace(own, in_chans=channels), 2), 0, str(path))
     inflated = found["downsample_layers.0.0.weight"]
     expected = weight.sum(1, keepdims=True) if channels == 1 else np.tile(weight, (1, 4, 1, 1)) / 4
     assert_close(inflated, expected, 4 * EPS["float32"], "stem")
@@ -87,9 +89,9 @@ def test_an_encoder_of_the_other_family_is_refused_with_the_flags_of_its_own(tmp
     convert.save(convert.Checkpoint(v1, initial_arrays(v1)), tmp_path / "x.pth", format="timm")
     line = "its encoder differs; give --model convnext_tiny --depths 1 1 --dims 4 6 --patch_size 8"
     with pytest.raises(TrainError, match=line):
-        first_arrays(spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2), 0, 0.001, str(tmp_path / "x.pth"))
+        first_arrays(spec.classifier(depths=(1, 1), dims=(4, 6), num_classes=2), 0, str(tmp_path / "x.pth"))
     asked = spec.classifier("convnext_tiny", depths=(1, 1), dims=(4, 6), num_classes=2)
-    assert first_arrays(asked, 0, 0.001, str(tmp_path / "x.pth")).keys() == spec.parameters(asked).keys()
+    assert first_arrays(asked, 0, str(tmp_path / "x.pth")).keys() == spec.parameters(asked).keys()
 
 
 @pytest.mark.parametrize("task", ["probe", "reconstruct"])

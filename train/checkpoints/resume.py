@@ -136,19 +136,11 @@ def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config
         "images": "--data_path: the data has {own} images now, the run began with {theirs}",
         "fingerprint": "--data_path: the data is not what the run began with, or its files were renamed",
     }
-    _refuse_another_model(found, _completed(theirs.get("model")), own["model"])
+    _refuse_another_model(found, theirs.get("model"), own["model"])
     for key, line in lines.items():
         if theirs.get(key) != own[key]:
             reason = line.format(own=own[key], theirs=theirs.get(key))
             raise TrainError(f"{reason}; give the same again, or another --output_dir ({found.path})")
-
-
-def _completed(model: Any) -> Any:
-    """A recorded model with the fields that it lacks because an older version wrote it."""
-    try:
-        return models.describe(models.build(model))
-    except ConvertError:
-        return model
 
 
 def _refuse_another_model(found: RunCheckpoint, theirs: Any, own: Mapping[str, Any]) -> None:

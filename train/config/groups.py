@@ -146,7 +146,9 @@ class DataConfig(Group):
     image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")
     label_column: str | None = flag(None, "column of the labels in parquet files (none: label)")
     mask_key: str | None = flag(
-        None, "extension in tars, or array in npz, of masks, nonzero = no data (none: no masks)", MASKED
+        None,
+        "extension in tars, or array in npz, of masks, nonzero = no data; images must be finite there (none: no masks)",
+        MASKED,
     )
     mask_column: str | None = flag(None, "column of such masks in parquet files (none: no masks)", MASKED)
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
@@ -273,7 +275,7 @@ class FinetuneConfig(Group):
         None, "train on N labelled images, balanced over classes (none: all)", ("finetune", "probe"), at_least=1
     )
     nb_classes: int | None = flag(None, "number of classes (default: as many as the data has)", SCORED, at_least=1)
-    head_init_scale: float = flag(0.001, "factor on the initial weights of the head", at_least=0)
+    head_init_scale: float = flag(0.001, "factor on the initial weights of the head", at_least=0, at_most=1)
     drop_path: float = flag(0.0, "drop-path rate of the last block, rising linearly from 0", at_least=0)
     layer_decay: float | None = flag(None, "factor on the learning rate from each layer to the one below", at_least=0)
     layer_decay_type: Literal["single", "group"] = flag("single", "a layer is one block (single) or about three")

@@ -87,18 +87,19 @@ def decode(data: bytes, channels: int | None, min_size: MinSize | None = None, h
 
 
 class Probe(NamedTuple):
-    """What an image tells of its data set: the type of its values, transparency, whether its axes have names."""
+    """What an image tells of its data set: the type of its values, transparency, named axes, a format with EXIF."""
 
     dtype: np.dtype
     transparent: bool = False
     named_axes: bool = True
+    exif: bool = True
 
 
 def probe(data: bytes | np.ndarray, how: Decoding = PLAIN) -> Probe:
     """Look into an image. Raises BrokenImage."""
     if isinstance(data, np.ndarray) or data.startswith(NPY):
         array = data if isinstance(data, np.ndarray) else read_npy(data)
-        return Probe(array.dtype, named_axes=array.ndim != 3)
+        return Probe(array.dtype, named_axes=array.ndim != 3, exif=False)
     if data.startswith(TIFF):
         with opened_tiff(data) as series:
             return Probe(series.dtype, named_axes=bool(channel_axes(series)) or len(series.shape) != 3)

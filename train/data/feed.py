@@ -115,9 +115,10 @@ class Feed(Samples):
     def __call__(self, index: int) -> tuple[Batch, list[str]]:
         """The batch, and one line per broken image that was replaced by the next one."""
         positions = self.positions(index)
-        unique, rows = np.unique(positions, return_inverse=True)  # padding is decoded once
-        images, _, broken = self.samples(unique)
-        images, no_data = split(images[rows], self.channels)
+        unique, rows = np.unique(positions, return_inverse=True)
+        padded = len(unique) < len(positions)  # padding is decoded once
+        images, _, broken = self.samples(unique if padded else positions)
+        images, no_data = split(images[rows] if padded else images, self.channels)
         extra = self.extra(positions, images, no_data)
         batch: Batch = {"images": batched(images, self.mean, self.std), **extra}
         if self.update_size is not None:

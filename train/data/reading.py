@@ -103,8 +103,8 @@ def probed(reading: Reading, source: "Source") -> Reading:
             if isinstance(error, OtherType) and isinstance(data, np.ndarray):  # so have all images of the source
                 raise TrainError(f"{key}: {error}") from None
             continue
-        idle = {"image_bits": found.dtype != np.uint16, "channel_axis": found.named_axes}
-        uses = tuple(name for name in reading.uses if not idle.get(name))
+        unused = {"image_bits": found.dtype != np.uint16, "channel_axis": found.named_axes, "exif": not found.exif}
+        uses = tuple(name for name in reading.uses if not unused.get(name))
         notes = (*reading.notes, *[TRANSPARENT][: found.transparent])
         return reading._replace(values=values, uses=uses, notes=notes)
     return reading

@@ -80,7 +80,7 @@ def unpatchify(patches: np.ndarray, patch: int) -> np.ndarray:
 
 
 def caption(channels: int, values: str, chosen: Sequence[int] | None = None) -> str:
-    """What pictures show of images of so many channels; "" for uint8 with one or three, unless some are chosen."""
+    """What pictures show of images with this many channels; "" for uint8 with one or three, unless some are chosen."""
     shown = " ".join(map(str, _shown(channels, chosen)))
     parts = [f"channels {shown}"] if chosen or channels not in (1, 3) else []
     parts += [f"each stretched from its {LOW} to its {HIGH} % quantile"] if values != "uint8" else []

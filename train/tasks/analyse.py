@@ -82,7 +82,7 @@ def _model(config: Config, path: str) -> spec.Classifier:
 def _rows(config: Config, source: Source, path: str, model: spec.Classifier, backend: Backend) -> Iterator[Row]:
     """The rows of one checkpoint, output by output."""
     module = backend.build(model, dtype=config.run.precision, device=config.run.device)
-    backend.set_arrays(module, weights.first_arrays(model, config.run.seed, 1.0, path))
+    backend.set_arrays(module, weights.first_arrays(model, config.run.seed, path))
     blocks = {name: dict(step.body) for name, step in model.steps if isinstance(step, spec.Residual)}
     found: dict[tuple[str, str], list[float]] = {
         (name, output): [] for output in OUTPUTS for name, body in blocks.items() if output in body

@@ -41,13 +41,13 @@ def encoder(config: Config, classes: int) -> tuple[spec.Classifier, Arrays]:
         weights.check_flags(config, path, found)
         own = weights.with_grn_scope(found.encoder, config.model.grn_scope)
         model = spec.Classifier(replace(own, drop_path=0.0), classes)
-    return model, weights.first_arrays(model, config.run.seed, 1.0, path)
+    return model, weights.first_arrays(model, config.run.seed, path)
 
 
 def stages_encoder(config: Config) -> tuple[spec.Backbone, Arrays]:
     """The encoder in a checkpoint, whose outputs are the feature maps of its stages, and its parameters."""
     model = spec.Backbone(encoder(config, 0)[0].encoder)
-    return model, weights.first_arrays(model, config.run.seed, 1.0, weights.path_of(config))
+    return model, weights.first_arrays(model, config.run.seed, weights.path_of(config))
 
 
 def extract(

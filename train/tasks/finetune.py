@@ -1,6 +1,7 @@
 """Fine-tuning of a classifier, from a pre-trained encoder or from scratch, as published."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import spec
@@ -97,8 +98,9 @@ class Finetuning:
     def first_arrays(self, say: Callable[[str], None]) -> Arrays:
         """The parameters before the first update."""
         start = self.config.finetune
+        model = replace(self.model, head_init_scale=start.head_init_scale)
         with given_by("--finetune"):
-            return first_arrays(self.model, self.config.run.seed, start.head_init_scale, start.finetune, say)
+            return first_arrays(model, self.config.run.seed, start.finetune, say)
 
     def evaluate(self, trainer: Trainer, cluster: Cluster) -> Evaluation:
         """Accuracies on the validation images."""

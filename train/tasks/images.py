@@ -16,6 +16,8 @@ from train.data.sources import Item, Source, open_source
 from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
 
+DATA_SETS = (".npz", ".tar", ".parquet")
+
 
 class ImageFiles:
     """The images of files, of folders with all below them, and of patterns, in the order given; without labels.
@@ -37,6 +39,8 @@ class ImageFiles:
 
     def _add(self, path: str, left_out: list[str]) -> None:
         """A file, or the images of a folder."""
+        if path.endswith(DATA_SETS):
+            raise TrainError(f"--images {path}: a data set, not an image; give it as --data_path")
         if not Path(path).is_dir():
             self.files.append(path)
             return

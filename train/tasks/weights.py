@@ -26,19 +26,15 @@ HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 def first_arrays(
     model: spec.Classifier | spec.Backbone,
     seed: int,
-    head_scale: float,
     path: str,
     say: Callable[[str], None] = print,
 ) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
-    The last norm is the checkpoint's if it has one. The head is always re-drawn, and scaled by
-    head_scale, as published. A stem of other channels is changed as `convert.surgery` does, which is said.
+    The last norm is the checkpoint's if it has one. The head is always re-drawn, as published.
+    A stem of other channels is changed as `convert.surgery` does, which is said.
     """
     arrays = initial_arrays(model, seed)
-    for name in arrays:
-        if name.startswith("head."):
-            arrays[name] *= np.float32(head_scale)
     if path:
         checkpoint = _channels_changed(path, model.encoder.in_chans, say)
         _check_encoder(path, checkpoint.model, model.encoder)
