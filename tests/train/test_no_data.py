@@ -178,7 +178,7 @@ def test_a_known_listing_is_read_again_for_other_masks(tmp_path: Path, monkeypat
         (np.zeros((56, 40), bool), "its mask is 56 x 40, which does not divide the image's 40 x 56"),
         (np.zeros((40, 56, 3), np.uint8), "its mask is uint8 (40, 56, 3), not bool or integers (height, width)"),
         (np.zeros((40, 56)), "its mask is float64 (40, 56), not bool or integers (height, width)"),
-        (None, "its mask is object (), not bool or integers (height, width)"),
+        (None, "has no mask"),
         ([[True], [True, False]], "its mask cannot be read (setting an array element with a sequence."),
         (b"no image", "its mask cannot be read (cannot identify image file"),
         (encoded(pixels(0)), "its mask cannot be read (JPEG changes values; store it as png or npy)"),
@@ -290,6 +290,20 @@ def test_patches_without_data_are_removed_in_the_batch(clouds: Path) -> None:
 def test_a_flag_that_cannot_be_followed_is_one_line(clouds: Path, flags: str, line: str) -> None:
     with pytest.raises(TrainError, match=f"^{line}"):
         Pretraining(cli.parse([*fake.QUICK.split(), "--in_chans", "1", "--data_path", str(clouds), *flags.split()]))
+
+
+def test_images_that_cannot_be_read_are_counted(tmp_path: Path) -> None:
+    """Values under a mask must be finite, too."""
+    images = np.random.default_rng(0).normal(size=(8, 16, 16, 1)).astype(np.float32)
+    images[3, 0, 0] = np.nan
+    path = arrays(tmp_path / "x.npz", images=images, clouds=np.ones((8, 4, 4), np.uint8))
+    words = [*fake.QUICK.split(), "--data_path", str(path), *FLAGS.split(), "--mean", "0", "--std", "1"]
+    task = Pretraining(cli.parse(words))
+    masks, note = task.summary()[-2:]
+    assert masks.startswith("masks of the data, in 7 of 8 images: ")
+    assert note.startswith(
+        f"note: 1 of 8 images with their masks cannot be read; {path}: image 3: 1 of its 256 values are"
+    )
 
 
 def test_other_masks_of_the_same_size_are_other_data(tmp_path: Path) -> None:

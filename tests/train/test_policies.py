@@ -225,7 +225,11 @@ def test_a_function_of_ones_own_is_a_policy(own: str, tmp_path: Path) -> None:
             "scribbles",
             "fails for a grid of (4, 4) with 6 to keep (ValueError: assignment destination is read-only, own",
         ),
-        ("fails", "fails for a grid of (4, 4) with 6 to keep (TypeError: fails() takes 2"),
+        (
+            "fails",
+            "fails for a grid of (4, 4) with 6 to keep (TypeError: fails() takes 2 positional arguments but 4 were"
+            " given; it must take (rng, grid, keep, image))",
+        ),
         ("number", "int, not a function (rng, grid, keep, image)"),
         ("absent", "cannot be imported (AttributeError: "),
     ],

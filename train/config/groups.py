@@ -146,7 +146,9 @@ class DataConfig(Group):
     image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")
     label_column: str | None = flag(None, "column of the labels in parquet files (none: label)")
     mask_key: str | None = flag(
-        None, "extension in tars, or array in npz, of masks, nonzero = no data (none: no masks)", MASKED
+        None,
+        "extension in tars, or array in npz, of masks, nonzero = no data; images must be finite there (none: no masks)",
+        MASKED,
     )
     mask_column: str | None = flag(None, "column of such masks in parquet files (none: no masks)", MASKED)
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")

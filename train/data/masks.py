@@ -1,7 +1,6 @@
 """The masks of a run: drawn on the host, the same number of removed patches for each image."""
 
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,12 +63,15 @@ def describe_no_data(config: Config, model: spec.FCMAE, source: Source) -> Itera
     if not source.reading.masked:
         return
     looked, patches = min(LOOKED_AT, len(source)), model.grid[0] * model.grid[1]
-    found: list[int] = []
+    found, broken = list[int](), list[str]()
     for index in np.linspace(0, len(source), looked, endpoint=False).astype(int).tolist():
-        with suppress(BrokenImage):
+        try:
             image, _ = read_with_mask(source, index, model.encoder.in_chans)
-            _, no_data = split(centre_crop(image, model.image_size)[None], model.encoder.in_chans)
-            found.append(0 if no_data is None else int(empty_patches(no_data, model.grid).sum()))
+        except BrokenImage as error:
+            broken.append(str(error))
+            continue
+        _, no_data = split(centre_crop(image, model.image_size)[None], model.encoder.in_chans)
+        found.append(0 if no_data is None else int(empty_patches(no_data, model.grid).sum()))
     if not found:  # the first batch says why
         return
     counts, removed = np.array(found), patches - spec.visible_patches(model)
@@ -79,6 +81,8 @@ def describe_no_data(config: Config, model: spec.FCMAE, source: Source) -> Itera
         f" are removed, so some stay visible; {(counts < removed).sum():,} have fewer, so --mask_policy"
         f" {config.model.mask_policy} removes others, too"
     )
+    if broken:
+        yield f"note: {len(broken):,} of {looked:,} images with their masks cannot be read; {broken[0]}"
 
 
 def random_masks(

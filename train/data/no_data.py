@@ -24,6 +24,8 @@ def joined(image: np.ndarray, mask: object, key: str) -> np.ndarray:
     mask: as the source stores it: an array, nested lists, or the bytes of a .npy or image file. key: names it
     to the user. BrokenImage if it is no mask of this image.
     """
+    if mask is None:
+        raise BrokenImage(f"{key}: has no mask")
     try:
         cells = _decoded(mask)
     except UNREADABLE as error:

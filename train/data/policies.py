@@ -140,11 +140,13 @@ def apply(name: str, rng: np.random.Generator, grid: tuple[int, int], keep: int,
 
 
 def _place(error: Exception) -> str:
-    """The file and line of a user's function in which an exception was raised."""
+    """The file and line at which a user's function failed; its arguments if the call itself did."""
     trace = error.__traceback__
-    while trace and trace.tb_next:
+    if not (trace and trace.tb_next):
+        return "; it must take (rng, grid, keep, image)"
+    while trace.tb_next:
         trace = trace.tb_next
-    return f", {os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}" if trace else ""
+    return f", {os.path.basename(trace.tb_frame.f_code.co_filename)} line {trace.tb_lineno}"
 
 
 def _what_is_wrong(mask: object, grid: tuple[int, int], keep: int) -> str:
