@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 import zipfile
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from convert.errors import ConvertError, reading
 def read(path: Path, weights_only: bool = False) -> Content:
     """The arrays of a file; ConvertError when it is damaged, or holds pickled objects."""
     with zipfile.ZipFile(path) as archive:
+        _check_end(path, archive.comment)
         members = archive.infolist()
         names = [member.filename.removesuffix(".npy") for member in members]
         twice = sorted({name for name in names if names.count(name) > 1})
@@ -42,6 +44,15 @@ def write(path: Path, content: Content) -> None:
                 about_array = {"descr": entry.dtype.newbyteorder("<").str, "fortran_order": False, "shape": entry.shape}
                 np.lib.format.write_array_header_1_0(file, about_array)
                 file.write(raw_bytes(entry).data)
+
+
+def _check_end(path: Path, comment: bytes) -> None:
+    """ConvertError where the comment of the zip, which holds our header, is cut; zipfile does not mind."""
+    with path.open("rb") as file:
+        file.seek(-len(comment) - 2, os.SEEK_END)
+        size = int.from_bytes(file.read(2), "little")
+    if size != len(comment):
+        raise ConvertError(f"{path}: is cut short, or something follows the archive")
 
 
 def _entry(path: Path, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Entry:

@@ -48,7 +48,8 @@ def assert_same_state(found: convert.Checkpoint, expected: convert.Checkpoint) -
 )
 def test_training_state_round_trips(model: spec.Model, format: str, name: str, tmp_path: Path) -> None:
     original = trained(model)
-    assert convert.save(original, tmp_path / name, format=format) == []
+    notes = convert.save(original, tmp_path / name, format=format)
+    assert [note for note in notes if "programs of the official-sparse format compute with batch" not in note] == []
     assert_same_state(convert.load(tmp_path / name), original)
 
 
@@ -56,7 +57,7 @@ def test_training_state_round_trips(model: spec.Model, format: str, name: str, t
     ("format", "name"), [("timm", "x.safetensors"), ("timm", "x.pth"), ("hf", "x"), ("mmpretrain", "x.orbax")]
 )
 def test_what_cannot_be_kept_is_reported(format: str, name: str, tmp_path: Path) -> None:
-    first, second = convert.save(trained(CLASSIFIER), tmp_path / name, format=format)
+    first, second, *_ = convert.save(trained(CLASSIFIER), tmp_path / name, format=format)
     assert "AdamW's moments" in first
     assert "t = 7" in first
     assert "EMA" in second
