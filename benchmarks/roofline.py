@@ -123,8 +123,7 @@ def _moved(step: spec.Step) -> tuple[int, int]:
         case spec.Dense():
             return step.in_chans, step.out_chans
         case spec.Residual():
-            last = step.body[-1][1]
-            assert isinstance(last, spec.Dense)
-            return last.out_chans, last.out_chans
+            channels = next(part.channels for _, part in step.body if isinstance(part, spec.DepthwiseConv))
+            return channels, channels
         case _:
             return 0, 0

@@ -86,3 +86,15 @@ def test_each_step_is_bound_by_the_slower_of_arithmetic_and_bytes() -> None:
     assert roofline.limit(found, tflops=1, gbps=1000) == pytest.approx(1 + 1)
     assert "arithmetic" in roofline.table(found, 1, 1000, 8).splitlines()[1]
     assert roofline.table(found, 1, 1000, 8).endswith("at most 4 images/s at 1 TFLOP/s and 1000 GB/s")
+
+
+def test_blocks_of_v1_and_v2_differ_by_their_parameters_alone() -> None:
+    """LayerScale, as GRN, is absorbed by a neighbour."""
+    one, two = (
+        roofline.bounds(spec.classifier(depths=(2,), dims=(8,), patch_size=4, block=block), 2, what="forward")
+        for block in ("v1", "v2")
+    )
+    assert [(bound.name, bound.flops) for bound in one] == [(bound.name, bound.flops) for bound in two]
+    more = [b.bytes - a.bytes for a, b in zip(one, two, strict=True)]
+    gamma, grn = 8, 2 * 32
+    assert more == [4 * (grn - gamma) if "stages" in bound.name else 0 for bound in one]
