@@ -32,6 +32,9 @@ DOWN_EPS = 1e-5
 GELU = 1e-4
 """Of bfloat16's GELU before it is rounded, down to values of 1e-4; of its slope, beside 1. Seen: 8.9e-5, 2.6e-5."""
 
+GREY_LEVEL = 1 / 255
+"""Of 8-bit pixels as parts of 1: an image and its mask are rounded apart."""
+
 FLOPS = 0.03
 """XLA's count of blocks side by side against ours of a loop, which leaves GELU out; seen: 0.012."""
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from backends import NAMES
+from parity_tests import tolerances
 from tests.train import fake
 from tests.train.fake import assert_same_run
 from tests.train.images import encoded, pixels, tree, trust
@@ -92,7 +93,7 @@ def test_a_mask_is_transformed_with_its_image(channels: int, seed: int, position
     augmented, _, _ = feed.samples(np.array([position]))
     images, no_data = split(augmented, channels)
     assert no_data is not None
-    np.testing.assert_allclose(images[..., 0] / 255, 1 - no_data, atol=1 / 255)
+    np.testing.assert_allclose(images[..., 0] / 255, 1 - no_data, atol=tolerances.GREY_LEVEL)
     (plain,) = (feed.augment(image, feed._draws(position)),)
     np.testing.assert_array_equal(images[0], plain)
 

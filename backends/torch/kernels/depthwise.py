@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
+from torch import Tensor, library
 
 
 class Tiling(NamedTuple):
@@ -55,7 +55,7 @@ def conv(x: Tensor, weight: Tensor, bias: Tensor | None, halo: Tensor) -> Tensor
     return _conv(x.contiguous(), taps, taps if bias is None else bias, halo, weight.shape[-1], bias is not None)
 
 
-@torch.library.custom_op("twinnext::depthwise_conv", mutates_args=())  # inductor analyses a kernel at each use: seconds
+@library.custom_op("twinnext::depthwise_conv", mutates_args=())  # inductor analyses a kernel at each use: seconds
 def _conv(x: Tensor, taps: Tensor, bias: Tensor, halo: Tensor, k: int, biased: bool) -> Tensor:
     channels, side = x.shape[-1], x.shape[2]
     tiling = CONV.get(side, OTHER)
@@ -76,7 +76,7 @@ def parameter_gradients(x: Tensor, grad: Tensor, weight: Tensor, halo: Tensor) -
     return total[: k * k].t().reshape(weight.shape), total[-1]
 
 
-@torch.library.custom_op("twinnext::depthwise_gradient_parts", mutates_args=())
+@library.custom_op("twinnext::depthwise_gradient_parts", mutates_args=())
 def _gradient_parts(x: Tensor, grad: Tensor, halo: Tensor, k: int) -> Tensor:
     """What each split of the sites adds to the gradients: (splits, kernel offsets and the bias, C)."""
     tiling, parts = GRADIENT.get(x.shape[2], OTHER), _empty_parts(x, grad, halo, k)
