@@ -8,12 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from convert import report, surgery
-from convert.arguments import add_input, load_input, output_beside
+from convert.arguments import add_input, load_input, output_beside, status
 from convert.arrays import DTYPES
 from convert.checkpoint import Checkpoint, load, save
-from convert.errors import ConvertError
 from convert.formats import FORMATS
-from spec import SpecError
 from spec.console import Parser, closing_pipe, escape_unprintable, fail, table
 
 SUFFIX = {**dict.fromkeys(("ours", "flax", "timm"), ".safetensors"), **dict.fromkeys(("hf", "dinov3-hf"), "")}
@@ -30,16 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(words) > 1 and all(Path(word).suffix.lower() in IMAGES for word in (words[0], words[-1])):
         return fail("convert", f"converts checkpoints, not images; ImageMagick's own command is {_imagemagick()}")
     args = _parser().parse_args(words)
-    try:
-        return int(args.run(args))
-    except (ConvertError, SpecError) as error:
-        return fail("convert", error)
-    except BrokenPipeError:
-        raise  # of stdout, which is not a file of the user's
-    except (OSError, MemoryError) as error:
-        return fail("convert", f"{args.input}: {error or 'not enough memory'}")
-    except KeyboardInterrupt:
-        return fail("convert", "interrupted; nothing was written")
+    return status("convert", args.run, args)
 
 
 def _parser() -> Parser:

@@ -1,11 +1,16 @@
-"""The arguments that name a checkpoint, shared by the commands that read one."""
+"""What the commands that read a checkpoint share: the arguments that name it, and the exit status."""
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
+from backends.protocol import BackendError
 from convert import containers, hub
 from convert.checkpoint import Checkpoint, load
+from convert.errors import ConvertError
 from convert.formats import FORMATS
+from spec import SpecError
+from spec.console import fail
 
 
 def add_input(command: argparse.ArgumentParser) -> None:
@@ -23,6 +28,20 @@ def add_input(command: argparse.ArgumentParser) -> None:
 def load_input(args: argparse.Namespace, weights_only: bool = False) -> Checkpoint:
     """The checkpoint that the arguments name."""
     return load(args.input, format=args.source, weights_only=weights_only, key=args.key, prefix=args.prefix)
+
+
+def status(program: str, run: Callable[[argparse.Namespace], int], args: argparse.Namespace) -> int:
+    """The exit status of a command that reads `args.input`: its own, or 2 after one line about a mistake."""
+    try:
+        return run(args)
+    except (ConvertError, SpecError, BackendError) as error:
+        return fail(program, error)
+    except BrokenPipeError:
+        raise  # of stdout, which is not a file of the user's
+    except (OSError, MemoryError) as error:
+        return fail(program, f"{args.input}: {error or 'not enough memory'}")
+    except KeyboardInterrupt:
+        return fail(program, "interrupted; nothing was written")
 
 
 def output_beside(source: Path, ending: str) -> Path:

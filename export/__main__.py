@@ -7,32 +7,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from backends.protocol import BackendError
-from convert import Checkpoint, ConvertError, files, preparation, report, surgery
-from convert.arguments import add_input, load_input, output_beside
+from convert import Checkpoint, files, preparation, report, surgery
+from convert.arguments import add_input, load_input, output_beside, status
 from export.signature import Signature
 from export.verify import SIZES
 from export.write import KINDS, TARGETS, Written, write
-from spec import SpecError
-from spec.console import Parser, closing_pipe, escape_unprintable, fail
+from spec.console import Parser, closing_pipe, escape_unprintable
 
 
 @closing_pipe()
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; returns 0, or 2 after one line about a mistake or a program that is not the model."""
     escape_unprintable()
-    args = _parser().parse_args(argv)
-    try:
-        _export(args)
-    except (ConvertError, SpecError, BackendError) as error:
-        return fail("export", error)
-    except BrokenPipeError:
-        raise  # of stdout, which is not a file of the user's
-    except (OSError, MemoryError) as error:
-        return fail("export", f"{args.input}: {error or 'not enough memory'}")
-    except KeyboardInterrupt:
-        return fail("export", "interrupted; nothing was written")
-    return 0
+    return status("export", _export, _parser().parse_args(argv))
 
 
 def _parser() -> Parser:
@@ -52,7 +39,7 @@ def _parser() -> Parser:
     return parser
 
 
-def _export(args: argparse.Namespace) -> None:
+def _export(args: argparse.Namespace) -> int:
     checkpoint = load_input(args, weights_only=not args.ema)
     checkpoint = surgery.use_ema(checkpoint) if args.ema else checkpoint
     signature = Signature.of(
@@ -75,6 +62,7 @@ def _export(args: argparse.Namespace) -> None:
     print(f"in {written.runtime} against the backend in float64, at {sizes}:")
     print("\n".join(f"  {gap}" for gap in written.gaps))
     print(f"{output}: written, {args.to}, {args.dtype}, {written.nbytes / 1e6:.1f} MB; {output.name}.json describes it")
+    return 0
 
 
 def description(checkpoint: Checkpoint, signature: Signature, written: Written, dtype: str) -> dict[str, Any]:
