@@ -165,5 +165,6 @@ def test_what_there_is_not_is_refused(subject: Subject, args: Any, options: Any,
 
 @pytest.mark.parametrize("backend", backends.installed())
 def test_a_backbone_cannot_be_trained_without_a_loss(backend: str) -> None:
+    trainer = backends.load(backend).Trainer(CASE.model, spec.Optimizer())  # which evaluates it
     with pytest.raises(spec.SpecError, match="it has no head"):
-        backends.load(backend).Trainer(CASE.model, spec.Optimizer())
+        trainer.step([{"images": CASE.images}], 0.1)
