@@ -3,6 +3,7 @@
 Read `model.py` first, then `steps.py` for the definition of each step and `training.py` for the losses and AdamW.
 """
 
+from spec.constructors import classifier, encoder, fcmae
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import Rounding, count_visible, patch_sites, ratio_for
@@ -14,9 +15,6 @@ from spec.model import (
     Encoder,
     FeatureInfo,
     Model,
-    classifier,
-    encoder,
-    fcmae,
     modules,
     stage_names,
 )

@@ -5,9 +5,10 @@ import sys
 from collections.abc import Iterable, Sequence
 
 from spec.console import Parser, closing_pipe, fail, table
+from spec.constructors import classifier, fcmae
 from spec.cost import macs, step_macs, visible_patches
 from spec.errors import SpecError
-from spec.model import FCMAE, Classifier, classifier, fcmae
+from spec.model import FCMAE, Classifier
 from spec.parameters import count, parameters
 from spec.presets import PRESETS
 
