@@ -29,10 +29,8 @@ def reconstruct(
     variance of the true patch, as in published pictures.
     """
     patches = _normalised_patches(images, model, mean, std)
-    predicted = prediction.astype(np.float64)
-    if model.norm_target:
-        variance = patches.var(-1, ddof=1, keepdims=True)
-        predicted = predicted * np.sqrt(variance + spec.EPS) + patches.mean(-1, keepdims=True)
+    center, scale = _target_scale(patches, model)
+    predicted = prediction.astype(np.float64) * scale + center
     filled = unpatchify(np.where(mask[..., None] != 0, predicted, patches), model.encoder.patch_size)
     found = filled * np.asarray(std) + np.asarray(mean)
     if images.dtype != np.uint8:
@@ -49,12 +47,17 @@ def masked_losses(
     std: Sequence[float],
 ) -> np.ndarray:
     """(N,) `spec.MaskedError` of each image, in float64; arguments as in `reconstruct`."""
-    target = _normalised_patches(images, model, mean, std)
-    if model.norm_target:
-        variance = target.var(-1, ddof=1, keepdims=True)
-        target = (target - target.mean(-1, keepdims=True)) / np.sqrt(variance + spec.EPS)
-    errors = ((prediction - target) ** 2).mean(-1)
+    patches = _normalised_patches(images, model, mean, std)
+    center, scale = _target_scale(patches, model)
+    errors = ((prediction - (patches - center) / scale) ** 2).mean(-1)
     return np.where(mask != 0, errors, 0).sum((1, 2)) / (mask != 0).sum((1, 2))
+
+
+def _target_scale(patches: np.ndarray, model: spec.FCMAE) -> tuple[np.ndarray, np.ndarray]:
+    """What is subtracted from patches, and what divides them, to make targets: (N, G_h, G_w, 1), or 0 and 1."""
+    if not model.norm_target:
+        return np.zeros(()), np.ones(())
+    return patches.mean(-1, keepdims=True), np.sqrt(patches.var(-1, ddof=1, keepdims=True) + spec.EPS)
 
 
 def _normalised_patches(
