@@ -1,5 +1,6 @@
-"""Tar, parquet and npz files for the tests, of six images in three classes."""
+"""Tar, parquet, npz and IDX files for the tests, of six images in three classes."""
 
+import gzip
 import io
 import json
 import tarfile
@@ -56,6 +57,16 @@ def table(
 def images() -> list[dict[str, Any]]:
     """The column of images as the hub stores it."""
     return [{"bytes": data, "path": None} for data in FILES]
+
+
+def idx(path: Path, array: np.ndarray) -> Path:
+    """An IDX file, compressed if its name says so."""
+    code = {"uint8": 8, "int8": 9, "int16": 11, "int32": 12, "float32": 13, "float64": 14}[array.dtype.name]
+    data = bytes([0, 0, code, array.ndim]) + np.array(array.shape, ">u4").tobytes()
+    data += array.astype(array.dtype.newbyteorder(">")).tobytes()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(gzip.compress(data) if path.suffix == ".gz" else data)
+    return path
 
 
 def arrays(path: Path, **named: np.ndarray) -> Path:

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from shlex import quote
 from typing import NamedTuple
 
-from train.data.layout import SHARDS
+from train.data.kinds import kind
 
 
 class Compression(NamedTuple):
@@ -32,8 +33,8 @@ def elsewhere(root: Path) -> Iterator[str]:
         for name in sorted(names):
             path = Path(folder, name)
             yield from filter(None, [_foreign(path)])
-            if path.suffix in SHARDS:
-                yield f"there are {path.suffix} files in {path.parent}; give that folder"
+            if kind(path):
+                yield f"there are {kind(path)} files in {path.parent}; give that folder"
 
 
 def compressed(path: Path) -> str | None:
@@ -42,6 +43,13 @@ def compressed(path: Path) -> str | None:
     if found is None:
         return None
     return f"{path}: compressed, so its images cannot be read at random; uncompress it: {found.tool} {quote(str(path))}"
+
+
+def labels(path: Path) -> str | None:
+    """What to do with an IDX file of labels; None for other names."""
+    if not fnmatchcase(path.name, "*labels?idx*"):
+        return None
+    return f"{path}: holds labels; give the file of images instead, its labels are found beside it"
 
 
 def misnamed(path: Path) -> str | None:

@@ -9,10 +9,9 @@ from functools import partial
 from pathlib import Path
 
 from train.data.images import is_image, read_head
+from train.data.kinds import kind, labels_beside, without_copies
 from train.data.names import counted
 from train.errors import TrainError
-
-SHARDS = (".tar", ".parquet", ".npz")
 
 SPLITS = {"train": ("train", "training"), "val": ("val", "valid", "validation"), "test": ("test", "testing")}
 """Part -> words for it, in the names of folders and shards."""
@@ -54,7 +53,7 @@ def find(root: Path) -> Layout:
     places = [each for each in (root, root / "data") if _shards(each)]
     if len(places) > 1:
         raise TrainError(
-            f"{root}: has shards in it and in data/; give '{root}/*{_shards(root)[0].suffix}' or {places[1]}"
+            f"{root}: has shards in it and in data/; give '{root}/*{kind(_shards(root)[0])}' or {places[1]}"
         )
     if places:
         return _by_names(root, places[0], _shards(places[0]))
@@ -132,7 +131,8 @@ def _by_names(root: Path, place: Path, files: list[Path]) -> Layout:
     """Shards by the words in their names; those without a word are for training where others have one."""
     _refuse_mixed(root, place, files)
     beside = sorted(str(each.relative_to(root)) for folder in {root, place} for each in folder.iterdir())
-    unused = {*beside} - {str(each.relative_to(root)) for each in (*files, place)}
+    used = (*files, place, *filter(None, map(labels_beside, files)))
+    unused = {*beside} - {str(each.relative_to(root)) for each in used}
     left_out = tuple(counted("other entry", "other entries", sorted(name for name in unused if name[0] != ".")))
     return Layout(_grouped(files), left_out)
 
@@ -149,14 +149,14 @@ def _grouped(files: list[Path]) -> dict[str, Part]:
     for file in files:
         found.setdefault(_split_of(file), []).append(file)
     if set(found) == {""}:
-        return {"all": Part(f"'{files[0].parent}/*{files[0].suffix}'", shards=tuple(files))}
+        return {"all": Part(f"'{files[0].parent}/*{kind(files[0])}'", shards=tuple(files))}
     found["train"] = sorted([*found.pop("", []), *found.get("train", [])])
     return {split: Part(_pattern(split, each, files), shards=tuple(each)) for split, each in found.items() if each}
 
 
 def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
     """TrainError if a folder has images beside its shards, or shards of two kinds."""
-    kinds = sorted({file.suffix for file in files})
+    kinds = sorted({str(kind(file)) for file in files})
     if len(kinds) > 1:
         raise TrainError(f"{place}: has {' and '.join(kinds)} files; give one kind, such as '{place}/*{kinds[0]}'")
     if any(_has_image(each) for each in _folders(root) if each != place) or _holds_image(place):
@@ -169,14 +169,16 @@ def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
 
 def _pattern(split: str, files: list[Path], every: list[Path]) -> str:
     """A pattern that matches these files of all, or else the first file."""
-    pattern = f"*{split}*{files[0].suffix}"
+    if len(files) == 1:
+        return f"'{files[0]}'"
+    pattern = f"*{split}*{kind(files[0])}"
     matches = [file for file in every if fnmatchcase(file.name, pattern)]
     return f"'{files[0].parent / pattern}'" if matches == files else f"such as {files[0]}"
 
 
 def _split_of(file: Path) -> str:
     """The part that a shard's name tells, "" for none; TrainError if it tells two."""
-    found = set(parts_in([file.stem]))
+    found = set(parts_in([file.stem.replace("t10k", "test")]))  # as MNIST calls it
     if len(found) > 1:
         raise TrainError(f"{file}: its name says {' and '.join(sorted(found))}; rename it, or give it by its path")
     return found.pop() if found else ""
@@ -184,9 +186,8 @@ def _split_of(file: Path) -> str:
 
 def _shards(folder: Path) -> list[Path]:
     try:
-        return sorted(
-            each for each in folder.iterdir() if each.suffix in SHARDS and each.is_file() and each.name[0] != "."
-        )
+        found = sorted(each for each in folder.iterdir() if kind(each) and each.is_file() and each.name[0] != ".")
+        return without_copies(found)
     except OSError:
         return []
 

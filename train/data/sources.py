@@ -12,7 +12,9 @@ from train.config.groups import DIGITS_PATH
 from train.data import advice, layout
 from train.data.digits import Digits
 from train.data.folder import Folder, NoImages
-from train.data.layout import SHARDS, Layout, Part
+from train.data.idx import Idx
+from train.data.kinds import IDX, SHARDS, kind
+from train.data.layout import Layout, Part
 from train.data.names import printable
 from train.data.npz import Npz
 from train.data.parquet import Parquet
@@ -64,6 +66,12 @@ READERS: dict[str, Callable[[Sequence[Path], ReadOptions, tuple[str, ...]], Sour
     ".tar": Tars,
     ".parquet": Parquet,
 }
+
+ONE_FILE: dict[str, Callable[[Path, ReadOptions, tuple[str, ...]], Source]] = {
+    ".npz": lambda file, options, left_out: Npz(file, "all", options, left_out),
+    IDX: Idx,
+}
+"""Readers of kinds of which a part is one file."""
 
 
 def open_source(
@@ -146,19 +154,20 @@ def _chosen(path: Path, found: Layout, split: Split) -> Part:
 def _refuse_other_files(files: Sequence[Path]) -> None:
     """TrainError for files that are no shards of one kind."""
     for file in files:
-        remedy = advice.compressed(file)
+        remedy = advice.compressed(file) or advice.labels(file)
         if remedy:
             raise TrainError(remedy)
-        if file.suffix not in SHARDS:
+        if not kind(file):
             raise TrainError(f"{file}: neither a folder nor one of {', '.join(SHARDS)}")
-        if file.suffix != files[0].suffix:
-            raise TrainError(f"{file}: is beside {files[0].suffix} files; give one kind")
+        if kind(file) != kind(files[0]):
+            raise TrainError(f"{file}: is beside {kind(files[0])} files; give one kind")
 
 
 def _of_shards(files: Sequence[Path], options: ReadOptions, left_out: tuple[str, ...]) -> Source:
-    kind = files[0].suffix
-    if kind != ".npz":
-        return READERS[kind](files, options, left_out)
+    found = str(kind(files[0]))
+    if found in READERS:
+        return READERS[found](files, options, left_out)
     if len(files) > 1:
-        raise TrainError(f"{files[0]}: one of {len(files)} npz files; give one, such as --data_path {files[0]}")
-    return Npz(files[0], "all", options, left_out)
+        what = found.strip(".")
+        raise TrainError(f"{files[0]}: one of {len(files)} {what} files; give one, such as --data_path {files[0]}")
+    return ONE_FILE[found](files[0], options, left_out)

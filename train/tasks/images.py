@@ -11,12 +11,11 @@ from train.config import Config
 from train.data.decode import BrokenImage
 from train.data.feed import read_with_mask
 from train.data.folder import Folder
+from train.data.kinds import kind
 from train.data.reading import Reading, ReadOptions, check_data, probed, read_options
 from train.data.sources import Item, Source, open_source
 from train.data.tars import UNLABELLED
 from train.errors import NoSplit, TrainError
-
-DATA_SETS = (".npz", ".tar", ".parquet")
 
 
 class ImageFiles:
@@ -39,7 +38,7 @@ class ImageFiles:
 
     def _add(self, path: str, left_out: list[str]) -> None:
         """A file, or the images of a folder."""
-        if path.endswith(DATA_SETS):
+        if kind(Path(path)):
             raise TrainError(f"--images {path}: a data set, not an image; give it as --data_path")
         if not Path(path).is_dir():
             self.files.append(path)
