@@ -1,15 +1,17 @@
-"""IDX files: what they hold is read to the bit, with the labels beside them, or refused in one line."""
+"""IDX and STL-10 files: what they hold is read to the bit, with the labels beside them, or refused in one line."""
 
 import gzip
 import pickle
 import re
 import shlex
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.train.images import encoded
 from tests.train.shards import LABELS, arrays, idx, shard
 from train.data.classes import describe, require_several
 from train.data.feed import read
@@ -174,3 +176,93 @@ def test_what_could_be_read_in_two_ways_is_refused(tmp_path: Path) -> None:
 def test_a_type_that_is_not_read_is_refused(tmp_path: Path) -> None:
     path = idx(tmp_path / "images-idx3-int", IMAGES.astype(np.int32))
     assert "image 0: holds int32; convert it to one of uint8" in refused(path)
+
+
+# ---- STL-10
+
+PICTURES = np.random.default_rng(1).integers(0, 256, (6, 96, 96, 3), np.uint8)
+"""(N, H, W, C)"""
+
+
+def stl10(root: Path) -> Path:
+    """A folder as STL-10 is published: six images for training, two for the test, three without labels."""
+    root.mkdir()
+    for part, count in (("train", 6), ("test", 2), ("unlabeled", 3)):
+        root.joinpath(f"{part}_X.bin").write_bytes(PICTURES[:count].transpose(0, 3, 2, 1).tobytes())
+    for part, count in (("train", 6), ("test", 2)):
+        root.joinpath(f"{part}_y.bin").write_bytes((NUMBERS[:count] + 1).tobytes())
+    root.joinpath("class_names.txt").write_text("airplane\nbig bird\ncar\n")
+    root.joinpath("fold_indices.txt").write_text("0 1 2")
+    return root
+
+
+def test_stl10_is_read_to_the_bit_by_columns(tmp_path: Path) -> None:
+    root = stl10(tmp_path / "stl10_binary")
+    for path in (root, tmp_path):
+        source = open_source(str(path))
+        for each in (source, pickle.loads(pickle.dumps(source))):
+            np.testing.assert_array_equal([read(each, index, 3)[0] for index in range(6)], PICTURES)
+            assert (list(each.labels), each.fingerprint) == (LABELS, source.fingerprint)
+    assert len(pickle.dumps(source)) < 2000
+    left_out = "left out: 1 other entry (fold_indices.txt), the test part, the unlabeled part"
+    assert describe(source) == f"6 images in 3 classes: airplane (2), big bird (2), car (2); {left_out}"
+    with pytest.raises(TrainError, match=r"--in_chans 1: .*image 0 has 3 channels; give --in_chans 3"):
+        read(source, 0, 1)
+
+
+def test_the_test_and_the_unlabeled_part_of_stl10_are_taken_by_name_only(tmp_path: Path) -> None:
+    root = stl10(tmp_path / "stl10_binary")
+    with pytest.raises(TrainError, match="no part of it is for validation, only test") as error:
+        open_eval(str(root), "--data_path")
+    named = re.findall(r"\((.*?)\)", str(error.value))
+    assert [len(open_eval(*shlex.split(path), "--eval_data_path")) for path in named] == [2, 6, 3]
+    unlabelled = open_source(str(root / "unlabeled_X.bin"))
+    assert describe(unlabelled) == "3 images without labels"
+    with pytest.raises(
+        TrainError, match=r"put the labels \(N,\), uint8 from 1, beside .*, as unlabeled_y\.bin"
+    ) as error:
+        require_several(unlabelled, "--data_path")
+    (root / str(error.value).rpartition(" ")[2]).write_bytes(bytes([3, 3, 1]))
+    assert list(open_source(str(root / "unlabeled_X.bin")).labels) == [2, 2, 0]
+    assert open_source(str(root / "unlabeled_X.bin")).fingerprint != unlabelled.fingerprint
+    (root / "train_X.bin").unlink()
+    assert "no part of it is for training, only test" in refused(root)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "line"),
+    [
+        ("train_X.bin", bytes(27_649), "27,649 bytes are no whole images of 27,648 each; truncated, get it again"),
+        ("train_X.bin", b"", "0 bytes are no whole images"),
+        ("train_y.bin", bytes([1, 2]), "is uint8(2,), not a class number for each of 6 images"),
+        ("train_y.bin", bytes([1, 2, 3, 4, 5, 0]), "has the label 4; labels are 1 to 3, the lines of "),
+        ("train_y.bin", bytes([1, 2, 3, 0, 0, 0]), "has the label 0; labels are 1 to 3"),
+        ("class_names.txt", None, "cannot be read (No such file or directory)"),
+        ("class_names.txt", b"caf\xe9", "cannot be read ('utf-8' codec can't decode"),
+    ],
+)
+def test_damaged_stl10_is_refused(tmp_path: Path, name: str, data: bytes | None, line: str) -> None:
+    file = stl10(tmp_path / "stl10_binary") / name
+    file.unlink()
+    if data is not None:
+        file.write_bytes(data)
+    assert refused(file.parent).startswith(f"--data_path {file}")
+    assert line in refused(file.parent)
+
+
+def test_an_archive_of_stl10_says_how_to_unpack_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    files = sorted(stl10(tmp_path / "made").iterdir())
+    archive = shard(
+        tmp_path / "a" / "x.tar.gz", [(f"stl10_binary/{each.name}", each.read_bytes()) for each in files], "w:gz"
+    )
+    monkeypatch.chdir(archive.parent)
+    for path in (archive, archive.with_suffix("")):
+        subprocess.run(shlex.split(refused(path).partition("it: ")[2]), check=True)
+    assert len(open_source("stl10_binary")) == 6
+
+
+def test_class_folders_of_the_same_names_are_no_parts(tmp_path: Path) -> None:
+    for name in ("t10k", "unlabeled"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0.png").write_bytes(encoded(PICTURES[0], "PNG"))
+    assert open_source(str(tmp_path)).classes == ("t10k", "unlabeled")

@@ -140,7 +140,7 @@ class DataConfig(Group):
     """Where the images are, and how they are read, cropped and normalised."""
 
     title = "Images"
-    data_path: str = flag(DIGITS_PATH, "folder of images, of tar, parquet or IDX files, or an npz file")
+    data_path: str = flag(DIGITS_PATH, "folder of images, of tar, parquet, IDX or STL-10 files, or an npz file")
     image_key: str | None = flag(None, "extension of the images in tars, such as jpg (none: all images)")
     label_key: str | None = flag(None, "extension of the labels in tars, such as txt or json:FIELD (none: cls)")
     image_column: str | None = flag(None, "column of the images in parquet files (none: image, or the only one)")

@@ -40,7 +40,7 @@ class ArraySource:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[np.ndarray, int, str]:
-        return self.images[index], self.labels[index], self.name(index)
+        return np.ascontiguousarray(self.images[index]), self.labels[index], self.name(index)
 
     def name(self, index: int) -> str:
         """File and number of an image."""

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from train.data.array_source import ArraySource, Named
-from train.data.kinds import labels_beside, labels_prefix
+from train.data.kinds import labels_beside, labels_name
 from train.data.reading import DEFAULTS, IN_ARRAYS, Reading, ReadOptions
 from train.errors import TrainError
 
@@ -23,7 +23,7 @@ class Idx(ArraySource):
 
     def __init__(self, file: Path, options: ReadOptions = DEFAULTS, left_out: tuple[str, ...] = ()) -> None:
         labels = labels_beside(file)
-        unlabelled = f"put the class numbers (N,) beside {file}, as {labels_prefix(file)}-idx1-ubyte"
+        unlabelled = f"put the class numbers (N,) beside {file}, as {labels_name(file)}"
         reading = Reading(options, left_out, unlabelled, uses=IN_ARRAYS)
         super().__init__(file, _named(file), _named(labels) if labels else None, reading)
 

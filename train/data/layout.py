@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from train.data.images import is_image, read_head
-from train.data.kinds import kind, labels_beside, without_copies
+from train.data.kinds import STL10, companions, kind, without_copies
 from train.data.names import counted
 from train.errors import TrainError
 
@@ -131,7 +131,7 @@ def _by_names(root: Path, place: Path, files: list[Path]) -> Layout:
     """Shards by the words in their names; those without a word are for training where others have one."""
     _refuse_mixed(root, place, files)
     beside = sorted(str(each.relative_to(root)) for folder in {root, place} for each in folder.iterdir())
-    used = (*files, place, *filter(None, map(labels_beside, files)))
+    used = (*files, place, *(each for file in files for each in companions(file)))
     unused = {*beside} - {str(each.relative_to(root)) for each in used}
     left_out = tuple(counted("other entry", "other entries", sorted(name for name in unused if name[0] != ".")))
     return Layout(_grouped(files), left_out)
@@ -156,7 +156,7 @@ def _grouped(files: list[Path]) -> dict[str, Part]:
 
 def _refuse_mixed(root: Path, place: Path, files: list[Path]) -> None:
     """TrainError if a folder has images beside its shards, or shards of two kinds."""
-    kinds = sorted({str(kind(file)) for file in files})
+    kinds = sorted({kind(file) for file in files})
     if len(kinds) > 1:
         raise TrainError(f"{place}: has {' and '.join(kinds)} files; give one kind, such as '{place}/*{kinds[0]}'")
     if any(_has_image(each) for each in _folders(root) if each != place) or _holds_image(place):
@@ -178,6 +178,8 @@ def _pattern(split: str, files: list[Path], every: list[Path]) -> str:
 
 def _split_of(file: Path) -> str:
     """The part that a shard's name tells, "" for none; TrainError if it tells two."""
+    if file.name == f"unlabeled{STL10}":
+        return "unlabeled"
     found = set(parts_in([file.stem.replace("t10k", "test")]))  # as MNIST calls it
     if len(found) > 1:
         raise TrainError(f"{file}: its name says {' and '.join(sorted(found))}; rename it, or give it by its path")

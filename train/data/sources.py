@@ -13,12 +13,13 @@ from train.data import advice, layout
 from train.data.digits import Digits
 from train.data.folder import Folder, NoImages
 from train.data.idx import Idx
-from train.data.kinds import IDX, SHARDS, kind
+from train.data.kinds import IDX, SHARDS, STL10, kind
 from train.data.layout import Layout, Part
 from train.data.names import printable
 from train.data.npz import Npz
 from train.data.parquet import Parquet
 from train.data.reading import DEFAULTS, Reading, ReadOptions
+from train.data.stl10 import Stl10
 from train.data.tars import Tars
 from train.errors import NoSplit, TrainError
 
@@ -70,6 +71,7 @@ READERS: dict[str, Callable[[Sequence[Path], ReadOptions, tuple[str, ...]], Sour
 ONE_FILE: dict[str, Callable[[Path, ReadOptions, tuple[str, ...]], Source]] = {
     ".npz": lambda file, options, left_out: Npz(file, "all", options, left_out),
     IDX: Idx,
+    STL10: Stl10,
 }
 """Readers of kinds of which a part is one file."""
 
@@ -164,7 +166,7 @@ def _refuse_other_files(files: Sequence[Path]) -> None:
 
 
 def _of_shards(files: Sequence[Path], options: ReadOptions, left_out: tuple[str, ...]) -> Source:
-    found = str(kind(files[0]))
+    found = kind(files[0])
     if found in READERS:
         return READERS[found](files, options, left_out)
     if len(files) > 1:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
+from shlex import quote
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -61,7 +62,8 @@ class Tars:
         found = [member for members in chosen for member in members]
         others = sum((Counter(each.others) for each in scanned), Counter[str]())
         if not found:
-            raise TrainError(f"{self.shards[0]}: no image in it or the shards beside it{_listed(others)}")
+            unpack = f"{_listed(others)}; to read these files, unpack it: tar -xf {quote(str(self.shards[0]))}"
+            raise TrainError(f"{self.shards[0]}: no image in it or the shards beside it{unpack if others else ''}")
         self.homes = np.repeat(np.arange(len(chosen)), [len(members) for members in chosen])
         self.keys = [member.name for member in found]
         self.offsets = np.array([member.offset for member in found])
