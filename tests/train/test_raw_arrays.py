@@ -83,9 +83,10 @@ def test_the_test_part_is_taken_by_name_only(tmp_path: Path) -> None:
 def test_compressed_copies_and_other_files_are_left_out(tmp_path: Path) -> None:
     root = mnist(mnist(tmp_path / "MNIST" / "raw"), "")
     idx(root / "extra-labels-idx1-ubyte", NUMBERS)
+    idx(root / "train-labels.idx1-ubyte" / "train-labels.idx1-ubyte", NUMBERS)  # a folder
     source = open_source(str(root.parent))
     assert source.name(0) == f"{root}/train-images-idx3-ubyte: image 0"
-    shown = "5 other entries (extra-labels-idx1-ubyte, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz, ...)"
+    shown = "6 other entries (extra-labels-idx1-ubyte, t10k-images-idx3-ubyte.gz, t10k-labels-idx1-ubyte.gz, ...)"
     assert f"left out: {shown}, the test part" in describe(source)
 
 

@@ -174,7 +174,9 @@ def test_evaluation_data_may_be_undivided(tmp_path: Path) -> None:
     assert len(open_eval(str(tmp_path / "some"), "--data_path").classes) == 2
     assert len(open_eval(str(tmp_path / "some" / "train"), "--data_path").classes) == 3
     assert len(open_eval(str(shard(tmp_path / "x.tar", pairs(range(6)))), "--data_path")) == 6
-    with pytest.raises(NoSplit, match=r"--data_path .*: no val/ in it, nor files named so; give --eval_data_path"):
+    with pytest.raises(
+        NoSplit, match=r"--data_path .*: no val/ in it, nor files named so; give --eval_data_path, or divide it"
+    ):
         open_source(str(tmp_path / "some" / "train"), "val")
 
 

@@ -36,7 +36,7 @@ def labels_name(images: Path) -> str:
 def labels_beside(images: Path) -> Path | None:
     """The file with the labels of an IDX or STL-10 file; None if there is none. TrainError for several."""
     pattern = escape(labels_name(images)).replace("-idx1-ubyte", "?idx*")
-    found = without_copies(sorted(images.parent.glob(pattern)))
+    found = without_copies(sorted(filter(Path.is_file, images.parent.glob(pattern))))
     if len(found) > 1:
         raise TrainError(f"{images}: has labels in {found[0].name} and in {found[1].name}; move one of them away")
     return found[0] if found else None

@@ -140,7 +140,10 @@ def _of_layout(path: Path, found: Layout, split: Split, options: ReadOptions) ->
 def _chosen(path: Path, found: Layout, split: Split) -> Part:
     """The part of a layout. Raises NoSplit for the validation part of data that is not divided."""
     if not found.divided and split == "val":
-        raise NoSplit(f"{path}: no val/ in it, nor files named so; give --eval_data_path, or --disable_eval True")
+        raise NoSplit(
+            f"{path}: no val/ in it, nor files named so; give --eval_data_path, or divide it into train/ and val/;"
+            " fine-tuning can do without, with --disable_eval True"
+        )
     part = found.parts.get(split if found.divided else "all")
     if part is None:
         others = " or ".join(f"{name} ({each.pattern})" for name, each in found.parts.items())
