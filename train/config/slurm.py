@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from backends import launch
 from train.config import Config
-from train.errors import TrainError
+from train.errors import TrainError, writing
 
 WARNING = 120
 """Seconds before its time limit at which SLURM signals a job."""
@@ -110,12 +110,10 @@ def _make_shared(run_dir: Path) -> Path:
     """Make the run directory; TrainError if it cannot be written, or lies in this machine's memory."""
     if "%" in str(run_dir):
         raise TrainError(f"--job_dir {run_dir}: must be the same for every job of a run; leave out %j")
-    try:
+    with writing(f"--job_dir {run_dir}"):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".writable").touch()
         (run_dir / ".writable").unlink()
-    except OSError as error:
-        raise TrainError(f"--job_dir {run_dir}: cannot be written: {error.strerror}") from None
     if _in_memory(run_dir):
         raise TrainError(
             f"--job_dir {run_dir}: is in the memory of this machine; give a folder that all machines share"
