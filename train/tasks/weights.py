@@ -45,12 +45,12 @@ def first_arrays(
 
 
 @contextmanager
-def given_by(flag: str) -> Iterator[None]:
-    """Put the flag that gave a checkpoint before the message of a TrainError, which begins with its path."""
+def given_by(words: str) -> Iterator[None]:
+    """Put the flag that gave a checkpoint, or its path and a colon, before the message of a TrainError."""
     try:
         yield
     except TrainError as error:
-        raise TrainError(f"{flag} {error}") from None
+        raise TrainError(f"{words} {error}") from None
 
 
 def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
