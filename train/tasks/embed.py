@@ -28,7 +28,7 @@ from train.data.sources import Source
 from train.errors import TrainError, writing
 from train.tasks.accuracy import eval_batches
 from train.tasks.evaluate import untrained
-from train.tasks.feature_files import WRITERS
+from train.tasks.feature_files import WRITERS, writer_of
 from train.tasks.features import encoder, stages_encoder
 from train.tasks.growing import Column, Table
 from train.tasks.images import open_images, refuse_unreadable
@@ -47,7 +47,7 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> int:
     """
     path, file = path_of(config), output_file(config, *WRITERS)
     model, arrays = encoder(config, 0) if config.inspect.stages is None else stages_encoder(config)
-    columns, write = _columns(config, model), WRITERS[file.suffix]()
+    columns, write = _columns(config, model), writer_of(file.suffix)
     source = open_images(config)
     print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     folder = file.with_name(f"{file.name}.part")

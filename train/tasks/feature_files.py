@@ -17,23 +17,15 @@ CHUNK = 2**24
 Write = Callable[[Path, Table, Source], None]
 
 
-def npz() -> Write:
-    """The writer of npz files: the table's columns; image (N,); where known label (N,), and classes, their names."""
-    return _write_npz
-
-
-def parquet() -> Write:
-    """The writer of parquet files: the same columns, and in place of classes one of their names, class."""
-    import pyarrow  # noqa: F401  # an error now, not after the work
-
-    return _write_parquet
-
-
-WRITERS: dict[str, Callable[[], Write]] = {".npz": npz, ".parquet": parquet}
-"""Suffix -> its writer, once the packages that it needs are found."""
+def writer_of(suffix: str) -> Write:
+    """The function that writes files of this suffix, once the packages that it needs are found."""
+    if suffix == ".parquet":
+        import pyarrow  # noqa: F401  # an error now, not after the work
+    return WRITERS[suffix]
 
 
 def _write_npz(path: Path, table: Table, source: Source) -> None:
+    """The table's columns; image (N,); where known label (N,), and classes, their names."""
     index = table.read("index")
     with zipfile.ZipFile(path, "w") as archive:
         for name in table.columns:
@@ -62,6 +54,7 @@ def _write_array(
 
 
 def _write_parquet(path: Path, table: Table, source: Source) -> None:
+    """The same columns, and in place of classes one of their names, class."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,6 +73,9 @@ def _write_parquet(path: Path, table: Table, source: Source) -> None:
         writer.write_table(part)
     assert writer is not None, "a table without rows is refused"
     writer.close()
+
+
+WRITERS: dict[str, Write] = {".npz": _write_npz, ".parquet": _write_parquet}
 
 
 def _chunks(table: Table) -> Iterator[slice]:
