@@ -67,8 +67,7 @@ def parse(argv: Sequence[str]) -> Config:
 
 def read(argv: Sequence[str]) -> Resolved:
     """Parse a command line; the result also has the source of every value."""
-    given = _given(argv, COMMAND_LINE)
-    return resolve(given)
+    return resolve(_given(argv, COMMAND_LINE))
 
 
 def read_run(file: Path) -> Config:
