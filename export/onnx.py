@@ -15,7 +15,7 @@ from export.signature import Signature
 from export.torch import dynamic, example, module, program
 from export.verify import Program
 
-__all__ = ["load", "program", "runtime", "write"]
+__all__ = ["load", "program", "write"]
 
 
 def write(path: Path, checkpoint: Checkpoint, signature: Signature, dtype: str) -> None:
@@ -47,11 +47,6 @@ def load(path: Path, signature: Signature) -> Program:
         return list(session.run(None, dict(zip(signature.inputs, inputs, strict=True))))
 
     return call
-
-
-def runtime() -> str:
-    """What runs the file."""
-    return f"onnxruntime {onnxruntime.__version__}"
 
 
 @contextmanager

@@ -1,13 +1,13 @@
 """Write a checkpoint as a program, and verify the file before it takes its name."""
 
-import math
 from importlib import import_module, util
 from pathlib import Path
 from typing import NamedTuple, Protocol, cast
 
+import spec
 from backends.protocol import ROUNDING
 from convert import Checkpoint, ConvertError, surgery
-from convert.arrays import DTYPES, entries_of
+from convert.arrays import DTYPES
 from convert.files import replacing
 from export.signature import Signature
 from export.verify import Gap, Program, largest_gaps
@@ -31,22 +31,20 @@ class Module(Protocol):
     def load(self, path: Path, signature: Signature) -> Program:
         """The program in a file, in the target's own runtime."""
 
-    def runtime(self) -> str:
-        """The name and version of that runtime."""
-
 
 class Target(NamedTuple):
-    """A kind of file: its suffix, the module that writes and loads it, and the packages which that needs."""
+    """A kind of file: its suffix, the module that writes and loads it, the packages which that needs, what runs it."""
 
     suffix: str
     module: str
     packages: tuple[str, ...]
+    runtime: str
 
 
 TARGETS = {
-    "onnx": Target(".onnx", "export.onnx", ("torch", "onnxscript", "onnxruntime")),
-    "stablehlo": Target(".stablehlo", "export.stablehlo", ("jax", "flax", "optax", "flatbuffers")),
-    "torch": Target(".pt2", "export.torch", ("torch",)),
+    "onnx": Target(".onnx", "export.onnx", ("torch", "onnxscript", "onnxruntime"), "onnxruntime"),
+    "stablehlo": Target(".stablehlo", "export.stablehlo", ("jax", "flax", "optax", "flatbuffers"), "jax"),
+    "torch": Target(".pt2", "export.torch", ("torch",), "torch"),
 }
 
 
@@ -65,6 +63,8 @@ def write(
     if path.suffix != TARGETS[target].suffix:
         raise ConvertError(f"{path}: the name of this kind of file ends in {TARGETS[target].suffix}")
     made, rounded = module(target), surgery.cast(checkpoint, dtype)
+    name = TARGETS[target].runtime
+    runtime = f"{name} {import_module(name).__version__}"
     _check_size(rounded, dtype)
     with replacing(path, force) as aside:
         made.write(aside, rounded, signature, dtype)
@@ -72,8 +72,8 @@ def write(
         gaps = largest_gaps(checkpoint, signature, exported, lambda one: made.program(one, signature), dtype)
         wrong = [str(gap) for gap in gaps if not gap.ok]
         if wrong:
-            raise ConvertError(f"{path}: not written: {made.runtime()} computes another function: {'; '.join(wrong)}")
-        return Written(made.runtime(), gaps, aside.stat().st_size)
+            raise ConvertError(f"{path}: not written: {runtime} computes another function: {'; '.join(wrong)}")
+        return Written(runtime, gaps, aside.stat().st_size)
 
 
 def module(target: str) -> Module:
@@ -87,8 +87,7 @@ def module(target: str) -> Module:
 
 def _check_size(checkpoint: Checkpoint, dtype: str) -> None:
     """ConvertError if the parameters are too large for one file."""
-    values = sum(math.prod(entry.shape) for entry in entries_of(checkpoint.arrays).values())
-    size = values * DTYPES[dtype].itemsize
+    size = spec.count(checkpoint.model) * DTYPES[dtype].itemsize
     if size > LARGEST:
         raise ConvertError(
             f"--dtype {dtype}: {size:,} bytes of parameters, and a file holds {LARGEST:,}; give --dtype float16"
