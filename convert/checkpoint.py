@@ -60,12 +60,7 @@ class Checkpoint:
 
 
 def load(
-    path: str | Path,
-    *,
-    format: str | None = None,
-    weights_only: bool = False,
-    key: str | None = None,
-    prefix: str = "",
+    path: str | Path, *, format: str | None = None, weights_only: bool = False, key: str | None = None, prefix: str = ""
 ) -> Checkpoint:
     """The checkpoint in a file, a folder, or on the hub; ConvertError, one line, when it cannot be one.
 

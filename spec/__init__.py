@@ -7,17 +7,7 @@ from spec.constructors import classifier, encoder, fcmae
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import Rounding, count_visible, patch_sites, ratio_for
-from spec.model import (
-    EPS,
-    FCMAE,
-    Backbone,
-    Classifier,
-    Encoder,
-    FeatureInfo,
-    Model,
-    modules,
-    stage_names,
-)
+from spec.model import EPS, FCMAE, Backbone, Classifier, Encoder, FeatureInfo, Model, modules, stage_names
 from spec.parameters import LayerIds, Param, count, num_layers, parameters
 from spec.presets import PRESETS
 from spec.steps import (

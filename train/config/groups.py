@@ -154,10 +154,7 @@ class DataConfig(Group):
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
     max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
     image_bits: int | None = flag(
-        None,
-        "significant bits of 16-bit images, whose range is then 0..2^N - 1 (none: 16)",
-        at_least=8,
-        at_most=16,
+        None, "significant bits of 16-bit images, whose range is then 0..2^N - 1 (none: 16)", at_least=8, at_most=16
     )
     channel_axis: Literal["first", "last"] | None = flag(
         None, "axis of the channels in arrays (none: the one of length --in_chans)"
@@ -209,9 +206,7 @@ class ModelConfig(Group):
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
     grn_scope: Literal["image", "batch", "grid"] = flag(
-        "image",
-        "what GRN sums over (grid: removed sites, too)",
-        (*TRAIN, "eval", "embed", "reconstruct", "probe"),
+        "image", "what GRN sums over (grid: removed sites, too)", (*TRAIN, "eval", "embed", "reconstruct", "probe")
     )
     norm_eps: float = flag(1e-6, "epsilon of LayerNorm", at_least=0)
     dwconv_bias: bool = flag(True, "give depthwise convolutions a bias")

@@ -24,10 +24,7 @@ HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 
 
 def first_arrays(
-    model: spec.Classifier | spec.Backbone,
-    seed: int,
-    path: str,
-    say: Callable[[str], None] = print,
+    model: spec.Classifier | spec.Backbone, seed: int, path: str, say: Callable[[str], None] = print
 ) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
