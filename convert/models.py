@@ -68,7 +68,7 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
     if len(shape(stem)) != len(order):
         raise ConvertError(f"{stem}: {shape(stem)} is not the shape of a convolution, ({', '.join(order)})")
     sides = dict(zip(order, shape(stem), strict=True))
-    depths = _depths(shapes)
+    depths = tuple(_count(shapes, f"stages.{stage}") for stage in range(_count(shapes, "stages")))
     encoder = {
         "depths": depths,
         "dims": tuple(math.prod(shape(f"stages.{stage}.0.norm.weight")) for stage in range(len(depths))),
@@ -103,12 +103,6 @@ def without_missing(model: Model, paths: Iterable[str]) -> Model:
     if not isinstance(model, Classifier) or "head" in parts:
         return model
     return Classifier(model.encoder, 0) if "norm" in parts else Backbone(model.encoder)
-
-
-def _depths(paths: Iterable[str]) -> tuple[int, ...]:
-    """Blocks per stage."""
-    every = list(paths)
-    return tuple(_count(every, f"stages.{stage}") for stage in range(_count(every, "stages")))
 
 
 def _count(paths: Iterable[str], prefix: str) -> int:

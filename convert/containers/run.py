@@ -152,7 +152,8 @@ def _arrays(path: Path, part: str, manifest: Manifest) -> Entries:
         return {}
     expected = manifest.files[file.name]
     try:
-        size, digest = file.stat().st_size, _sha256(file)
+        with file.open("rb") as stream:
+            size, digest = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
         raise Damaged(f"{file}: cannot be read ({error.strerror or error})") from error
     if size != expected["bytes"]:
@@ -160,11 +161,6 @@ def _arrays(path: Path, part: str, manifest: Manifest) -> Entries:
     if digest != expected["sha256"]:
         raise Damaged(f"{file}: its checksum is not the manifest's; take the checkpoint before it")
     return safetensors.headers(file)[0]
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _newest(path: Path) -> Path:

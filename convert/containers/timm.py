@@ -105,12 +105,9 @@ def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
     preset = encoder.preset
     classes = 0 if headless else getattr(model, "num_classes", 0)
     args: dict[str, Any] = {} if preset else {"depths": list(encoder.depths), "dims": list(encoder.dims)}
-    if encoder.stem_stride != 4:
-        args["patch_size"] = encoder.stem_stride
-    if encoder.norm_eps != EPS:
-        args["norm_eps"] = encoder.norm_eps
-    if encoder.in_chans != 3:
-        args["in_chans"] = encoder.in_chans
+    usual = {"patch_size": 4, "norm_eps": EPS, "in_chans": 3}
+    own = {"patch_size": encoder.stem_stride, "norm_eps": encoder.norm_eps, "in_chans": encoder.in_chans}
+    args |= {name: value for name, value in own.items() if value != usual[name]}
     config: dict[str, Any] = {
         "architecture": preset or f"{FAMILIES[encoder.block]}tiny",
         "num_classes": classes,
