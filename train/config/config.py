@@ -126,7 +126,7 @@ class Config:
     def command(self) -> str:
         """The command with the flags that the user gave."""
         flags = {name: value for name, value in self.flags().items() if name in self.given}
-        words = [f"--{name} {_quoted(value)}" for name, value in flags.items()]
+        words = [f"--{name} {quoted(value)}" for name, value in flags.items()]
         return " ".join(["twinnext train", *words])
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,7 +176,7 @@ def format_value(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """The value as a shell reads it."""
     return shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(format_value(value))
 
