@@ -1,9 +1,7 @@
 """Resuming a run: which checkpoint, and whether it belongs to the same run."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,7 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
     """What must be equal to resume: it decides the arrays of a state, and which sample has which position."""
     return {
         "task": task,
-        "model": json.loads(json.dumps(asdict(model))),
+        "model": models.describe(model),
         "seed": config.run.seed,
         "effective_batch": config.effective_batch,
         "drop_last": config.optimizer.drop_last,

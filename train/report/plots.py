@@ -166,13 +166,10 @@ def _add(axes: "Axes", curve: Curve) -> None:
 
 
 def _svg(figure: "Figure", title: str) -> str:
+    """The figure without prolog, metadata, fixed size, and ids that would be repeated on a page of several plots."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _strip(file.getvalue(), title)
-
-
-def _strip(svg: str, title: str) -> str:
-    """Strip prolog, metadata, fixed size, and ids that would be repeated on a page of several plots."""
+    svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' id="[a-z]\w*?_\d+"| id="matplotlib\.\w+"', "", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, 'DejaVu Sans', sans-serif", svg)

@@ -128,9 +128,8 @@ def _refuse(config: Config, names: Sequence[str], why: str) -> None:
 
 def _open(config: Config) -> tuple[Source, str]:
     """The images to evaluate on, and the flag that names them."""
-    path, flag = config.data.data_path, "--data_path"
-    if config.finetune.eval_data_path:
-        path, flag = config.finetune.eval_data_path, "--eval_data_path"
+    own = config.finetune.eval_data_path
+    path, flag = (own, "--eval_data_path") if own else (config.data.data_path, "--data_path")
     return open_eval(path, flag, read_options(config.data)), flag
 
 

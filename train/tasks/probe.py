@@ -136,8 +136,7 @@ def fit_logits(train: Features, val: Features, l2: float, classes: int) -> tuple
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1 / (l2 * len(train.labels)), max_iter=ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the line of the result says so
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the line of the result says so
         model.fit(train.values, train.labels)
     known = model.decision_function(val.values)
     logits = np.full((len(val.labels), classes), -np.inf)
