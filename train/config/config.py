@@ -88,9 +88,10 @@ class Config:
 
     def adamw(self) -> Optimizer:
         """The optimizer of a training run."""
+        b1, b2 = self.optimizer.opt_betas
         return Optimizer(
             weight_decay=self.optimizer.weight_decay,
-            betas=self.optimizer.betas,
+            betas=(b1, b2),
             clip_grad=self.optimizer.clip_grad,
             layer_decay=self.finetune.layer_decay,
             layer_decay_type=self.finetune.layer_decay_type,

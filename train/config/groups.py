@@ -189,11 +189,6 @@ class DataConfig(Group):
         """(height, width)."""
         return self.input_size[0], self.input_size[-1]
 
-    @property
-    def crop_range(self) -> tuple[float, float]:
-        """Smallest and largest area of a random crop, as a fraction of the image."""
-        return self.crop_scale[0], self.crop_scale[1]
-
 
 @dataclass(frozen=True)
 class ModelConfig(Group):
@@ -250,11 +245,6 @@ class OptimizerConfig(Group):
         super().__post_init__()
         if len(self.opt_betas) != 2 or max(self.opt_betas) >= 1:
             raise TrainError(f"--opt_betas: {self.opt_betas} is not two numbers below 1, such as 0.9 0.95")
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """AdamW's (b1, b2)."""
-        return self.opt_betas[0], self.opt_betas[1]
 
 
 @dataclass(frozen=True)

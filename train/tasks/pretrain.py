@@ -126,7 +126,8 @@ class Pretraining:
 
 def random_crop(data: DataConfig) -> CropAndFlip:
     """The augmentation of pre-training, with which that of fine-tuning begins."""
-    return CropAndFlip(data.image_size, data.crop_range, data.hflip, data.decode == "scaled", data.rot90)
+    smallest, largest = data.crop_scale
+    return CropAndFlip(data.image_size, (smallest, largest), data.hflip, data.decode == "scaled", data.rot90)
 
 
 def _check(config: Config) -> None:
