@@ -48,8 +48,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the arrays, and the config from which timm.create_model("local-dir:...") builds the same model."""
-    if content.model is None:
-        raise AssertionError("a config needs a model")
+    assert content.model is not None, "a config needs a model"
     encoder = content.model.encoder
     if len(encoder.depths) != STAGES or encoder.stem_stride == 2:
         raise ConvertError(
