@@ -25,12 +25,8 @@ from train.errors import TrainError, missing_package
 READ = ("in_chans", "max_image_pixels", *KINDS)
 """The flags of a run that say how its images are read."""
 
-IMAGES = 1000
-"""Images to use by default."""
-
-SAMPLED = 1024
-"""Pixels of each image that the quantiles are computed from."""
-
+IMAGES = 1000  # images to use by default
+SAMPLED = 1024  # pixels of each image that the quantiles are computed from
 QUANTILES = (1, 25, 50, 75, 99)  # per cent
 
 

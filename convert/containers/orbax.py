@@ -19,8 +19,7 @@ from convert.errors import ConvertError, reading
 from convert.files import SPARE, reserve
 
 STORE = "manifest.ocdbt"
-TREE = "_METADATA"
-"""The file in the folder of a tree."""
+TREE = "_METADATA"  # the file in the folder of a tree
 
 ITEMS = ("default", "state", "params", "model")
 """Names under which programs keep the tree of a step, beside other items."""

@@ -29,8 +29,7 @@ from convert.files import atomic, sync
 VERSION = 1
 MANIFEST = "manifest.json"
 PARTS = ("params", "mu", "nu", "ema")
-FOLDER = "checkpoints"
-"""The folder of a run in which its checkpoints lie."""
+FOLDER = "checkpoints"  # the folder of a run in which its checkpoints lie
 
 
 class Damaged(ConvertError):

@@ -12,8 +12,7 @@ import backends
 from convert.preparation import IMAGENET
 from train.errors import TrainError
 
-DIGITS_PATH = "digits"
-"""The value of --data_path that means the embedded images."""
+DIGITS_PATH = "digits"  # the value of --data_path that means the embedded images
 
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")

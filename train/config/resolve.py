@@ -25,8 +25,7 @@ class Resolved(NamedTuple):
         return table([(name, format_value(value), self.origins[name]) for name, value in values.items()])
 
 
-COMMAND_LINE = "the command line"
-"""Source of the values that are given there."""
+COMMAND_LINE = "the command line"  # source of the values that are given there
 
 
 def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:

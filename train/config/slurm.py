@@ -21,11 +21,8 @@ from backends import launch
 from train.config import Config
 from train.errors import TrainError, writing
 
-WARNING = 120
-"""Seconds before its time limit at which SLURM signals a job."""
-
-LINGER = 60
-"""Seconds after the end of one process within which the others must end, too."""
+WARNING = 120  # seconds before its time limit at which SLURM signals a job
+LINGER = 60  # seconds after the end of one process within which the others must end, too
 
 
 def execute(*words: str) -> NoReturn:

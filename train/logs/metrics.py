@@ -10,8 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-REMEMBERED = 100
-"""Number of updates in a NaN report."""
+REMEMBERED = 100  # number of updates in a NaN report
 
 
 class Update(NamedTuple):

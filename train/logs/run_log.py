@@ -26,8 +26,7 @@ from train.logs.append_file import AppendFile
 from train.logs.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
-MUCH = 0.2
-"""Fraction of the time spent waiting for data above which the log line says so."""
+MUCH = 0.2  # fraction of the time spent waiting for data above which the log line says so
 
 
 class SilentLog:

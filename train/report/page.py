@@ -33,11 +33,8 @@ NAMES = {
     "macro_f1": "macro F1",
     "macro_f1_ema": "macro F1, EMA",
 }
-CONFUSIONS = 12
-"""Largest number of confusions that a page lists."""
-
-PICTURES = 6
-"""Largest number of reconstruction pictures on a page."""
+CONFUSIONS = 12  # largest number of confusions that a page lists
+PICTURES = 6  # largest number of reconstruction pictures on a page
 
 
 class Figure(NamedTuple):

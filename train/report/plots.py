@@ -12,11 +12,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 400
-"""Largest number of points of a curve; longer ones become means with a min-max band."""
-
-MARKED = 25
-"""Curves of at most this many points show markers."""
+POINTS = 400  # largest number of points of a curve; longer ones become means with a min-max band
+MARKED = 25  # curves of at most this many points show markers
 
 LIGHT = {
     "paper": "#ffffff",

@@ -13,8 +13,7 @@ from train.config.recipes import TASKS, Layer
 from train.config.resolve import resolve
 from train.errors import TrainError
 
-NAMED = ("task", "recipe", "data_path", "images")
-"""Flags on which the defaults of others depend."""
+NAMED = ("task", "recipe", "data_path", "images")  # flags on which the defaults of others depend
 
 
 class Value(NamedTuple):

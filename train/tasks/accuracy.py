@@ -14,8 +14,7 @@ from train.tasks.inference import own_batches
 from train.tasks.task import Evaluation
 
 TOP = 5
-MATRIX = 2_000
-"""Largest number of classes with a confusion matrix: 32 MB."""
+MATRIX = 2_000  # largest number of classes with a confusion matrix: 32 MB
 
 
 def top_classes(logits: np.ndarray) -> np.ndarray:

@@ -30,8 +30,7 @@ OF_AUTOENCODERS = (
 OF_CLASSIFIERS = ("nb_classes", "model_ema_eval")
 """Flags that only one kind of model uses."""
 
-CONFUSIONS = 5
-"""Number of confusions that are printed."""
+CONFUSIONS = 5  # number of confusions that are printed
 
 
 class Subject(NamedTuple):

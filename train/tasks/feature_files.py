@@ -12,8 +12,7 @@ from train.data.names import portable
 from train.data.sources import Source
 from train.tasks.growing import Table
 
-CHUNK = 2**24
-"""Bytes, about, that are in memory at once."""
+CHUNK = 2**24  # bytes, about, that are in memory at once
 
 Write = Callable[[Path, Table, Source], None]
 
