@@ -78,7 +78,7 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
         named = {"dtype": job["dtype"], "engine": job["engine"], "device": device, "compile": job["compiled"]}
-        options = TrainerOptions(**named, kernels=job.get("kernels", "auto"), graphs=job.get("graphs", False))
+        options = TrainerOptions(**named, graphs=job.get("graphs", False))
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
@@ -197,8 +197,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     backend.use_compilation_cache()  # in the folder that the environment names
     dtype = job["dtype"]
     if job["what"] == "step":
-        kernels = job.get("kernels", "auto")
-        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"], kernels=kernels)
+        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"])
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _jax_memory()
     with api.precision(dtype):
