@@ -41,17 +41,6 @@ def build(fields: Mapping[str, Any]) -> Model:
         raise ConvertError(f"model: {error}") from error
 
 
-def header(model: Model | None, format: str | None) -> dict[str, Any]:
-    """What a file records about itself, as nested fields; `parse_header` reads it."""
-    return {"format": format} | ({"model": describe(model)} if model is not None else {})
-
-
-def parse_header(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
-    """The model and the format's name that a file records, or None."""
-    model, format = about.get("model"), about.get("format")
-    return build(model) if isinstance(model, Mapping) else None, format if isinstance(format, str) else None
-
-
 def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[str, Any]) -> Model:
     """The model whose arrays, by bare path, have these shapes in `format`.
 

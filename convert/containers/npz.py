@@ -31,10 +31,10 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters, one array at a time, uncompressed as numpy.savez does."""
-    about = json.dumps(header.wrapped(content)).encode()
+    about = json.dumps({header.KEY: header.fields(content)}).encode()
     if len(about) > zipfile.ZIP_MAX_COMMENT:
         content.leave_classes("npz holds 64 kB beside its arrays")
-        about = json.dumps(header.wrapped(replace(content, meta={}))).encode()
+        about = json.dumps({header.KEY: header.fields(replace(content, meta={}))}).encode()
     with zipfile.ZipFile(path, "w") as archive:
         archive.comment = about
         for name, entry in content.params.items():

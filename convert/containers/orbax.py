@@ -50,8 +50,9 @@ def write(path: Path, content: Content) -> None:
     """Write the parameters as the tree of their dotted names."""
     reserve(path.parent, content.nbytes + SPARE)  # Orbax's threads print tracebacks, and outlive the error
     tree = trees.nested({name: np.asarray(entry.read(), order="C") for name, entry in content.params.items()})
+    args = ocp.args.PyTreeSave(tree, custom_metadata={header.KEY: header.fields(content)})
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, custom_metadata=header.wrapped(content)))
+        checkpointer.save(path.resolve(), args=args)
 
 
 def _tree(path: Path) -> tuple[Path, list[str]]:

@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from convert import models, plain
+from convert import plain
 from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes, span
 from convert.containers import header
 from convert.content import AdamWState, Content
@@ -98,7 +98,7 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> Cont
     if loaded.keys() >= OF_BSP36 and any(re.fullmatch(STEM_OF_BSP36, name) for name in content.params):
         content.format = "bsp36"
     if isinstance(loaded.get(header.KEY), dict):
-        content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
+        content.model, content.format = header.parsed(plain.value(loaded[header.KEY]))
     if weights_only:
         return content
     notes += [f"left out: {name}, which is not read" for name in UNREAD if loaded.get(name)]
@@ -120,7 +120,7 @@ def write(path: Path, content: Content) -> None:
     if content.format == "mmpretrain" and content.classes:
         whole["meta"] = {"dataset_meta": {"classes": content.classes}}
     if key:
-        whole[header.KEY] = models.header(content.model, content.format)
+        whole[header.KEY] = {name: one for name, one in header.fields(content).items() if name != "meta"}
     if content.ema:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
     if content.optimizer is not None:
