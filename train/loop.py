@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends.protocol import Batch, Cluster, Trainer
+from convert.containers import run
 from train.checkpoints import store
 from train.checkpoints.best import BestCheckpoints
 from train.checkpoints.checkpointer import AsyncCheckpointer
@@ -220,8 +221,8 @@ class Loop:
         if self.cluster.rank:
             return ""
         self.checkpointer.wait()
-        newest = store.latest(self.checkpoints)
-        details = {**self.batches.describe(first.step), "checkpoint": str(newest) if newest else None}
+        newest = next((str(path) for _, path in run.steps(self.checkpoints)), None)
+        details = {**self.batches.describe(first.step), "checkpoint": newest}
         try:
             return f", details in {nan_report.write(self.config.run_dir, self.metrics.recent, first, details)}"
         except OSError as error:

@@ -118,7 +118,7 @@ def _newest(run_dir: Path, cluster: Cluster, say: Callable[[str], None]) -> RunC
     step = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0]) - 1
     if step < 0:
         return run_format.load(run_dir) if (run_dir / run_format.MANIFEST).is_file() else None
-    return found if cluster.rank == 0 else run_format.load(store.path_of(root, step))
+    return found if cluster.rank == 0 else run_format.load(root / run_format.name_of(step))
 
 
 def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config) -> None:

@@ -25,14 +25,12 @@ PLOTS: dict[str, tuple[str, tuple[str, ...], float | None]] = {
 NAMES = {
     "loss": "training",
     "val_loss": "validation",
-    "val_loss_ema": "validation, EMA",
     "acc1": "top-1",
     "acc5": "top-5",
-    "acc1_ema": "top-1, EMA",
-    "acc5_ema": "top-5, EMA",
     "macro_f1": "macro F1",
-    "macro_f1_ema": "macro F1, EMA",
 }
+NAMES |= {f"{metric}_ema": f"{name}, EMA" for metric, name in NAMES.items()}
+
 CONFUSIONS = 12  # largest number of confusions that a page lists
 PICTURES = 6  # largest number of reconstruction pictures on a page
 
