@@ -79,7 +79,9 @@ def kind_of(path: Path) -> str:
         if head.startswith(magic):
             raise ConvertError(f"{path}: {what}, which is not read")
     if head[:2] == b"PK":
-        return "npz" if _first_member(path).endswith(".npy") else "pth"
+        with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+            first = next(iter(archive.namelist()), "")
+        return "npz" if first.endswith(".npy") else "pth"
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "pth"  # a bare pickle, as torch wrote before 1.6
     if head[8:9] == b"{":
@@ -114,8 +116,3 @@ def _kind_of_folder(path: Path) -> str:
     if any(next(path.glob(f"{depth}{mark}"), None) for depth in ("", "*/", "*/*/") for mark in marks):
         return "orbax"  # a tree, a step, or a CheckpointManager's steps
     raise ConvertError(f"{path}: not a checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
-
-
-def _first_member(path: Path) -> str:
-    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
-        return next(iter(archive.namelist()), "")
