@@ -66,9 +66,9 @@ def to_names(state: AdamWState, rows: Sequence[Row]) -> AdamWState:
         if [len(group) for group in split_rows] != lengths or set(indices) != set(mu):
             continue
         if all(mu[i].shape == nu[i].shape == row.shape for i, row in zip(indices, order, strict=True)):
-            named = [Arrays({row.name: m[i] for i, row in zip(indices, order, strict=True)}) for m in (mu, nu)]
+            first, second = (Arrays({row.name: m[i] for i, row in zip(indices, order, strict=True)}) for m in (mu, nu))
             options = [{key: one for key, one in group.items() if key != "params"} for group in groups]
-            return AdamWState(*named, state.t, {**_common(options), "grouping": grouping, "groups": options})
+            return AdamWState(first, second, state.t, {**_common(options), "grouping": grouping, "groups": options})
     raise ConvertError(
         f"optimizer: {len(mu)} moments in groups of {lengths} fit the {len(rows)} parameters in none of the known"
         " groupings; convert it with --weights-only to leave the optimizer out"

@@ -60,7 +60,8 @@ class Config:
         own: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
         for name, value in values.items():
             own[FLAGS[name].group][name] = value
-        return cls(**{name: group(**own[name]) for name, group in GROUPS.items()})
+        made: dict[str, Any] = {name: group(**own[name]) for name, group in GROUPS.items()}
+        return cls(**made)
 
     def flags(self) -> dict[str, Any]:
         """Flag -> value, in the order of FLAGS."""
