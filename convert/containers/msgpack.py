@@ -16,8 +16,7 @@ from typing import Any, BinaryIO, NamedTuple
 import msgpack
 import numpy as np
 
-from convert import trees
-from convert.arrays import DTYPES, Entries, Entry, entry_of, raw_bytes, span
+from convert.arrays import DTYPES, Entries, Entry, entry_of, nested, raw_bytes, span
 from convert.containers import is_map
 from convert.content import Content
 from convert.errors import ConvertError
@@ -57,7 +56,7 @@ def write(path: Path, content: Content) -> None:
     if content.meta.get("optimizer"):
         content.notes.append("left out: lr, betas and the like: they are not part of a Flax state; set them in optax")
     with path.open("wb") as file:
-        _write(file, trees.nested(content.params))
+        _write(file, nested(content.params))
 
 
 def _leaves(unpacker: msgpack.Unpacker, file: BinaryIO, prefix: str) -> Iterator[tuple[str, Any]]:
