@@ -131,14 +131,11 @@ def _write(path: str | None, document: dict[str, Any]) -> None:
         Path(path).write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
 
-Command = Callable[[argparse.Namespace], int]
-
-
 def _parser() -> Parser:
     parser = Parser("python -m benchmarks", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def add(name: str, run: Command, help: str, *parents: Parser) -> Parser:
+    def add(name: str, run: Callable[[argparse.Namespace], int], help: str, *parents: Parser) -> Parser:
         command = commands.add_parser(name, parents=parents, help=help, description=help)
         command.set_defaults(run=run)
         return command

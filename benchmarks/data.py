@@ -37,18 +37,15 @@ WORKERS = (("thread", 1), ("thread", 2), ("process", 1), ("process", 2))
 Make = Callable[[int], tuple[Batch, list[str]]]
 
 
-@dataclass(frozen=True)
-class Masks:
+def masks(positions: np.ndarray, images: np.ndarray, no_data: np.ndarray | None = None) -> Batch:
     """The masks of pre-training."""
-
-    def __call__(self, positions: np.ndarray, images: np.ndarray, no_data: np.ndarray | None = None) -> Batch:
-        return {"mask": random_masks(0, positions, (7, 7), 19)}
+    return {"mask": random_masks(0, positions, (7, 7), 19)}
 
 
 def pretraining(source: Photographs, batch_size: int, scaled: bool = False) -> Feed:
     """The feed of a pre-training run: crop, flip, mask; bytes."""
     crop = CropAndFlip(SIZE, (0.2, 1.0), 0.5, scaled)
-    return Feed(source, 0, 3, batch_size, len(source), crop, Masks())
+    return Feed(source, 0, 3, batch_size, len(source), crop, masks)
 
 
 def finetuning(source: Photographs, batch_size: int, scaled: bool = False) -> SupervisedFeed:
@@ -72,7 +69,7 @@ class Plain:
         images, labels = zip(*(self._sample(position) for position in positions.tolist()), strict=True)
         pixels = np.stack(images)
         if not isinstance(feed, SupervisedFeed) or feed.mix is None:
-            return {"images": pixels, **Masks()(positions, pixels)}, []
+            return {"images": pixels, **masks(positions, pixels)}, []
         targets = soft_targets(np.array(labels), feed.classes, feed.smoothing)
         mixed, blends = pixels.copy(), feed.mix.blends(positions, *SIZE)
         for rows, (share, box) in blends:

@@ -123,7 +123,7 @@ class Worker:
         self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()
         caches = dict.fromkeys(CACHES, self.compiled.name)
         environment = {**os.environ, **caches, **environment}
-        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.process: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._send(json.dumps(job))
 
     @property
@@ -133,7 +133,6 @@ class Worker:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether its first steps are done within some seconds; BenchmarkError if it died."""
-        assert self.process.stdout
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             return False
         ready = json.loads(self._receive())
@@ -158,13 +157,11 @@ class Worker:
         return self._receive()
 
     def _send(self, line: str) -> None:
-        assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def _receive(self) -> str:
-        assert self.process.stdout
-        answer = self.process.stdout.readline()
+        answer: str = self.process.stdout.readline()
         if not answer:
             raise BenchmarkError(f"{self.job['backend']} {self.job['engine']}: the worker died; its message is above")
         return answer

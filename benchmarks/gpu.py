@@ -83,7 +83,10 @@ def measure(lines: Sequence[Sequence[Line]], shared: dict[str, Any], rounds: int
                 worker.step()
         found.rows.update((label, worker.row) for label, worker in ready.items())
         for label, worker in ready.items():
-            _profile(label, worker, found)
+            try:
+                found.kernels[label] = worker.profile()
+            except BenchmarkError as error:
+                found.missing.append(f"profile of {label}: {error}")
         first = {line.label: ready[line.label] for line in lines[0] if line.label in ready}
         for label in workers.keys() - first.keys():
             workers[label].stop()
@@ -151,13 +154,6 @@ def _ready(workers: dict[str, Worker], end: float, missing: list[str]) -> dict[s
             missing.append(f"{label}: {error}")
         worker.stop()
     return ready
-
-
-def _profile(label: str, worker: Worker, found: Found) -> None:
-    try:
-        found.kernels[label] = worker.profile()
-    except BenchmarkError as error:
-        found.missing.append(f"profile of {label}: {error}")
 
 
 def device_name(device: str) -> str:

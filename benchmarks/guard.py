@@ -7,13 +7,12 @@ that moves them is either intended, and updates the baseline, or a regression.
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import backends
 import spec
-from benchmarks import kernels
+from benchmarks import kernels, tables
 from benchmarks.worker import inputs
 
 BASELINE = Path(__file__).with_name("baseline.json")
@@ -28,7 +27,7 @@ Figures = dict[str, dict[str, int]]
 
 def versions() -> dict[str, str]:
     """The versions of the packages that the figures depend on."""
-    return {name: metadata.version(name) for name in ("torch", "jax", "jaxlib", "triton") if _installed(name)}
+    return tables.versions(("torch", "jax", "jaxlib", "triton"))
 
 
 def measurable() -> list[str]:
@@ -123,11 +122,3 @@ def _jax(engine: str) -> dict[str, int]:
         "bytes": int(costs["bytes accessed"]),
         "temporary_bytes": int(sizes.temp_size_in_bytes),
     }
-
-
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True

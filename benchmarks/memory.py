@@ -6,8 +6,7 @@ that its allocator cannot reuse, and the workspaces of its libraries.
 """
 
 import weakref
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import spec
 from spec import console
@@ -15,12 +14,9 @@ from spec import console
 ENGINES = ("masked", "visible")
 
 
-@dataclass(frozen=True)
-class Held:
+class Held(NamedTuple):
     """Bytes at the peak of one step, by kind."""
 
-    engine: str
-    remat: bool
     parameters: int
     gradients: int
     moments: int
@@ -29,7 +25,7 @@ class Held:
 
     @property
     def peak(self) -> int:
-        return self.parameters + self.gradients + self.moments + self.ema + self.activations
+        return sum(self)
 
 
 def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: bool, ema: bool) -> Held:
@@ -48,7 +44,7 @@ def held(model: spec.FCMAE, batch_size: int, engine: str, dtype: str, *, remat: 
         options = {"engine": engine, "visible": spec.visible_patches(model), "remat": remat, "loss_only": True}
         net(images, mask, **options)["loss"].backward()
     gradients = sum(p.grad.untyped_storage().nbytes() for p in net.parameters() if p.grad is not None)
-    return Held(engine, remat, own, gradients, 2 * own, own if ema else 0, tracker.peak - gradients)
+    return Held(own, gradients, 2 * own, own if ema else 0, tracker.peak - gradients)
 
 
 def table(model: spec.FCMAE, name: str, batch_size: int, dtype: str, *, ema: bool) -> str:
@@ -58,8 +54,8 @@ def table(model: spec.FCMAE, name: str, batch_size: int, dtype: str, *, ema: boo
     for engine in ENGINES:
         for remat in (False, True):
             row = held(model, batch_size, engine, dtype, remat=remat, ema=ema)
-            sizes = (row.parameters, row.gradients, row.moments, row.ema, row.activations, row.peak)
-            rows.append([engine, "recomputed" if remat else "saved", *(f"{size / 1e9:.2f}" for size in sizes)])
+            sizes = (f"{size / 1e9:.2f}" for size in (*row, row.peak))
+            rows.append([engine, "recomputed" if remat else "saved", *sizes])
     return "\n".join([title, "", console.table(rows, "<<>")])
 
 

@@ -2,6 +2,8 @@
 
 import os
 import platform
+from collections.abc import Iterable
+from contextlib import suppress
 from importlib import metadata
 from typing import Any
 
@@ -10,19 +12,10 @@ from benchmarks import roofline
 from benchmarks.engines import Row
 from benchmarks.peaks import Peak
 from spec import console
+from train.logs.machine import processor
 
 PACKAGES = ("torch", "jax", "flax", "numpy", "timm", "MinkowskiEngine")
-HEAD = [
-    "engine",
-    "median s",
-    "quartiles",
-    "images/s",
-    "roofline",
-    "speed-up",
-    "peak MB",
-    "memory",
-    "warm-up s",
-]
+HEAD = ["engine", "median s", "quartiles", "images/s", "roofline", "speed-up", "peak MB", "memory", "warm-up s"]
 NOTES = """roofline: its time over the median. speed-up, memory: relative to masked of the same framework.
 warm-up: the first step minus the median: compilation under JAX and torch.compile, allocation in eager torch."""
 
@@ -82,12 +75,8 @@ def limit(job: dict[str, Any], peak: Peak) -> float:
 
 def machine() -> dict[str, Any]:
     """Processor, cores and versions."""
-    distributions = {name: version for name in PACKAGES if (version := _version(name))}
-    return {
-        "processor": _processor(),
-        "cores": len(os.sched_getaffinity(0)),
-        "python": platform.python_version(),
-    } | distributions
+    about = {"processor": processor(), "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
+    return about | versions(PACKAGES)
 
 
 def describe_machine() -> str:
@@ -95,16 +84,10 @@ def describe_machine() -> str:
     return ", ".join(f"{key} {value}" for key, value in machine().items())
 
 
-def _version(name: str) -> str | None:
-    try:
-        return metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return None
-
-
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """The versions of the packages that are installed."""
+    found = {}
+    for name in packages:
+        with suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found

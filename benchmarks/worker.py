@@ -78,7 +78,7 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
         named = {"dtype": job["dtype"], "engine": job["engine"], "device": device, "compile": job["compiled"]}
-        options = TrainerOptions(**named, kernels=job.get("kernels", "auto"), graphs=job.get("graphs", False))
+        options = TrainerOptions(**named, graphs=job.get("graphs", False))
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
@@ -102,16 +102,12 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     if job["what"] == "step":
         return _timm_step(job, batch, device), _torch_memory(device)
     where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
+    net = outside.timm().create_model(job["model"], num_classes=CLASSES if job["part"] == "classifier" else 0)
+    net = net.to(**where, memory_format=torch.channels_last)
     if job["part"] == "classifier":
-        net = (
-            outside.timm()
-            .create_model(job["model"], num_classes=CLASSES)
-            .to(**where, memory_format=torch.channels_last)
-        )
         channels_first = np.moveaxis(batch["images"], -1, 1)
         graphed = partial(torch.compile, mode="reduce-overhead")
         return _inference(job, net.eval(), lambda net, _: graphed(net), channels_first, device), _torch_memory(device)
-    net = outside.timm().create_model(job["model"], num_classes=0).to(**where, memory_format=torch.channels_last)
     images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
     return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
 
@@ -124,7 +120,8 @@ def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
 
     net = outside.timm().create_model(job["model"], num_classes=CLASSES)
     net = net.to(device, memory_format=torch.channels_last)
-    call = torch.compile(net) if _compiles(job, device) else net
+    compiled = device != "cpu" if job["compiled"] is None else job["compiled"]  # None: by the device, as ours
+    call = torch.compile(net) if compiled else net
     adamw = torch.optim.AdamW(net.parameters(), lr=1e-4, fused=True)
     host = [torch.from_numpy(array) for array in (_uint8(batch["images"]), batch["targets"])]
     host = [tensor.pin_memory() for tensor in host] if device != "cpu" else host
@@ -139,11 +136,6 @@ def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
         return loss.item()
 
     return work
-
-
-def _compiles(job: dict[str, Any], device: str) -> bool:
-    """Whether a job of timm's is compiled; by the device where it is left open, as ours."""
-    return device != "cpu" if job["compiled"] is None else bool(job["compiled"])
 
 
 def _inference(
@@ -205,8 +197,7 @@ def _jax(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     backend.use_compilation_cache()  # in the folder that the environment names
     dtype = job["dtype"]
     if job["what"] == "step":
-        kernels = job.get("kernels", "auto")
-        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"], kernels=kernels)
+        options = TrainerOptions(dtype=dtype, engine=job["engine"], device=job["device"])
         trainer = backend.Trainer(model, Optimizer(), options)
         return _steps(trainer, batch), _jax_memory()
     with api.precision(dtype):
@@ -274,14 +265,14 @@ def part_of(net: Any, part: str, engine: str | None, visible: int | None = None)
     """(images, mask) -> the FCMAE loss, or the sum of the encoder's features or of a classifier's logits."""
     if part == "classifier":
         return lambda images, mask: net(images, mask, engine=engine)["logits"].sum()
-    if part == "encoder":
-        return lambda images, mask: _features(net, images, mask, engine, visible).sum()
-    return lambda images, mask: net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
+    if part == "fcmae":
+        return lambda images, mask: net(images, mask, engine=engine, visible=visible, loss_only=True)["loss"]
 
+    def features(images: Any, mask: Any) -> Any:
+        x, space = net.encode(images, mask, engine=engine, visible=visible)
+        return space.grid(x).sum()
 
-def _features(net: Any, images: Any, mask: Any, engine: str | None, visible: int | None) -> Any:
-    x, space = net.encode(images, mask, engine=engine, visible=visible)
-    return space.grid(x)
+    return features
 
 
 def _peak_resident() -> Callable[[Run], int]:

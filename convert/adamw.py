@@ -6,6 +6,7 @@ A grouping is recognised by its group sizes and by the shapes of the moments.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from typing import Any
 
 from convert.arrays import Arrays, entries_of
@@ -65,11 +66,9 @@ def to_names(state: AdamWState, rows: Sequence[Row]) -> AdamWState:
         if [len(group) for group in split_rows] != lengths or set(indices) != set(mu):
             continue
         if all(mu[i].shape == nu[i].shape == row.shape for i, row in zip(indices, order, strict=True)):
-            by_name = [Arrays({row.name: m[i] for i, row in zip(indices, order, strict=True)}) for m in (mu, nu)]
+            first, second = (Arrays({row.name: m[i] for i, row in zip(indices, order, strict=True)}) for m in (mu, nu))
             options = [{key: one for key, one in group.items() if key != "params"} for group in groups]
-            return AdamWState(
-                by_name[0], by_name[1], state.t, {**_common(options), "grouping": grouping, "groups": options}
-            )
+            return AdamWState(first, second, state.t, {**_common(options), "grouping": grouping, "groups": options})
     raise ConvertError(
         f"optimizer: {len(mu)} moments in groups of {lengths} fit the {len(rows)} parameters in none of the known"
         " groupings; convert it with --weights-only to leave the optimizer out"
@@ -82,10 +81,8 @@ def to_indices(state: AdamWState, rows: Sequence[Row], grouping: str) -> AdamWSt
     groups = GROUPINGS.get(grouping, GROUPINGS["one"])(rows)
     names = [row.name for group in groups for row in group]
     mu, nu = ({str(i): entries_of(moment)[name] for i, name in enumerate(names)} for moment in (state.mu, state.nu))
-    made, index = [], 0
-    for group, options in zip(groups, _options(groups, state.hyper, grouping), strict=True):
-        made.append({**options, "params": list(range(index, index + len(group)))})
-        index += len(group)
+    numbers, options = count(), _options(groups, state.hyper, grouping)
+    made = [{**o, "params": list(islice(numbers, len(group)))} for group, o in zip(groups, options, strict=True)]
     return AdamWState(Arrays(mu), Arrays(nu), state.t, {"groups": made})
 
 

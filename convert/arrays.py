@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -87,6 +88,18 @@ def entry_checked(name: str, entry: Entry) -> Entry:
         return values
 
     return entry.then(finite)
+
+
+def nested(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The nested dicts of dotted names: {"a.b": 1} -> {"a": {"b": 1}}."""
+    tree: dict[str, Any] = {}
+    for name, leaf in flat.items():
+        *branches, last = name.split(".")
+        node = tree
+        for branch in branches:
+            node = node.setdefault(branch, {})
+        node[last] = leaf
+    return tree
 
 
 def span(path: Path, offset: int, shape: tuple[int, ...], dtype: np.dtype) -> Entry:

@@ -39,10 +39,7 @@ def _facts(content: Content, model: Model) -> Iterator[tuple[str, Any]]:
     config = meta["config"] if isinstance(meta.get("config"), Mapping) else {}
     yield "model", f"{name_of(model)}, {spec.count(model):,} parameters, {model.encoder.in_chans} image channels"
     if content.classes:
-        yield (
-            "classes",
-            f"{len(content.classes)}: {listed(content.classes)}",
-        )
+        yield "classes", f"{len(content.classes)}: {listed(content.classes)}"
     if size := image_size(images):
         yield "image size", f"{size[0]} x {size[1]} px"
     if "mean" in images and "std" in images:

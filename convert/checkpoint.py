@@ -60,12 +60,7 @@ class Checkpoint:
 
 
 def load(
-    path: str | Path,
-    *,
-    format: str | None = None,
-    weights_only: bool = False,
-    key: str | None = None,
-    prefix: str = "",
+    path: str | Path, *, format: str | None = None, weights_only: bool = False, key: str | None = None, prefix: str = ""
 ) -> Checkpoint:
     """The checkpoint in a file, a folder, or on the hub; ConvertError, one line, when it cannot be one.
 
@@ -251,9 +246,8 @@ def _optimizer(format: Format, model: Model, content: Content, params: Entries) 
         raise ConvertError(
             "the optimizer has moments of other arrays than the model; convert it with --weights-only to leave it out"
         )
-    return AdamWState(
-        Arrays(mu), Arrays({name: _positive(name, entry) for name, entry in nu.items()}), state.t, state.hyper
-    )
+    nu = {name: _positive(name, entry) for name, entry in nu.items()}
+    return AdamWState(Arrays(mu), Arrays(nu), state.t, state.hyper)
 
 
 def _positive(name: str, entry: Entry) -> Entry:
@@ -293,6 +287,4 @@ def _to_content(checkpoint: Checkpoint, format: Format, in_torch: bool) -> Conte
 def _hints(meta: Mapping[str, Any]) -> dict[str, Any]:
     """Fields of a model from the arguments that a training script recorded."""
     args = meta.get("args")
-    if not isinstance(args, Mapping):
-        return {}
-    return {field: args[name] for name, field in HINTS.items() if name in args}
+    return {field: args[name] for name, field in HINTS.items() if name in args} if isinstance(args, Mapping) else {}

@@ -12,8 +12,7 @@ from typing import NamedTuple
 
 from convert.errors import ConvertError
 
-SPARE = 2**20
-"""Bytes for what a library writes beside arrays."""
+SPARE = 2**20  # bytes for what a library writes beside arrays
 
 ASIDE, DOOMED = ".writing-", ".deleting-"
 """What the names of unfinished writes and deletions begin with."""

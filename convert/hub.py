@@ -7,15 +7,9 @@ from pathlib import Path
 
 from convert.errors import ConvertError
 
-PREFIX = "hf:"
 NAME = re.compile(r"hf:(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 FILES = ("*.safetensors", "*.bin")
 """Where weights are, in the order of preference; repositories often hold both."""
-
-
-def is_remote(path: str | Path) -> bool:
-    """Whether a path names a checkpoint on the hub."""
-    return str(path).startswith(PREFIX)
 
 
 def local(path: str | Path) -> Path:
@@ -23,7 +17,7 @@ def local(path: str | Path) -> Path:
 
     ConvertError if the name is not one of the hub, huggingface_hub is not installed, or it cannot be downloaded.
     """
-    return _downloaded(str(path)) if is_remote(path) else Path(path)
+    return _downloaded(str(path)) if str(path).startswith("hf:") else Path(path)
 
 
 def stem(path: Path) -> Path:

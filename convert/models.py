@@ -41,17 +41,6 @@ def build(fields: Mapping[str, Any]) -> Model:
         raise ConvertError(f"model: {error}") from error
 
 
-def header(model: Model | None, format: str | None) -> dict[str, Any]:
-    """What a file records about itself, as nested fields; `parse_header` reads it."""
-    return {"format": format} | ({"model": describe(model)} if model is not None else {})
-
-
-def parse_header(about: Mapping[str, Any]) -> tuple[Model | None, str | None]:
-    """The model and the format's name that a file records, or None."""
-    model, format = about.get("model"), about.get("format")
-    return build(model) if isinstance(model, Mapping) else None, format if isinstance(format, str) else None
-
-
 def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[str, Any]) -> Model:
     """The model whose arrays, by bare path, have these shapes in `format`.
 
@@ -68,7 +57,7 @@ def infer(format: Format, shapes: Mapping[str, tuple[int, ...]], hints: Mapping[
     if len(shape(stem)) != len(order):
         raise ConvertError(f"{stem}: {shape(stem)} is not the shape of a convolution, ({', '.join(order)})")
     sides = dict(zip(order, shape(stem), strict=True))
-    depths = _depths(shapes)
+    depths = tuple(_count(shapes, f"stages.{stage}") for stage in range(_count(shapes, "stages")))
     encoder = {
         "depths": depths,
         "dims": tuple(math.prod(shape(f"stages.{stage}.0.norm.weight")) for stage in range(len(depths))),
@@ -103,12 +92,6 @@ def without_missing(model: Model, paths: Iterable[str]) -> Model:
     if not isinstance(model, Classifier) or "head" in parts:
         return model
     return Classifier(model.encoder, 0) if "norm" in parts else Backbone(model.encoder)
-
-
-def _depths(paths: Iterable[str]) -> tuple[int, ...]:
-    """Blocks per stage."""
-    every = list(paths)
-    return tuple(_count(every, f"stages.{stage}") for stage in range(_count(every, "stages")))
 
 
 def _count(paths: Iterable[str], prefix: str) -> int:

@@ -17,12 +17,9 @@ def fields(values: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
     return {name: value(values[name]) for name in names if name in values}
 
 
-def value(given: Any) -> Any:
+def value(given: Any, seen: Iterator[int] | None = None) -> Any:
     """Numbers, text, lists and dicts unchanged; a Namespace as a dict, a path as text, other objects by type name."""
-    return _value(given, count())
-
-
-def _value(given: Any, seen: Iterator[int]) -> Any:
+    seen = seen or count()
     if next(seen) > MOST:
         raise ConvertError(f"more than {MOST} values beside the tensors; no training script keeps that many")
     match given:
@@ -31,10 +28,10 @@ def _value(given: Any, seen: Iterator[int]) -> Any:
         case PurePath():
             return str(given)
         case argparse.Namespace():
-            return _value(vars(given), seen)
+            return value(vars(given), seen)
         case Mapping():
-            return {str(key): _value(one, seen) for key, one in given.items()}
+            return {str(key): value(one, seen) for key, one in given.items()}
         case list() | tuple():
-            return [_value(one, seen) for one in given]
+            return [value(one, seen) for one in given]
         case _:
             return f"<{type(given).__name__}>"

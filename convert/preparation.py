@@ -9,8 +9,7 @@ from convert.errors import ConvertError
 IMAGENET: dict[str, tuple[float, ...]] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 INCEPTION: dict[str, tuple[float, ...]] = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 
-PHOTOGRAPHS = "uint8 0..255"
-"""The values of images that the usual mean and std are for."""
+PHOTOGRAPHS = "uint8 0..255"  # the values of images that the usual mean and std are for
 
 RESIZE_ONLY = 384
 """From this size on, evaluation resizes without cropping, as the published script and transformers do."""

@@ -16,13 +16,13 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from convert.arrays import Entry
 from spec import EPS, FCMAE, Model, Param
+from spec.parameters import in_tree_order
 
 NUMBER = "0|[1-9][0-9]{0,3}"
 USUAL: dict[str, Any] = {"grn_scope": "image", "norm_eps": EPS, "dwconv_bias": True}
@@ -139,12 +139,9 @@ class Format:
     def in_order(self, places: Mapping[str, Place]) -> dict[str, Place]:
         """The places in the order of the format's state dict: a tree whose branches are ordered as the rules."""
         ranks: dict[Rule | None, int] = {rule: rank for rank, rule in enumerate(self.rules)}
-        ranked = sorted(places.items(), key=lambda item: ranks[self._match(item[0])[0]])
-        first: dict[str, int] = {}
-        for position, (_, place) in enumerate(ranked):
-            for branch in _branches(place.name):
-                first.setdefault(branch, position)
-        return dict(sorted(ranked, key=lambda item: [first[branch] for branch in _branches(item[1].name)]))
+        ranked = sorted(places, key=lambda path: ranks[self._match(path)[0]])
+        paths = {places[path].name: path for path in ranked}
+        return {paths[name]: places[paths[name]] for name in in_tree_order(paths)}
 
     def _match(self, path: str) -> tuple[Rule | None, dict[str, str]]:
         """The rule of a path, and the values of its wildcards."""
@@ -200,10 +197,6 @@ def bare(path: str) -> str:
 
 def _flat(axes: str) -> list[str]:
     return re.findall(r"[a-z]+", axes)
-
-
-def _branches(name: str) -> list[str]:
-    return list(accumulate(name.split("."), "{}.{}".format))
 
 
 @cache

@@ -6,8 +6,7 @@ from sklearn.datasets import load_digits
 SIDE, DIGITS, CLASSES = 32, 2, 3
 """Pixels of a scene, digits in it, and classes of a pixel: the digits 0 and 1, and the background."""
 
-TRAINING = 300
-"""Digits to train on; scenes of evaluation are made of the other 60."""
+TRAINING = 300  # digits to train on; scenes of evaluation are made of the other 60
 
 
 def scenes(seed: int, count: int = 16, held_out: bool = False) -> tuple[np.ndarray, np.ndarray]:

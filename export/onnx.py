@@ -15,7 +15,7 @@ from export.signature import Signature
 from export.torch import dynamic, example, module, program
 from export.verify import Program
 
-__all__ = ["load", "program", "runtime", "write"]
+__all__ = ["load", "program", "write"]
 
 
 def write(path: Path, checkpoint: Checkpoint, signature: Signature, dtype: str) -> None:
@@ -49,11 +49,6 @@ def load(path: Path, signature: Signature) -> Program:
     return call
 
 
-def runtime() -> str:
-    """What runs the file."""
-    return f"onnxruntime {onnxruntime.__version__}"
-
-
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Without the exporter's notes on packages and deprecations, which nobody who exports can act on."""
@@ -61,8 +56,7 @@ def _quiet() -> Iterator[None]:
     before = log.level
     log.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with warnings.catch_warnings(action="ignore"):
             yield
     finally:
         log.setLevel(before)

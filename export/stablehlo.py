@@ -49,11 +49,6 @@ def load(path: Path, signature: Signature) -> Program:
     return call
 
 
-def runtime() -> str:
-    """What runs the file."""
-    return f"jax {jax.__version__}"
-
-
 def _function(checkpoint: Checkpoint, signature: Signature, dtype: str) -> "jax.stages.Wrapped":
     """The compiled function from inputs to outputs; its parameters, and what it computes in, are of the dtype."""
     wide: Dtype = "float64" if dtype == "float64" else "float32"

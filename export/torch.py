@@ -64,11 +64,6 @@ def load(path: Path, signature: Signature) -> Program:
     return _callable(torch.export.load(path).module())
 
 
-def runtime() -> str:
-    """What runs the file."""
-    return f"torch {torch.__version__}"
-
-
 def _callable(m: Any) -> Program:
     @torch.no_grad()
     def call(*inputs: np.ndarray) -> list[np.ndarray]:

@@ -18,8 +18,7 @@ from export.signature import Signature
 Program = Callable[..., list[np.ndarray]]
 """The outputs of a signature from its inputs, as arrays of numpy."""
 
-SIZES = ((1, 2, 3), (3, 4, 2))
-"""Images, rows and columns of patches."""
+SIZES = ((1, 2, 3), (3, 4, 2))  # images, rows and columns of patches
 
 FACTOR = 8.0
 """Largest ratio of an output's gap to the movement that still counts as rounding. Largest seen: 3.1."""

@@ -1,16 +1,16 @@
 """Write a checkpoint as a program, and verify the file before it takes its name."""
 
-import math
 from importlib import import_module, util
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple
 
+import spec
 from backends.protocol import ROUNDING
 from convert import Checkpoint, ConvertError, surgery
-from convert.arrays import DTYPES, entries_of
+from convert.arrays import DTYPES
 from convert.files import replacing
 from export.signature import Signature
-from export.verify import Gap, Program, largest_gaps
+from export.verify import Gap, largest_gaps
 
 LARGEST = 2_000_000_000
 """Bytes of parameters: the files are of protobuf and flatbuffers, which hold 2 GiB."""
@@ -19,34 +19,23 @@ KINDS = tuple(name for name in ROUNDING if name != "float64")
 """The dtypes that a program may compute in."""
 
 
-class Module(Protocol):
-    """The functions of the module of a target."""
-
-    def program(self, checkpoint: Checkpoint, signature: Signature) -> Program:
-        """The backend's program, in float64."""
-
-    def write(self, path: Path, checkpoint: Checkpoint, signature: Signature, dtype: str) -> None:
-        """Write the program that computes in a dtype; ConvertError where the target cannot."""
-
-    def load(self, path: Path, signature: Signature) -> Program:
-        """The program in a file, in the target's own runtime."""
-
-    def runtime(self) -> str:
-        """The name and version of that runtime."""
-
-
 class Target(NamedTuple):
-    """A kind of file: its suffix, the module that writes and loads it, and the packages which that needs."""
+    """A kind of file: its suffix, the module that writes and loads it, the packages which that needs, what runs it.
+
+    A module has `write(path, checkpoint, signature, dtype)`, `load(path, signature)`, the program in the target's own
+    runtime, and `program(checkpoint, signature)`, the backend's in float64.
+    """
 
     suffix: str
     module: str
     packages: tuple[str, ...]
+    runtime: str
 
 
 TARGETS = {
-    "onnx": Target(".onnx", "export.onnx", ("torch", "onnxscript", "onnxruntime")),
-    "stablehlo": Target(".stablehlo", "export.stablehlo", ("jax", "flax", "optax", "flatbuffers")),
-    "torch": Target(".pt2", "export.torch", ("torch",)),
+    "onnx": Target(".onnx", "export.onnx", ("torch", "onnxscript", "onnxruntime"), "onnxruntime"),
+    "stablehlo": Target(".stablehlo", "export.stablehlo", ("jax", "flax", "optax", "flatbuffers"), "jax"),
+    "torch": Target(".pt2", "export.torch", ("torch",), "torch"),
 }
 
 
@@ -65,6 +54,8 @@ def write(
     if path.suffix != TARGETS[target].suffix:
         raise ConvertError(f"{path}: the name of this kind of file ends in {TARGETS[target].suffix}")
     made, rounded = module(target), surgery.cast(checkpoint, dtype)
+    name = TARGETS[target].runtime
+    runtime = f"{name} {import_module(name).__version__}"
     _check_size(rounded, dtype)
     with replacing(path, force) as aside:
         made.write(aside, rounded, signature, dtype)
@@ -72,23 +63,22 @@ def write(
         gaps = largest_gaps(checkpoint, signature, exported, lambda one: made.program(one, signature), dtype)
         wrong = [str(gap) for gap in gaps if not gap.ok]
         if wrong:
-            raise ConvertError(f"{path}: not written: {made.runtime()} computes another function: {'; '.join(wrong)}")
-        return Written(made.runtime(), gaps, aside.stat().st_size)
+            raise ConvertError(f"{path}: not written: {runtime} computes another function: {'; '.join(wrong)}")
+        return Written(runtime, gaps, aside.stat().st_size)
 
 
-def module(target: str) -> Module:
+def module(target: str) -> Any:
     """The module of a target; ConvertError says how to install what it needs."""
     missing = [package for package in TARGETS[target].packages if util.find_spec(package) is None]
     if missing:
         extras = "jax,export" if target == "stablehlo" else "torch,export"
         raise ConvertError(f"--to {target}: {', '.join(missing)} not installed; pip install 'twinnext[{extras}]'")
-    return cast(Module, import_module(TARGETS[target].module))
+    return import_module(TARGETS[target].module)
 
 
 def _check_size(checkpoint: Checkpoint, dtype: str) -> None:
     """ConvertError if the parameters are too large for one file."""
-    values = sum(math.prod(entry.shape) for entry in entries_of(checkpoint.arrays).values())
-    size = values * DTYPES[dtype].itemsize
+    size = spec.count(checkpoint.model) * DTYPES[dtype].itemsize
     if size > LARGEST:
         raise ConvertError(
             f"--dtype {dtype}: {size:,} bytes of parameters, and a file holds {LARGEST:,}; give --dtype float16"

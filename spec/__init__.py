@@ -7,17 +7,7 @@ from spec.constructors import classifier, encoder, fcmae
 from spec.cost import macs, step_macs, step_sites, visible_patches
 from spec.errors import SpecError
 from spec.geometry import Rounding, count_visible, patch_sites, ratio_for
-from spec.model import (
-    EPS,
-    FCMAE,
-    Backbone,
-    Classifier,
-    Encoder,
-    FeatureInfo,
-    Model,
-    modules,
-    stage_names,
-)
+from spec.model import EPS, FCMAE, Backbone, Classifier, Encoder, FeatureInfo, Model, modules, stage_names
 from spec.parameters import LayerIds, Param, count, num_layers, parameters
 from spec.presets import PRESETS
 from spec.steps import (
@@ -37,53 +27,3 @@ from spec.steps import (
     Step,
 )
 from spec.training import CLIP_EPS, CrossEntropy, Loss, MaskedError, Optimizer, loss
-
-__all__ = [
-    "CLIP_EPS",
-    "EPS",
-    "FCMAE",
-    "GRN",
-    "PRESETS",
-    "Array",
-    "Backbone",
-    "Classifier",
-    "CrossEntropy",
-    "Dense",
-    "DepthwiseConv",
-    "Draw",
-    "Encoder",
-    "FeatureInfo",
-    "FillRemoved",
-    "Gelu",
-    "GlobalPool",
-    "LayerIds",
-    "LayerNorm",
-    "LayerScale",
-    "Loss",
-    "MaskedError",
-    "Model",
-    "Named",
-    "Optimizer",
-    "Param",
-    "PatchConv",
-    "Residual",
-    "Rounding",
-    "SpecError",
-    "Step",
-    "classifier",
-    "count",
-    "count_visible",
-    "encoder",
-    "fcmae",
-    "loss",
-    "macs",
-    "modules",
-    "num_layers",
-    "parameters",
-    "patch_sites",
-    "ratio_for",
-    "stage_names",
-    "step_macs",
-    "step_sites",
-    "visible_patches",
-]

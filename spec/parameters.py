@@ -3,9 +3,10 @@
 Initialisation, weight decay, layer-wise decay, counts and every converter read this table.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import accumulate, chain
 from typing import TypedDict
 
 from spec import checks
@@ -36,11 +37,11 @@ def _table(model: Model) -> tuple[tuple[str, Param], ...]:
     prefix = "encoder." if isinstance(model, FCMAE) else ""
     ids = {prefix + name: layers for name, layers in _layer_ids(encoder).items()}
     past: LayerIds = {"single": encoder.num_blocks + 1, "group": GROUPS + 1}
-    rows = []
+    rows: dict[str, Param] = {}
     for name, step in modules(model):
         for path, array in _arrays(((name, step),)):
-            rows.append((path, Param(array.axes, array.shape, array.init, array.decays, ids.get(name, past))))
-    return tuple(_in_tree_order(rows))
+            rows[path] = Param(array.axes, array.shape, array.init, array.decays, ids.get(name, past))
+    return tuple((path, rows[path]) for path in in_tree_order(rows))
 
 
 def parameters(model: Model) -> dict[str, Param]:
@@ -96,16 +97,10 @@ def _layer_ids(encoder: Encoder) -> dict[str, LayerIds]:
     return ids
 
 
-def _in_tree_order(rows: list[tuple[str, Param]]) -> list[tuple[str, Param]]:
-    """Rows regrouped so that each name prefix stands together, as in a tree of modules."""
+def in_tree_order(names: Iterable[str]) -> list[str]:
+    """Dotted names regrouped so that those with a common prefix stand together, as in a tree of modules."""
+    branches = {name: list(accumulate(name.split("."), "{}.{}".format)) for name in names}
     first: dict[str, int] = {}
-    for position, (path, _) in enumerate(rows):
-        parts = path.split(".")
-        for depth in range(1, len(parts) + 1):
-            first.setdefault(".".join(parts[:depth]), position)
-
-    def key(row: tuple[str, Param]) -> list[int]:
-        parts = row[0].split(".")
-        return [first[".".join(parts[:depth])] for depth in range(1, len(parts) + 1)]
-
-    return sorted(rows, key=key)
+    for branch in chain.from_iterable(branches.values()):
+        first.setdefault(branch, len(first))
+    return sorted(branches, key=lambda name: [first[branch] for branch in branches[name]])

@@ -15,11 +15,7 @@ import tempfile
 from pathlib import Path
 
 VERSION = "0.5.4"
-TOOLS = (
-    "setuptools==77.0.3",
-    "wheel==0.48.0",
-    "ninja==1.13.2",
-)  # its setup.py imports what newer setuptools no longer have
+TOOLS = ("setuptools==77.0.3", "wheel==0.48.0", "ninja==1.13.2")  # setup.py imports what newer setuptools lack
 OPTIONS = ("--blas=openblas", "--cpu_only")
 
 ROOT = Path(__file__).parent.parent

@@ -77,15 +77,12 @@ def formats() -> str:
     """The name and axes of one array of each kind in every format; empty where both are the spec's."""
     others = [format for name, format in FORMATS.items() if name not in ("ours", *PREFIXED)]
     head = ("ours", *(format.name for format in others))
-    return markdown([head, *((_ours(path), *(_theirs(path, format) for format in others)) for path in PATHS)])
+    rows = ((f"`{path}` {' '.join(_param(path)[1].axes)}", *(_theirs(path, one) for one in others)) for path in PATHS)
+    return markdown([head, *rows])
 
 
 CLASSIFIER = spec.classifier("convnextv2_atto", num_classes=1000)
 FCMAE = spec.fcmae("convnextv2_atto")
-
-
-def _ours(path: str) -> str:
-    return f"`{path}` {' '.join(_param(path)[1].axes)}"
 
 
 def _theirs(path: str, format: Format) -> str:

@@ -1,6 +1,8 @@
 """The exceptions that `python -m train` prints as one line."""
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -10,6 +12,17 @@ class TrainError(ValueError):
 
 class NoSplit(TrainError):
     """The data has no such split: it is not divided, or in a way that is not recognised."""
+
+
+@contextmanager
+def writing(what: str) -> Iterator[None]:
+    """Context for what writes to a place, named with its flag; TrainError if that fails."""
+    try:
+        yield
+    except BrokenPipeError:  # of the terminal
+        raise
+    except OSError as error:
+        raise TrainError(f"{what}: cannot be written: {error.strerror}") from None
 
 
 def of_convert(path: str | Path, error: Exception) -> str:

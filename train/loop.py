@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from backends.protocol import Batch, Cluster, Trainer
+from convert.containers import run
 from train.checkpoints import store
 from train.checkpoints.best import BestCheckpoints
 from train.checkpoints.checkpointer import AsyncCheckpointer
@@ -161,15 +162,11 @@ class Loop:
 
     def _log_and_save(self, step: int) -> None:
         """Log, evaluate and save, whatever is due after this update."""
-        config, eval_freq, last = self.config, self.task.eval_freq, step == self.stop
-        every = config.checkpoints.save_every_steps
-        saves = config.checkpoints.save_ckpt and (
-            last
-            or self._ends_epochs(step, config.checkpoints.save_ckpt_freq)
-            or (every is not None and step % every == 0)
-        )
+        eval_freq, last, saving = self.task.eval_freq, step == self.stop, self.config.checkpoints
+        every = saving.save_every_steps is not None and step % saving.save_every_steps == 0
+        saves = saving.save_ckpt and (last or every or self._ends_epochs(step, saving.save_ckpt_freq))
         evaluates = eval_freq > 0 and (last or self._ends_epochs(step, eval_freq))
-        if saves or evaluates or last or step % config.run.print_freq == 0:
+        if saves or evaluates or last or step % self.config.run.print_freq == 0:
             self._log_metrics(step)
         if evaluates:
             self._evaluate(step)
@@ -224,8 +221,8 @@ class Loop:
         if self.cluster.rank:
             return ""
         self.checkpointer.wait()
-        newest = store.latest(self.checkpoints)
-        details = {**self.batches.describe(first.step), "checkpoint": str(newest) if newest else None}
+        newest = next((str(path) for _, path in run.steps(self.checkpoints)), None)
+        details = {**self.batches.describe(first.step), "checkpoint": newest}
         try:
             return f", details in {nan_report.write(self.config.run_dir, self.metrics.recent, first, details)}"
         except OSError as error:

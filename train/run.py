@@ -14,7 +14,7 @@ from train.check import check_engine
 from train.checkpoints import resume
 from train.checkpoints.lock import locked
 from train.config import Config
-from train.errors import TrainError
+from train.errors import writing
 from train.logs import machine
 from train.loop import Loop, Stopped
 from train.schedule import Schedule
@@ -48,7 +48,7 @@ def train(config: Config, load: Callable[[str], Backend] = backends.load) -> Sto
 
 def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals: Signals) -> Stopped | None:
     main_process = cluster.rank == 0
-    say: Say = print if main_process else _discard
+    say: Say = print if main_process else lambda line: None
     schedule = Schedule.of(config, len(task.source))
     with _open_run_dir(config) if main_process else nullcontext():
         identity = resume.identity(config, task.name, task.model, task.source)
@@ -67,10 +67,6 @@ def _run(config: Config, task: Task, backend: Backend, cluster: Cluster, signals
         finally:
             if main_process:
                 say(report.try_write(config.run_dir))
-
-
-def _discard(line: str) -> None:
-    """Drop a line that process 0 prints."""
 
 
 def _check_parity(config: Config, backend: Backend, task: Task, say: Say) -> None:
@@ -105,26 +101,17 @@ def _trainer(
 def _open_run_dir(config: Config) -> Iterator[None]:
     """Make the run directory, and hold its lock in this context; TrainError if it cannot be written, or is in use."""
     with ExitStack() as stack:
-        try:
+        with writing(f"--output_dir {config.run_dir}"):
             config.run_dir.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(config.run_dir, print))
             files.sweep(config.run_dir)
-        except OSError as error:
-            raise _not_written(config, error) from None
         yield
 
 
 def _write_config(config: Config) -> None:
     comments = f"# {machine.versions()}\n# {machine.describe(config.devices)}\n"
-    try:
-        with files.atomic(config.run_dir / "config.toml") as aside:
-            aside.write_text(comments + config.to_toml(), encoding="utf-8", errors="surrogateescape")
-    except OSError as error:
-        raise _not_written(config, error) from None
-
-
-def _not_written(config: Config, error: OSError) -> TrainError:
-    return TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}")
+    with writing(f"--output_dir {config.run_dir}"), files.atomic(config.run_dir / "config.toml") as aside:
+        aside.write_text(comments + config.to_toml(), encoding="utf-8", errors="surrogateescape")
 
 
 def _plan(config: Config, schedule: Schedule, images: int) -> Iterator[str]:

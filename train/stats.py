@@ -1,7 +1,6 @@
 """`twinnext stats DATA`: statistics of each channel of a data set, and the flags that describe its images to a run."""
 
 import argparse
-import shlex
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,7 +11,7 @@ import numpy as np
 
 from spec.console import Parser, escape_unprintable, fail, table
 from train.config import cli
-from train.config.config import FLAGS, Config, format_value
+from train.config.config import FLAGS, Config, format_value, quoted
 from train.data.classes import describe
 from train.data.decode import BrokenImage
 from train.data.feed import read, read_with_mask
@@ -26,12 +25,8 @@ from train.errors import TrainError, missing_package
 READ = ("in_chans", "max_image_pixels", *KINDS)
 """The flags of a run that say how its images are read."""
 
-IMAGES = 1000
-"""Images to use by default."""
-
-SAMPLED = 1024
-"""Pixels of each image that the quantiles are computed from."""
-
+IMAGES = 1000  # images to use by default
+SAMPLED = 1024  # pixels of each image that the quantiles are computed from
 QUANTILES = (1, 25, 50, 75, 99)  # per cent
 
 
@@ -135,7 +130,7 @@ def _flags(found: Statistics, given: Mapping[str, Any]) -> Iterator[str]:
     """The flags to paste, and a note about channels without contrast."""
     std = np.where(found.std > 0, found.std, 1)
     numbers = {"mean": tuple(map(_number, found.mean)), "std": tuple(map(_number, std))}
-    words = [f"--{name} {_quoted(value)}" for name, value in {**given, **numbers}.items() if name != "num_images"]
+    words = [f"--{name} {quoted(value)}" for name, value in {**given, **numbers}.items() if name != "num_images"]
     yield " ".join(words)
     flat = np.flatnonzero(found.std == 0).tolist()
     if flat:
@@ -145,10 +140,6 @@ def _flags(found: Statistics, given: Mapping[str, Any]) -> Iterator[str]:
 def _number(value: float) -> str:
     """Six digits without an exponent, which argparse takes for a flag after a minus sign."""
     return np.format_float_positional(value, 6, fractional=False, trim="-")
-
-
-def _quoted(value: Any) -> str:
-    return format_value(value) if isinstance(value, tuple) else shlex.quote(format_value(value))
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,27 +1,18 @@
 """The containers: kinds of files and folders that hold arrays, one module each, imported when first needed.
 
-A container has `read(path) -> Content` and `write(path, content)`. The kind of a file is recognised by
-its first bytes, never by its name.
+A container has `read(path, weights_only) -> Content`, the arrays under the file's own names, and
+`write(path, content)`, which writes what it can hold. The kind of a file is recognised by its first bytes, never
+by its name.
 """
 
 import importlib
 import importlib.util
 import zipfile
 from pathlib import Path
-from typing import NamedTuple, Protocol, cast
+from typing import Any, NamedTuple
 
 from convert.content import Content
 from convert.errors import ConvertError, reading
-
-
-class Container(Protocol):
-    """The functions of each module of this package."""
-
-    def read(self, path: Path, weights_only: bool = False) -> Content:
-        """The file's arrays, under the file's own names; weights_only leaves optimizer and EMA unread."""
-
-    def write(self, path: Path, content: Content) -> None:
-        """Write the parts of the content that this container can hold."""
 
 
 class Kind(NamedTuple):
@@ -68,12 +59,12 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> tupl
         return kind, container.read(path, weights_only, **({} if key is None else {"key": key}))
 
 
-def module(kind: str) -> Container:
+def module(kind: str) -> Any:
     """The module of a container; ConvertError says how to install what it needs."""
     package = KINDS[kind].package
     if importlib.util.find_spec(package.partition(".")[0]) is None:
         raise ConvertError(f"{kind}: {package} is not installed; pip install {package.replace('.', '-')}")
-    return cast(Container, importlib.import_module(KINDS[kind].module))
+    return importlib.import_module(KINDS[kind].module)
 
 
 def kind_of(path: Path) -> str:
@@ -88,14 +79,21 @@ def kind_of(path: Path) -> str:
         if head.startswith(magic):
             raise ConvertError(f"{path}: {what}, which is not read")
     if head[:2] == b"PK":
-        return "npz" if _first_member(path).endswith(".npy") else "pth"
+        with reading(path, "zip"), zipfile.ZipFile(path) as archive:
+            first = next(iter(archive.namelist()), "")
+        return "npz" if first.endswith(".npy") else "pth"
     if head[:2] in (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
         return "pth"  # a bare pickle, as torch wrote before 1.6
     if head[8:9] == b"{":
         return "safetensors"
-    if head[:1] and (head[0] >> 4 == 0x8 or head[0] in (0xDE, 0xDF)):
+    if head and is_map(head[0]):
         return "msgpack"
     raise ConvertError(f"{path}: not a checkpoint; it {'is empty' if not head else f'begins with {head[:8]!r}'}")
+
+
+def is_map(byte: int) -> bool:
+    """Whether msgpack begins a map by this byte."""
+    return byte >> 4 == 0x8 or byte in (0xDE, 0xDF)
 
 
 def kind_for(path: Path, format: str) -> str:
@@ -118,8 +116,3 @@ def _kind_of_folder(path: Path) -> str:
     if any(next(path.glob(f"{depth}{mark}"), None) for depth in ("", "*/", "*/*/") for mark in marks):
         return "orbax"  # a tree, a step, or a CheckpointManager's steps
     raise ConvertError(f"{path}: not a checkpoint; a folder needs a config.json, a manifest.json, or Orbax's _METADATA")
-
-
-def _first_member(path: Path) -> str:
-    with reading(path, "zip"), zipfile.ZipFile(path) as archive:
-        return next(iter(archive.namelist()), "")

@@ -57,8 +57,7 @@ def write(path: Path, content: Content) -> None:
     """Write the arrays, the config from which transformers builds the same model, its image processor, and a card."""
     from convert.card import card
 
-    if content.model is None:
-        raise AssertionError("a config needs a model")
+    assert content.model is not None, "a config needs a model"
     dinov3 = content.format == "dinov3-hf"
     (_check_dinov3 if dinov3 else _check_as_built)(content.model)
     path.mkdir()

@@ -16,8 +16,8 @@ from typing import Any, BinaryIO, NamedTuple
 import msgpack
 import numpy as np
 
-from convert import trees
-from convert.arrays import DTYPES, Entries, Entry, entry_of, raw_bytes, span
+from convert.arrays import DTYPES, Entries, Entry, entry_of, nested, raw_bytes, span
+from convert.containers import is_map
 from convert.content import Content
 from convert.errors import ConvertError
 
@@ -56,7 +56,7 @@ def write(path: Path, content: Content) -> None:
     if content.meta.get("optimizer"):
         content.notes.append("left out: lr, betas and the like: they are not part of a Flax state; set them in optax")
     with path.open("wb") as file:
-        _write(file, trees.nested(content.params))
+        _write(file, nested(content.params))
 
 
 def _leaves(unpacker: msgpack.Unpacker, file: BinaryIO, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -65,7 +65,7 @@ def _leaves(unpacker: msgpack.Unpacker, file: BinaryIO, prefix: str) -> Iterator
         raise ConvertError(f"{file.name}: {prefix[:80]}... is more than {DEPTH} levels deep; no known tree is")
     for _ in range(unpacker.read_map_header()):
         name = prefix + str(unpacker.unpack())
-        if _is_map(os.pread(file.fileno(), 1, unpacker.tell())[0]):
+        if is_map(os.pread(file.fileno(), 1, unpacker.tell())[0]):
             yield from _leaves(unpacker, file, f"{name}.")
         else:
             yield name, unpacker.unpack()
@@ -108,10 +108,6 @@ def _header(code: int, data: bytes) -> Header | msgpack.ExtType:
         return msgpack.ExtType(code, b"")
     shape, dtype, values = msgpack.unpackb(data, max_bin_len=len(data))
     return Header(tuple(map(int, shape)), str(dtype), len(values))
-
-
-def _is_map(byte: int) -> bool:
-    return byte >> 4 == 0x8 or byte in (0xDE, 0xDF)
 
 
 def _write(file: BinaryIO, node: dict[str, Any] | Entry) -> None:

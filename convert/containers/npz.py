@@ -4,6 +4,7 @@ import json
 import math
 import os
 import zipfile
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,20 +31,27 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the parameters, one array at a time, uncompressed as numpy.savez does."""
-    about = json.dumps(header.wrapped(content)).encode()
+    about = json.dumps({header.KEY: header.fields(content)}).encode()
     if len(about) > zipfile.ZIP_MAX_COMMENT:
         content.leave_classes("npz holds 64 kB beside its arrays")
-        about = json.dumps(header.wrapped(replace(content, meta={}))).encode()
+        about = json.dumps({header.KEY: header.fields(replace(content, meta={}))}).encode()
     with zipfile.ZipFile(path, "w") as archive:
         archive.comment = about
         for name, entry in content.params.items():
             if entry.dtype.kind == "V":
                 raise ConvertError(f"npz cannot hold {entry.dtype.name} ({name}); --dtype float32, or use .safetensors")
-            member = zipfile.ZipInfo(f"{name}.npy")
-            with archive.open(member, "w", force_zip64=True) as file:
-                about_array = {"descr": entry.dtype.newbyteorder("<").str, "fortran_order": False, "shape": entry.shape}
-                np.lib.format.write_array_header_1_0(file, about_array)
-                file.write(raw_bytes(entry).data)
+            write_array(archive, name, entry.dtype.newbyteorder("<"), entry.shape, [raw_bytes(entry)])
+
+
+def write_array(
+    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], parts: Iterable[np.ndarray]
+) -> None:
+    """Write a member part by part. Its date is that of no clock, so the bytes of the same array are the same."""
+    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
+        about = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, about)
+        for part in parts:
+            file.write(np.ascontiguousarray(part).data.cast("B"))
 
 
 def _check_end(path: Path, comment: bytes) -> None:

@@ -11,16 +11,14 @@ import numpy as np
 import orbax.checkpoint as ocp
 import tensorstore
 
-from convert import trees
-from convert.arrays import DTYPES, Entries, Entry
+from convert.arrays import DTYPES, Entries, Entry, nested
 from convert.containers import header
 from convert.content import Content
 from convert.errors import ConvertError, reading
 from convert.files import SPARE, reserve
 
 STORE = "manifest.ocdbt"
-TREE = "_METADATA"
-"""The file in the folder of a tree."""
+TREE = "_METADATA"  # the file in the folder of a tree
 
 ITEMS = ("default", "state", "params", "model")
 """Names under which programs keep the tree of a step, beside other items."""
@@ -50,9 +48,10 @@ def read(path: Path, weights_only: bool = False) -> Content:
 def write(path: Path, content: Content) -> None:
     """Write the parameters as the tree of their dotted names."""
     reserve(path.parent, content.nbytes + SPARE)  # Orbax's threads print tracebacks, and outlive the error
-    tree = trees.nested({name: np.asarray(entry.read(), order="C") for name, entry in content.params.items()})
+    tree = nested({name: np.asarray(entry.read(), order="C") for name, entry in content.params.items()})
+    args = ocp.args.PyTreeSave(tree, custom_metadata={header.KEY: header.fields(content)})
     with ocp.PyTreeCheckpointer() as checkpointer:
-        checkpointer.save(path.resolve(), args=ocp.args.PyTreeSave(tree, custom_metadata=header.wrapped(content)))
+        checkpointer.save(path.resolve(), args=args)
 
 
 def _tree(path: Path) -> tuple[Path, list[str]]:

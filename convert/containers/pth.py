@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from convert import models, plain
+from convert import plain
 from convert.arrays import DTYPES, Arrays, Entries, Entry, entries_of, raw_bytes, span
 from convert.containers import header
 from convert.content import AdamWState, Content
@@ -98,7 +98,7 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> Cont
     if loaded.keys() >= OF_BSP36 and any(re.fullmatch(STEM_OF_BSP36, name) for name in content.params):
         content.format = "bsp36"
     if isinstance(loaded.get(header.KEY), dict):
-        content.model, content.format = models.parse_header(plain.value(loaded[header.KEY]))
+        content.model, content.format = header.parsed(plain.value(loaded[header.KEY]))
     if weights_only:
         return content
     notes += [f"left out: {name}, which is not read" for name in UNREAD if loaded.get(name)]
@@ -120,7 +120,7 @@ def write(path: Path, content: Content) -> None:
     if content.format == "mmpretrain" and content.classes:
         whole["meta"] = {"dataset_meta": {"classes": content.classes}}
     if key:
-        whole[header.KEY] = models.header(content.model, content.format)
+        whole[header.KEY] = {name: one for name, one in header.fields(content).items() if name != "meta"}
     if content.ema:
         whole["model_ema"] = {name: _tensor(entry) for name, entry in content.ema.items()}
     if content.optimizer is not None:
@@ -184,15 +184,15 @@ def _params(path: Path, loaded: dict[Any, Any], key: str | None) -> dict[Any, An
     if key is None:
         return next((loaded[usual] for usual in PARAMS if isinstance(loaded.get(usual), dict)), loaded)
     if not isinstance(loaded.get(key), dict):
-        raise ConvertError(f"{path}: no state dict under {key!r}; there is one under {_offered(loaded)}")
+        offered = listed(map(repr, _keys(loaded))) or "no key"
+        raise ConvertError(f"{path}: no state dict under {key!r}; there is one under {offered}")
     found: dict[Any, Any] = loaded[key]
     return found
 
 
-def _offered(loaded: dict[Any, Any]) -> str:
+def _keys(loaded: dict[Any, Any]) -> list[Any]:
     """The keys under which there are tensors."""
-    keys = [key for key, one in loaded.items() if isinstance(one, dict) and _tensors(one)]
-    return listed(map(repr, keys)) if keys else "no key"
+    return [key for key, one in loaded.items() if isinstance(one, dict) and _tensors(one)]
 
 
 def _holds_arrays(one: Any) -> bool:
@@ -207,12 +207,9 @@ def _tensors(one: dict[Any, Any]) -> bool:
 def _entries(path: Path, tensors: dict[Any, Any]) -> Entries:
     for name, tensor in tensors.items():
         if not isinstance(tensor, torch.Tensor):
-            keys = [key for key, one in tensors.items() if isinstance(one, dict) and _tensors(one)]
-            remedy = (
-                f"there are tensors under {listed(map(repr, keys))}: choose with --key {keys[0]}"
-                if keys
-                else f"parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
-            )
+            remedy = f"parameters are looked for under {' and '.join(map(repr, PARAMS))}, or at the top"
+            if keys := _keys(tensors):
+                remedy = f"there are tensors under {listed(map(repr, keys))}: choose with --key {keys[0]}"
             raise ConvertError(f"{path}: {name!r} is a {type(tensor).__name__}, not a tensor; {remedy}")
     return {str(name): _entry(path, str(name), tensor) for name, tensor in tensors.items()}
 
@@ -223,12 +220,10 @@ def _entry(path: Path, name: str, tensor: torch.Tensor) -> Entry:
         raise ConvertError(f"{path}: {name} is a {tensor.layout} tensor; only plain ones are read")
     dtype = _dtype(path, name, tensor.dtype)
     shape, strides = tuple(tensor.shape), tuple(tensor.stride())
-    extent = (
-        1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if math.prod(shape) else 0
-    )
-    storage = tensor.untyped_storage()
+    count, storage = math.prod(shape), tensor.untyped_storage()
+    extent = 1 + sum((side - 1) * stride for side, stride in zip(shape, strides, strict=True)) if count else 0
     held = storage.nbytes() // dtype.itemsize - tensor.storage_offset()
-    if extent > held or extent < math.prod(shape):
+    if extent > held or extent < count:
         raise ConvertError(f"{path}: {name} claims {dtype}{shape}, but has {max(held, 0)} values")
     start = getattr(storage, "_checkpoint_offset", None)
     if start is None:

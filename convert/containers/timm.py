@@ -48,8 +48,7 @@ def read(path: Path, weights_only: bool = False) -> Content:
 
 def write(path: Path, content: Content) -> None:
     """Write the arrays, and the config from which timm.create_model("local-dir:...") builds the same model."""
-    if content.model is None:
-        raise AssertionError("a config needs a model")
+    assert content.model is not None, "a config needs a model"
     encoder = content.model.encoder
     if len(encoder.depths) != STAGES or encoder.stem_stride == 2:
         raise ConvertError(
@@ -105,12 +104,9 @@ def _config(content: Content, model: Model, headless: bool) -> dict[str, Any]:
     preset = encoder.preset
     classes = 0 if headless else getattr(model, "num_classes", 0)
     args: dict[str, Any] = {} if preset else {"depths": list(encoder.depths), "dims": list(encoder.dims)}
-    if encoder.stem_stride != 4:
-        args["patch_size"] = encoder.stem_stride
-    if encoder.norm_eps != EPS:
-        args["norm_eps"] = encoder.norm_eps
-    if encoder.in_chans != 3:
-        args["in_chans"] = encoder.in_chans
+    usual = {"patch_size": 4, "norm_eps": EPS, "in_chans": 3}
+    own = {"patch_size": encoder.stem_stride, "norm_eps": encoder.norm_eps, "in_chans": encoder.in_chans}
+    args |= {name: value for name, value in own.items() if value != usual[name]}
     config: dict[str, Any] = {
         "architecture": preset or f"{FAMILIES[encoder.block]}tiny",
         "num_classes": classes,

@@ -7,8 +7,7 @@ FAMILIES = {"v1": "convnext", "v2": "convnextv2"}
 
 DINOV3 = "dinov3_convnext"
 
-STAGES = 8
-"""Of a backbone, at most: transformers counts them from 1."""
+STAGES = 8  # of a backbone, at most: transformers counts them from 1
 
 HF = Format(
     "hf",

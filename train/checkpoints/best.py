@@ -24,28 +24,18 @@ class BestCheckpoints:
         self.run_dir = run_dir
         for name in SCORES:
             files.sweep(run_dir / f"best_{name}")
-        self.scores = _highest(run_dir / "metrics.jsonl")
+        lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+        self.scores = {name: max((line[name] for line in lines if name in line), default=-1.0) for name in SCORES}
 
     def improved(self, scores: Mapping[str, float]) -> list[str]:
         """The names of the scores that are higher than all before."""
-        return [name for name in SCORES if name in scores and scores[name] > self.scores.get(name, -1.0)]
+        return [name for name in SCORES if name in scores and scores[name] > self.scores[name]]
 
     def save(self, step: int, scores: Mapping[str, float], state: State, meta: Mapping[str, Any]) -> None:
         """Save the state for each score that has improved. A score counts only once its checkpoint is saved."""
         for name in self.improved(scores):
-            self._replace(self.run_dir / f"best_{name}", step, state, {**meta, "scores": dict(scores)})
-            self.scores[name] = scores[name]
-
-    def _replace(self, root: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
-        """Save the new checkpoint, then remove all others, even one of a later step from an earlier run."""
-        kept = store.save(root, step, state, meta, keep=1)
-        for other in root.glob("step-*"):
-            if other != kept:
+            root = self.run_dir / f"best_{name}"
+            kept = store.save(root, step, state, {**meta, "scores": dict(scores)}, keep=1)
+            for other in set(root.glob("step-*")) - {kept}:  # even one of a later step, from an earlier run
                 shutil.rmtree(other)
-
-
-def _highest(metrics: Path) -> dict[str, float]:
-    """The highest of each score."""
-    lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    found = {name: [line[name] for line in lines if name in line] for name in SCORES}
-    return {name: max(values) for name, values in found.items() if values}
+            self.scores[name] = scores[name]

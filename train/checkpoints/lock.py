@@ -13,14 +13,12 @@ from typing import IO
 from train.errors import TrainError
 
 NAME = ".lock"
-PATIENCE = 2.0
-"""Seconds to wait for a holder that is just ending."""
+PATIENCE = 2.0  # seconds to wait for a holder that is just ending
 
 UNSUPPORTED = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)
 """Errors of a disk that has no locks."""
 
-HELD = (errno.EAGAIN, errno.EACCES)
-"""Errors of a lock that another process holds."""
+HELD = (errno.EAGAIN, errno.EACCES)  # errors of a lock that another process holds
 
 
 @contextmanager

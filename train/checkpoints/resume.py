@@ -1,9 +1,7 @@
 """Resuming a run: which checkpoint, and whether it belongs to the same run."""
 
-import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +40,7 @@ def identity(config: Config, task: str, model: spec.Model, source: Source) -> di
     """What must be equal to resume: it decides the arrays of a state, and which sample has which position."""
     return {
         "task": task,
-        "model": json.loads(json.dumps(asdict(model))),
+        "model": models.describe(model),
         "seed": config.run.seed,
         "effective_batch": config.effective_batch,
         "drop_last": config.optimizer.drop_last,
@@ -120,7 +118,7 @@ def _newest(run_dir: Path, cluster: Cluster, say: Callable[[str], None]) -> RunC
     step = int(cluster.all_reduce_sum(np.array([found.step + 1 if found else 0]))[0]) - 1
     if step < 0:
         return run_format.load(run_dir) if (run_dir / run_format.MANIFEST).is_file() else None
-    return found if cluster.rank == 0 else run_format.load(store.path_of(root, step))
+    return found if cluster.rank == 0 else run_format.load(root / run_format.name_of(step))
 
 
 def _refuse_another(found: RunCheckpoint, own: Mapping[str, Any], config: Config) -> None:

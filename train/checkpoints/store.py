@@ -20,7 +20,7 @@ def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int
     TrainError if the state is not finite or cannot be written, for instance on a full disk; older
     checkpoints are then unchanged and nothing of the new one remains.
     """
-    path = path_of(root, step)
+    path = root / run.name_of(step)
     try:
         run.save(path, step, state, meta)
         before = [old for number, old in run.steps(root) if number < step]
@@ -31,16 +31,6 @@ def save(root: Path, step: int, state: State, meta: Mapping[str, Any], keep: int
     except OSError as error:
         raise TrainError(f"{path}: cannot be written: {error.strerror or error}") from None
     return path
-
-
-def path_of(root: Path, step: int) -> Path:
-    """The folder of the checkpoint of an update."""
-    return root / run.name_of(step)
-
-
-def latest(root: Path) -> Path | None:
-    """The folder of the newest checkpoint below root, unread."""
-    return next((path for _, path in run.steps(root)), None)
 
 
 def newest(root: Path, report: Callable[[str], None]) -> RunCheckpoint | None:

@@ -39,8 +39,7 @@ ALIASES: dict[str, dict[bool, dict[str, Any]]] = {
 SPELLINGS = {"output_dir": ("--job_dir",)}
 """Flag -> its other published names."""
 
-PROJECT = "convnext"
-"""The published default of --project, used by --enable_wandb True."""
+PROJECT = "convnext"  # the published default of --project, used by --enable_wandb True
 
 DESCRIPTION = "Pre-train (FCMAE), fine-tune, evaluate and inspect ConvNeXt V2."
 EPILOG = """Flags of --task {task}; --task NAME --help lists those of another. A task refuses flags it does not use.
@@ -67,8 +66,7 @@ def parse(argv: Sequence[str]) -> Config:
 
 def read(argv: Sequence[str]) -> Resolved:
     """Parse a command line; the result also has the source of every value."""
-    given = _given(argv, COMMAND_LINE)
-    return resolve(given)
+    return resolve(_given(argv, COMMAND_LINE))
 
 
 def read_run(file: Path) -> Config:

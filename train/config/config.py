@@ -2,27 +2,15 @@
 
 import json
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self, get_type_hints
 
-from backends.protocol import TrainerOptions
+from backends.protocol import Optimizer, TrainerOptions
 from convert.preparation import PHOTOGRAPHS
-from train.config.groups import (
-    AugmentConfig,
-    CheckpointConfig,
-    ClusterConfig,
-    DataConfig,
-    FinetuneConfig,
-    Group,
-    InspectConfig,
-    ModelConfig,
-    OptimizerConfig,
-    ProbeConfig,
-    RunConfig,
-    SlurmConfig,
-)
+from train.config import groups
+from train.config.groups import Group
 from train.errors import TrainError
 
 
@@ -30,17 +18,17 @@ from train.errors import TrainError
 class Config:
     """Every flag with its value, in groups: `config.data.mean`. TrainError for values that contradict each other."""
 
-    run: RunConfig = field(default_factory=RunConfig)
-    checkpoints: CheckpointConfig = field(default_factory=CheckpointConfig)
-    cluster: ClusterConfig = field(default_factory=ClusterConfig)
-    slurm: SlurmConfig = field(default_factory=SlurmConfig)
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    finetune: FinetuneConfig = field(default_factory=FinetuneConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
-    inspect: InspectConfig = field(default_factory=InspectConfig)
-    probe: ProbeConfig = field(default_factory=ProbeConfig)
+    run: groups.RunConfig = field(default_factory=groups.RunConfig)
+    checkpoints: groups.CheckpointConfig = field(default_factory=groups.CheckpointConfig)
+    cluster: groups.ClusterConfig = field(default_factory=groups.ClusterConfig)
+    slurm: groups.SlurmConfig = field(default_factory=groups.SlurmConfig)
+    data: groups.DataConfig = field(default_factory=groups.DataConfig)
+    model: groups.ModelConfig = field(default_factory=groups.ModelConfig)
+    optimizer: groups.OptimizerConfig = field(default_factory=groups.OptimizerConfig)
+    finetune: groups.FinetuneConfig = field(default_factory=groups.FinetuneConfig)
+    augment: groups.AugmentConfig = field(default_factory=groups.AugmentConfig)
+    inspect: groups.InspectConfig = field(default_factory=groups.InspectConfig)
+    probe: groups.ProbeConfig = field(default_factory=groups.ProbeConfig)
 
     devices: int = 1
     """Number of devices that share an update: found at the start, not a flag."""
@@ -69,9 +57,11 @@ class Config:
     @classmethod
     def from_flags(cls, **values: Any) -> Self:
         """The configuration in which some flags have the given values, all others their defaults."""
-        assert values.keys() <= FLAGS.keys(), values.keys() - FLAGS.keys()
-        groups: dict[str, Any] = {name: group(**_own(group, values)) for name, group in GROUPS.items()}
-        return cls(**groups)
+        own: dict[str, dict[str, Any]] = {name: {} for name in GROUPS}
+        for name, value in values.items():
+            own[FLAGS[name].group][name] = value
+        made: dict[str, Any] = {name: group(**own[name]) for name, group in GROUPS.items()}
+        return cls(**made)
 
     def flags(self) -> dict[str, Any]:
         """Flag -> value, in the order of FLAGS."""
@@ -96,6 +86,18 @@ class Config:
         """The run directory: --output_dir, or a folder in runs/ named after data, task and backend."""
         words = [_data_name(Path(self.data.data_path).resolve()), self.run.task, self.run.backend]
         return Path(self.run.output_dir or "runs/" + "-".join(word for word in words if word != "pretrain"))
+
+    def adamw(self) -> Optimizer:
+        """The optimizer of a training run."""
+        b1, b2 = self.optimizer.opt_betas
+        return Optimizer(
+            weight_decay=self.optimizer.weight_decay,
+            betas=(b1, b2),
+            clip_grad=self.optimizer.clip_grad,
+            layer_decay=self.finetune.layer_decay,
+            layer_decay_type=self.finetune.layer_decay_type,
+            ema_decay=self.finetune.model_ema_decay if self.finetune.model_ema else None,
+        )
 
     def trainer_options(self) -> TrainerOptions:
         """How the backend's trainer computes."""
@@ -126,7 +128,7 @@ class Config:
     def command(self) -> str:
         """The command with the flags that the user gave."""
         flags = {name: value for name, value in self.flags().items() if name in self.given}
-        words = [f"--{name} {_quoted(value)}" for name, value in flags.items()]
+        words = [f"--{name} {quoted(value)}" for name, value in flags.items()]
         return " ".join(["twinnext train", *words])
 
     def as_dict(self) -> dict[str, Any]:
@@ -176,14 +178,9 @@ def format_value(value: Any) -> str:
     return "none" if value is None else str(value)
 
 
-def _quoted(value: Any) -> str:
+def quoted(value: Any) -> str:
     """The value as a shell reads it."""
     return shlex.join(map(str, value)) if isinstance(value, tuple) else shlex.quote(format_value(value))
-
-
-def _own(group: type[Group], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of the flags of one group."""
-    return {member.name: values[member.name] for member in fields(group) if member.name in values}  # type: ignore[arg-type]
 
 
 def _data_name(path: Path) -> str:

@@ -12,8 +12,7 @@ import backends
 from convert.preparation import IMAGENET
 from train.errors import TrainError
 
-DIGITS_PATH = "digits"
-"""The value of --data_path that means the embedded images."""
+DIGITS_PATH = "digits"  # the value of --data_path that means the embedded images
 
 TASKS = ("pretrain", "finetune", "eval", "predict", "embed", "probe", "reconstruct", "analyse")
 TRAIN = ("pretrain", "finetune")
@@ -154,10 +153,7 @@ class DataConfig(Group):
     exif: bool = flag(False, "rotate images by their EXIF orientation (published: no)")
     max_image_pixels: int = flag(178_956_970, "skip larger images; the default is Pillow's limit", at_least=1)
     image_bits: int | None = flag(
-        None,
-        "significant bits of 16-bit images, whose range is then 0..2^N - 1 (none: 16)",
-        at_least=8,
-        at_most=16,
+        None, "significant bits of 16-bit images, whose range is then 0..2^N - 1 (none: 16)", at_least=8, at_most=16
     )
     channel_axis: Literal["first", "last"] | None = flag(
         None, "axis of the channels in arrays (none: the one of length --in_chans)"
@@ -192,11 +188,6 @@ class DataConfig(Group):
         """(height, width)."""
         return self.input_size[0], self.input_size[-1]
 
-    @property
-    def crop_range(self) -> tuple[float, float]:
-        """Smallest and largest area of a random crop, as a fraction of the image."""
-        return self.crop_scale[0], self.crop_scale[1]
-
 
 @dataclass(frozen=True)
 class ModelConfig(Group):
@@ -209,9 +200,7 @@ class ModelConfig(Group):
     in_chans: int = flag(3, "channels of the images", at_least=1)
     patch_size: int = flag(32, "side of the masked patches, in pixels", at_least=1)
     grn_scope: Literal["image", "batch", "grid"] = flag(
-        "image",
-        "what GRN sums over (grid: removed sites, too)",
-        (*TRAIN, "eval", "embed", "reconstruct", "probe"),
+        "image", "what GRN sums over (grid: removed sites, too)", (*TRAIN, "eval", "embed", "reconstruct", "probe")
     )
     norm_eps: float = flag(1e-6, "epsilon of LayerNorm", at_least=0)
     dwconv_bias: bool = flag(True, "give depthwise convolutions a bias")
@@ -255,11 +244,6 @@ class OptimizerConfig(Group):
         super().__post_init__()
         if len(self.opt_betas) != 2 or max(self.opt_betas) >= 1:
             raise TrainError(f"--opt_betas: {self.opt_betas} is not two numbers below 1, such as 0.9 0.95")
-
-    @property
-    def betas(self) -> tuple[float, float]:
-        """AdamW's (b1, b2)."""
-        return self.opt_betas[0], self.opt_betas[1]
 
 
 @dataclass(frozen=True)

@@ -20,12 +20,8 @@ DATA = (
 )
 """Flags that say where the images of a run are, and how to read them: not taken if other data is given."""
 
-
 NOTHING = Layer("", {})
-
-
-VALUES = "values"
-"""The key of a checkpoint's metadata that says what the values of its images were."""
+VALUES = "values"  # the key of a checkpoint's metadata that says what the values of its images were
 
 
 class Inherited(NamedTuple):

@@ -25,8 +25,7 @@ class Resolved(NamedTuple):
         return table([(name, format_value(value), self.origins[name]) for name, value in values.items()])
 
 
-COMMAND_LINE = "the command line"
-"""Source of the values that are given there."""
+COMMAND_LINE = "the command line"  # source of the values that are given there
 
 
 def resolve(given: Sequence[Layer], strict: bool = True) -> Resolved:
@@ -110,9 +109,7 @@ def _digits(task: str, asked: Mapping[str, Any], has_recipe: bool) -> list[Layer
     """Properties of the digits; without a recipe, also values that suit them, but for a model that is given."""
     layers = [Layer("what the digits need", DIGITS_IMAGES)]
     if not has_recipe:
-        model = {name: value for name, value in DIGITS_MODEL.items() if "model" not in asked or name not in SIZE}
+        sizes = ("model", "depths", "dims") if "model" in asked else ()
+        model = {name: value for name, value in DIGITS_MODEL.items() if name not in sizes}
         layers.append(Layer("recipe of the digits", model | DIGITS[task]))
     return layers
-
-
-SIZE = ("model", "depths", "dims")

@@ -13,38 +13,29 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stderr
-from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any, NoReturn
 
 from backends import launch
 from train.config import Config
-from train.errors import TrainError
+from train.errors import TrainError, writing
 
-WARNING = 120
-"""Seconds before its time limit at which SLURM signals a job."""
-
-LINGER = 60
-"""Seconds after the end of one process within which the others must end, too."""
+WARNING = 120  # seconds before its time limit at which SLURM signals a job
+LINGER = 60  # seconds after the end of one process within which the others must end, too
 
 
-@dataclass(frozen=True)
-class Command:
-    """The function of each process of a job: exec `python -m train` with these words."""
+def execute(*words: str) -> NoReturn:
+    """In each process of a job: exec `python -m train` with these words."""
+    import submitit
 
-    words: tuple[str, ...]
-
-    def __call__(self) -> NoReturn:
-        import submitit
-
-        job = submitit.JobEnvironment()
-        address = os.environ.get("MASTER_ADDR") or job.hostnames[0]
-        port = int(os.environ.get("MASTER_PORT") or launch.port(job.job_id))
-        os.environ |= launch.environment(launch.Place(job.global_rank, job.num_tasks, job.local_rank, address, port))
-        for name in (signal.SIGUSR1, signal.SIGUSR2):  # ignored until the run installs its handlers
-            signal.signal(name, signal.SIG_IGN)
-        os.execv(sys.executable, [sys.executable, "-u", "-m", "train", *self.words])
+    job = submitit.JobEnvironment()
+    address = os.environ.get("MASTER_ADDR") or job.hostnames[0]
+    port = int(os.environ.get("MASTER_PORT") or launch.port(job.job_id))
+    os.environ |= launch.environment(launch.Place(job.global_rank, job.num_tasks, job.local_rank, address, port))
+    for name in (signal.SIGUSR1, signal.SIGUSR2):  # ignored until the run installs its handlers
+        signal.signal(name, signal.SIG_IGN)
+    os.execv(sys.executable, [sys.executable, "-u", "-m", "train", *words])
 
 
 def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
@@ -61,7 +52,7 @@ def submit(config: Config, words: Sequence[str], cluster: str = "slurm") -> str:
     try:
         with redirect_stderr(StringIO()):  # sbatch's message, which the error repeats
             place = ("--output_dir", str(folder.parent)) if "output_dir" in config.used_flags() else ()
-            job = executor.submit(Command((*words, "--slurm", "False", *place)))
+            job = executor.submit(execute, *words, "--slurm", "False", *place)
     except (RuntimeError, OSError) as error:
         raise TrainError(f"--slurm True: the job was refused: {' '.join(str(error).split())}") from None
     images = config.effective_batch * config.slurm.nodes * config.slurm.ngpus
@@ -110,12 +101,10 @@ def _make_shared(run_dir: Path) -> Path:
     """Make the run directory; TrainError if it cannot be written, or lies in this machine's memory."""
     if "%" in str(run_dir):
         raise TrainError(f"--job_dir {run_dir}: must be the same for every job of a run; leave out %j")
-    try:
+    with writing(f"--job_dir {run_dir}"):
         run_dir.mkdir(parents=True, exist_ok=True)
         (run_dir / ".writable").touch()
         (run_dir / ".writable").unlink()
-    except OSError as error:
-        raise TrainError(f"--job_dir {run_dir}: cannot be written: {error.strerror}") from None
     if _in_memory(run_dir):
         raise TrainError(
             f"--job_dir {run_dir}: is in the memory of this machine; give a folder that all machines share"

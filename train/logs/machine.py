@@ -20,7 +20,7 @@ def describe(devices: int = 1) -> str:
     """
     cores = f"{os.cpu_count()} cores"
     gpus = Counter(re.findall(r"^Model:\s*(.+)$", _text(NVIDIA.glob("*/information")), re.MULTILINE))
-    parts = [_processor(), cores, f"{platform.system()} {platform.machine()}"]
+    parts = [processor(), cores, f"{platform.system()} {platform.machine()}"]
     parts += [f"{count} x {name}" for name, count in sorted(gpus.items())]
     return ", ".join(parts) + (f"; {devices} devices share an update" if devices > 1 else "")
 
@@ -31,7 +31,8 @@ def versions() -> str:
     return ", ".join([f"python {platform.python_version()}", *(f"{n} {found[n]}" for n in VERSIONED if n in found)])
 
 
-def _processor() -> str:
+def processor() -> str:
+    """The name of the processor."""
     named = re.search(r"^model name\s*: (.+)$", _text([CPUS]), re.MULTILINE)
     return named[1].strip() if named else platform.processor() or platform.machine()
 

@@ -4,14 +4,13 @@ import math
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
 
-REMEMBERED = 100
-"""Number of updates in a NaN report."""
+REMEMBERED = 100  # number of updates in a NaN report
 
 
 class Update(NamedTuple):
@@ -39,7 +38,7 @@ class Metrics:
 
     def __init__(self, devices: int) -> None:
         self.devices = devices
-        self.running: tuple[int, float, Mapping[str, Any], list[str], int] | None = None
+        self.running: Callable[[], Update] | None = None
         self.recent: deque[Update] = deque(maxlen=REMEMBERED)
         self.updates: list[Update] = []
         self.waited = 0.0
@@ -52,13 +51,12 @@ class Metrics:
     def add(self, step: int, lr: float, outcome: Mapping[str, Any], broken: list[str], images: int) -> None:
         """Add an update, which the device may still be computing. images: summed over devices."""
         self.wait()
-        self.running = step, lr, outcome, broken, images
+        self.running = lambda: Update(step, lr, float(outcome["loss"]), float(outcome["grad_norm"]), broken, images)
 
     def wait(self) -> None:
         """Wait for the running update."""
         if self.running:
-            step, lr, outcome, broken, images = self.running
-            update = Update(step, lr, float(outcome["loss"]), float(outcome["grad_norm"]), broken, images)
+            update = self.running()
             self.updates.append(update)
             self.recent.append(update)
             self.running = None

@@ -25,10 +25,6 @@ def write(run_dir: Path, updates: Iterable[Update], first: Update, details: dict
 
 
 def _numbers(update: Update) -> dict[str, Any]:
+    """Step, lr, loss and grad_norm, as strings where they are not finite: JSON has no NaN."""
     numbers = {"lr": update.lr, "loss": update.loss, "grad_norm": update.grad_norm}
-    return {"step": update.step, **{name: _json_number(value) for name, value in numbers.items()}}
-
-
-def _json_number(value: float) -> float | str:
-    """The number, or its name as a string: JSON has no NaN."""
-    return value if math.isfinite(value) else str(value)
+    return {"step": update.step, **{name: n if math.isfinite(n) else str(n) for name, n in numbers.items()}}

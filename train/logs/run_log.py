@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from PIL import Image
@@ -27,8 +26,7 @@ from train.logs.append_file import AppendFile
 from train.logs.tracking import Tracker
 
 BAR = "{percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt}{postfix}, {remaining} left"
-MUCH = 0.2
-"""Fraction of the time spent waiting for data above which the log line says so."""
+MUCH = 0.2  # fraction of the time spent waiting for data above which the log line says so
 
 
 class SilentLog:
@@ -80,9 +78,7 @@ class RunLog:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         self.bar.close()
         self.file.close()
         self.events.file.close()

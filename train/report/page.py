@@ -13,41 +13,26 @@ from train.errors import TrainError, missing_package
 from train.report import confusion, plots
 from train.report.run_data import RunData, evenly_spaced, load
 
-PLOTS = {
-    "loss": ("loss", "val_loss", "val_loss_ema"),
-    "accuracy": ("acc1", "acc1_ema", "acc5", "acc5_ema"),
-    "lr": ("lr",),
-    "grad_norm": ("grad_norm",),
-    "images_per_s": ("images_per_s",),
+PLOTS: dict[str, tuple[str, tuple[str, ...], float | None]] = {
+    "loss": ("Loss", ("loss", "val_loss", "val_loss_ema"), None),
+    "accuracy": ("Accuracy (%)", ("acc1", "acc1_ema", "acc5", "acc5_ema"), 100.0),
+    "lr": ("Learning rate", ("lr",), None),
+    "grad_norm": ("Norm of the gradient", ("grad_norm",), None),
+    "images_per_s": ("Images per second", ("images_per_s",), None),
 }
-"""File in plots/ -> the metrics on it; those of the EMA are dashed."""
-
-TITLES = {
-    "loss": "Loss",
-    "accuracy": "Accuracy (%)",
-    "lr": "Learning rate",
-    "grad_norm": "Norm of the gradient",
-    "images_per_s": "Images per second",
-}
-TOPS = {"accuracy": 100.0}
-"""File in plots/ -> the end of its y axis."""
+"""File in plots/ -> its title, the metrics on it (those of the EMA are dashed), the end of its y axis."""
 
 NAMES = {
     "loss": "training",
     "val_loss": "validation",
-    "val_loss_ema": "validation, EMA",
     "acc1": "top-1",
     "acc5": "top-5",
-    "acc1_ema": "top-1, EMA",
-    "acc5_ema": "top-5, EMA",
     "macro_f1": "macro F1",
-    "macro_f1_ema": "macro F1, EMA",
 }
-CONFUSIONS = 12
-"""Largest number of confusions that a page lists."""
+NAMES |= {f"{metric}_ema": f"{name}, EMA" for metric, name in NAMES.items()}
 
-PICTURES = 6
-"""Largest number of reconstruction pictures on a page."""
+CONFUSIONS = 12  # largest number of confusions that a page lists
+PICTURES = 6  # largest number of reconstruction pictures on a page
 
 
 class Figure(NamedTuple):
@@ -79,14 +64,15 @@ def write(run_dir: Path) -> Path:
 
 def _plot(run: RunData, file: str) -> str | None:
     """The SVG of a plot; None if the run logged none of its metrics."""
-    names = list(dict.fromkeys(name.removesuffix("_ema") for name in PLOTS[file]))
+    title, metrics, top = PLOTS[file]
+    names = list(dict.fromkeys(name.removesuffix("_ema") for name in metrics))
     curves = []
-    for name in PLOTS[file]:
+    for name in metrics:
         epochs, values = run.series(name)
         colour, is_ema = names.index(name.removesuffix("_ema")), name.endswith("_ema")
         if epochs:
             curves.append(plots.curve(NAMES.get(name, name), epochs, values, colour, is_ema))
-    return plots.draw(TITLES[file], "epoch", curves, TOPS.get(file)) if curves else None
+    return plots.draw(title, "epoch", curves, top) if curves else None
 
 
 def _page(run: RunData, drawn: list[str]) -> str:

@@ -96,11 +96,7 @@ def _shown(channels: int, chosen: Sequence[int] | None) -> Sequence[int]:
 
 
 def triptych(
-    images: np.ndarray,
-    mask: np.ndarray,
-    reconstructed: np.ndarray,
-    patch: int,
-    chosen: Sequence[int] | None = None,
+    images: np.ndarray, mask: np.ndarray, reconstructed: np.ndarray, patch: int, chosen: Sequence[int] | None = None
 ) -> Image.Image:
     """Three labelled rows, one column per image: originals, visible patches, reconstructions; and the caption.
 

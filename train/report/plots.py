@@ -12,36 +12,22 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-POINTS = 400
-"""Largest number of points of a curve; longer ones become means with a min-max band."""
+POINTS = 400  # largest number of points of a curve; longer ones become means with a min-max band
+MARKED = 25  # curves of at most this many points show markers
 
-MARKED = 25
-"""Curves of at most this many points show markers."""
-
-LIGHT = {
-    "paper": "#ffffff",
-    "ink": "#1c1e21",
-    "faint": "#6b7280",
-    "rule": "#e5e7eb",
-    "curve-0": "#2563eb",
-    "curve-1": "#d97706",
-    "curve-2": "#059669",
-    "curve-3": "#9333ea",
-    "curve-4": "#dc2626",
-    "curve-5": "#0891b2",
+COLOURS = {  # light, dark
+    "paper": ("#ffffff", "#16181c"),
+    "ink": ("#1c1e21", "#e6e8eb"),
+    "faint": ("#6b7280", "#9ca3af"),
+    "rule": ("#e5e7eb", "#30343b"),
+    "curve-0": ("#2563eb", "#60a5fa"),
+    "curve-1": ("#d97706", "#fbbf24"),
+    "curve-2": ("#059669", "#34d399"),
+    "curve-3": ("#9333ea", "#c084fc"),
+    "curve-4": ("#dc2626", "#f87171"),
+    "curve-5": ("#0891b2", "#22d3ee"),
 }
-DARK = {
-    "paper": "#16181c",
-    "ink": "#e6e8eb",
-    "faint": "#9ca3af",
-    "rule": "#30343b",
-    "curve-0": "#60a5fa",
-    "curve-1": "#fbbf24",
-    "curve-2": "#34d399",
-    "curve-3": "#c084fc",
-    "curve-4": "#f87171",
-    "curve-5": "#22d3ee",
-}
+LIGHT, DARK = ({name: pair[index] for name, pair in COLOURS.items()} for index in (0, 1))
 CURVES = sum(name.startswith("curve-") for name in LIGHT)
 
 KEYS = {name: f"#00000{index:x}" for index, name in enumerate(LIGHT)}
@@ -166,13 +152,10 @@ def _add(axes: "Axes", curve: Curve) -> None:
 
 
 def _svg(figure: "Figure", title: str) -> str:
+    """The figure without prolog, metadata, fixed size, and ids that would be repeated on a page of several plots."""
     file = io.StringIO()
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
-    return _strip(file.getvalue(), title)
-
-
-def _strip(svg: str, title: str) -> str:
-    """Strip prolog, metadata, fixed size, and ids that would be repeated on a page of several plots."""
+    svg = file.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     svg = re.sub(r' id="[a-z]\w*?_\d+"| id="matplotlib\.\w+"', "", svg)
     svg = re.sub(r"font-family: [^;\"]*", "font-family: system-ui, 'DejaVu Sans', sans-serif", svg)

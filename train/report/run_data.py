@@ -1,7 +1,6 @@
 """The data of a run, read from its directory."""
 
 import json
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
@@ -9,13 +8,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from train.config import cli
-from train.config.config import FLAGS, Config, format_value, titled
+from train.config.config import FLAGS, Config, format_value, quoted, titled
 from train.config.recipes import TASKS, Layer
 from train.config.resolve import resolve
 from train.errors import TrainError
 
-NAMED = ("task", "recipe", "data_path", "images")
-"""Flags on which the defaults of others depend."""
+NAMED = ("task", "recipe", "data_path", "images")  # flags on which the defaults of others depend
 
 
 class Value(NamedTuple):
@@ -62,13 +60,12 @@ class RunData:
     def command(self) -> str:
         """A command line that starts the same run: the flags that differ from what they would be without it."""
         values = self.config.used_flags()
-        words = ["python", "-m", "train"]
+        words = ["python -m train"]
         unused = "" if values["slurm"] else "slurm"
         for name in (value.flag for value in self.values() if value.origin == "given"):
             if FLAGS[name].group != unused and (values[name] != FLAGS[name].default or name not in NAMED):
-                parts = values[name] if isinstance(values[name], tuple) else [format_value(values[name])]
-                words += [f"--{name}", *map(str, parts)]
-        return shlex.join(words)
+                words.append(f"--{name} {quoted(values[name])}")
+        return " ".join(words)
 
 
 def load(folder: Path) -> RunData:

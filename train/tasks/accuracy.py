@@ -14,8 +14,7 @@ from train.tasks.inference import own_batches
 from train.tasks.task import Evaluation
 
 TOP = 5
-MATRIX = 2_000
-"""Largest number of classes with a confusion matrix: 32 MB."""
+MATRIX = 2_000  # largest number of classes with a confusion matrix: 32 MB
 
 
 def top_classes(logits: np.ndarray) -> np.ndarray:
@@ -75,19 +74,16 @@ class Score:
 
 def evaluate(trainer: Trainer, cluster: Cluster, batches: EvalBatches, workers: int, with_ema: bool) -> Evaluation:
     """The scores of the parameters and, with_ema, of their EMA, "..._ema". TrainError if no image can be read."""
-    scores = {ema: Score() for ema in ((False, True) if with_ema else (False,))}
+    scores = {suffix: Score() for suffix in (("", "_ema") if with_ema else ("",))}
     broken = []
     for _, batch, lines in own_batches(batches, cluster, workers):
         broken += lines
-        for ema, score in scores.items():
-            score.add(trainer.evaluate({"images": batch["images"]}, ema=ema)["logits"], batch["labels"])
-    read = int(cluster.all_reduce_sum(np.array([scores[False].images]))[0])
+        for suffix, score in scores.items():
+            score.add(trainer.evaluate({"images": batch["images"]}, ema=suffix != "")["logits"], batch["labels"])
+    read = int(cluster.all_reduce_sum(np.array([scores[""].images]))[0])
     covered = coverage(read, len(batches.source), broken)
-    named = [("_ema" if ema else "", score.read(cluster)) for ema, score in scores.items()]
-    values = {f"{name}{suffix}": value for suffix, values in named for name, value in values.items()}
-    matrices = {
-        suffix: score.read_confusion(cluster) for (suffix, _), score in zip(named, scores.values(), strict=True)
-    }
+    values = {f"{name}{suffix}": value for suffix, s in scores.items() for name, value in s.read(cluster).items()}
+    matrices = {suffix: score.read_confusion(cluster) for suffix, score in scores.items()}
     confusions = {suffix: matrix for suffix, matrix in matrices.items() if matrix is not None}
     return Evaluation(values, broken, covered, confusions=confusions)
 

@@ -9,8 +9,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,15 @@ from train.config import Config
 from train.config.config import format_value
 from train.data.classes import describe
 from train.data.sources import Source
-from train.errors import TrainError
+from train.errors import TrainError, writing
 from train.tasks.accuracy import eval_batches
 from train.tasks.evaluate import untrained
-from train.tasks.feature_files import WRITERS
+from train.tasks.feature_files import WRITERS, writer_of
 from train.tasks.features import encoder, stages_encoder
 from train.tasks.growing import Column, Table
 from train.tasks.images import open_images, refuse_unreadable
 from train.tasks.inference import one_process, outputs
-from train.tasks.output import output_file, written_to
+from train.tasks.output import output_file
 from train.tasks.weights import path_of
 
 FREE = ("num_workers", "compilation_cache", "output")
@@ -48,29 +47,23 @@ def run(config: Config, load: Callable[[str], Backend] = backends.load) -> int:
     """
     path, file = path_of(config), output_file(config, *WRITERS)
     model, arrays = encoder(config, 0) if config.inspect.stages is None else stages_encoder(config)
-    columns, write = _columns(config, model), WRITERS[file.suffix]()
+    columns, write = _columns(config, model), writer_of(file.suffix)
     source = open_images(config)
     print(f"{describe(source)}; {spec.count(model):,} parameters from {path}")
     folder = file.with_name(f"{file.name}.part")
-    with written_to(file), _held(folder):
-        _check_same(config, folder, arrays, source)
-        table = Table(folder, columns)
-        _fill(config, load, table, model, arrays, source)
-        refuse_unreadable(config, len(source), len(source) - table.rows)
-        with files.atomic(file) as aside:
-            write(aside, table, source)
-        shutil.rmtree(folder)
+    with writing(f"--output {file}"):
+        folder.mkdir(exist_ok=True)
+        with locked(folder, print, "--output"):
+            _check_same(config, folder, arrays, source)
+            table = Table(folder, columns)
+            _fill(config, load, table, model, arrays, source)
+            refuse_unreadable(config, len(source), len(source) - table.rows)
+            with files.atomic(file) as aside:
+                write(aside, table, source)
+            shutil.rmtree(folder)
     skipped = len(source) - table.rows
     print(f"written: {file}, {table.rows:,} images" + f" ({skipped:,} could not be read)" * bool(skipped))
     return 1 if skipped else 0
-
-
-@contextmanager
-def _held(folder: Path) -> Iterator[None]:
-    """Make the folder, and hold its lock in this context."""
-    folder.mkdir(exist_ok=True)
-    with locked(folder, print, "--output"):
-        yield
 
 
 def _columns(config: Config, model: spec.Classifier | spec.Backbone) -> dict[str, Column]:

@@ -1,8 +1,8 @@
 """`--task eval`: the accuracy or the masked loss of a checkpoint of any format and framework."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,7 +10,7 @@ import backends
 import spec
 from backends.protocol import Arrays, Backend, Cluster, Optimizer, State, Trainer
 from train.config import Config
-from train.data.classes import Match, describe, match_checkpoint, names_of, require_labels
+from train.data.classes import describe, match_checkpoint, names_of, require_labels
 from train.data.names import printable
 from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_eval
@@ -30,8 +30,7 @@ OF_AUTOENCODERS = (
 OF_CLASSIFIERS = ("nb_classes", "model_ema_eval")
 """Flags that only one kind of model uses."""
 
-CONFUSIONS = 5
-"""Number of confusions that are printed."""
+CONFUSIONS = 5  # number of confusions that are printed
 
 
 class Subject(NamedTuple):
@@ -89,7 +88,8 @@ def _classifier(config: Config, path: str) -> Subject:
     weights.check_flags(config, path, model)
     source, flag = _open(config)
     require_labels(source, flag)
-    matched = _match(path, model, meta, source)
+    with weights.given_by(f"{path}:"):
+        matched = match_checkpoint(meta, model.num_classes, source.classes)
     batches = eval_batches(config, source, matched.index)
     score = partial(evaluate, batches=batches, workers=config.data.num_workers, with_ema=with_ema)
     named = dict(zip(matched.index, source.classes, strict=True))  # the data's names, where the model has none
@@ -127,9 +127,8 @@ def _refuse(config: Config, names: Sequence[str], why: str) -> None:
 
 def _open(config: Config) -> tuple[Source, str]:
     """The images to evaluate on, and the flag that names them."""
-    path, flag = config.data.data_path, "--data_path"
-    if config.finetune.eval_data_path:
-        path, flag = config.finetune.eval_data_path, "--eval_data_path"
+    own = config.finetune.eval_data_path
+    path, flag = (own, "--eval_data_path") if own else (config.data.data_path, "--data_path")
     return open_eval(path, flag, read_options(config.data)), flag
 
 
@@ -141,11 +140,3 @@ def untrained(
     trainer = backend.Trainer(model, optimizer, config.trainer_options(), cluster=cluster)
     trainer.restore(State.initial(arrays, ema))
     return trainer
-
-
-def _match(path: str, model: spec.Classifier, meta: Mapping[str, Any], source: Source) -> Match:
-    """The model's class for each class of the images; TrainError if that is unknown."""
-    try:
-        return match_checkpoint(meta, model.num_classes, source.classes)
-    except TrainError as error:
-        raise TrainError(f"{path}: {error}") from None

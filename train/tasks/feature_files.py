@@ -6,62 +6,44 @@ from pathlib import Path
 
 import numpy as np
 
+from convert.containers.npz import write_array
 from train.data.classes import is_labelled
 from train.data.names import portable
 from train.data.sources import Source
 from train.tasks.growing import Table
 
-CHUNK = 2**24
-"""Bytes, about, that are in memory at once."""
+CHUNK = 2**24  # bytes, about, that are in memory at once
 
 Write = Callable[[Path, Table, Source], None]
 
 
-def npz() -> Write:
-    """The writer of npz files: the table's columns; image (N,); where known label (N,), and classes, their names."""
-    return _write_npz
-
-
-def parquet() -> Write:
-    """The writer of parquet files: the same columns, and in place of classes one of their names, class."""
-    import pyarrow  # noqa: F401  # an error now, not after the work
-
-    return _write_parquet
-
-
-WRITERS: dict[str, Callable[[], Write]] = {".npz": npz, ".parquet": parquet}
-"""Suffix -> its writer, once the packages that it needs are found."""
+def writer_of(suffix: str) -> Write:
+    """The function that writes files of this suffix, once the packages that it needs are found."""
+    if suffix == ".parquet":
+        import pyarrow  # noqa: F401  # an error now, not after the work
+    return WRITERS[suffix]
 
 
 def _write_npz(path: Path, table: Table, source: Source) -> None:
+    """The table's columns; image (N,); where known label (N,), and classes, their names."""
     index = table.read("index")
     with zipfile.ZipFile(path, "w") as archive:
         for name in table.columns:
             values = table.read(name)
-            _write_array(archive, name, values.dtype, values.shape, (values[rows] for rows in _chunks(table)))
+            write_array(archive, name, values.dtype, values.shape, (values[rows] for rows in _chunks(table)))
         longest = max(len(name) for names in _names(table, source) for name in names)
         kind = np.dtype(f"<U{longest}")
         names = (np.array(names, kind) for names in _names(table, source))
-        _write_array(archive, "image", kind, index.shape, names)
+        write_array(archive, "image", kind, index.shape, names)
         if is_labelled(source):
             labels = np.asarray(source.labels, np.int64)[index]
             classes = np.array([portable(name) for name in source.classes])
             for name, values in (("label", labels), ("classes", classes)):
-                _write_array(archive, name, values.dtype, values.shape, iter([values]))
-
-
-def _write_array(
-    archive: zipfile.ZipFile, name: str, dtype: np.dtype, shape: tuple[int, ...], parts: Iterator[np.ndarray]
-) -> None:
-    """A member of an npz file, written part by part. Its date is that of no clock, so the bytes are the same."""
-    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as file:
-        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        for part in parts:
-            file.write(np.ascontiguousarray(part).data.cast("B"))
+                write_array(archive, name, values.dtype, values.shape, [values])
 
 
 def _write_parquet(path: Path, table: Table, source: Source) -> None:
+    """The same columns, and in place of classes one of their names, class."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -80,6 +62,9 @@ def _write_parquet(path: Path, table: Table, source: Source) -> None:
         writer.write_table(part)
     assert writer is not None, "a table without rows is refused"
     writer.close()
+
+
+WRITERS: dict[str, Write] = {".npz": _write_npz, ".parquet": _write_parquet}
 
 
 def _chunks(table: Table) -> Iterator[slice]:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import spec
-from backends.protocol import Arrays, Cluster, Optimizer, Trainer
+from backends.protocol import Arrays, Cluster, Trainer
 from spec import checks
 from train.config import Config
 from train.config.inherit import VALUES
@@ -17,10 +17,10 @@ from train.data.reading import check_data, read_options
 from train.data.sources import Source, open_eval, open_source
 from train.data.subset import labelled
 from train.data.supervised import CropAndAugment, EvalBatches, SupervisedFeed
-from train.data.transforms import CropAndFlip
 from train.data.values import Values
 from train.errors import TrainError
 from train.tasks.accuracy import eval_batches, evaluate
+from train.tasks.pretrain import random_crop
 from train.tasks.task import Evaluation
 from train.tasks.weights import first_arrays, given_by
 
@@ -38,14 +38,7 @@ class Finetuning:
         self.eval_batches = _eval_batches(config, self.source)
         evaluated = [self.eval_batches.source.reading] if self.eval_batches else []
         self.values = check_data(config, self.source.reading, *evaluated)
-        self.optimizer = Optimizer(
-            weight_decay=config.optimizer.weight_decay,
-            betas=config.optimizer.betas,
-            clip_grad=config.optimizer.clip_grad,
-            layer_decay=config.finetune.layer_decay,
-            layer_decay_type=config.finetune.layer_decay_type,
-            ema_decay=config.finetune.model_ema_decay if config.finetune.model_ema else None,
-        )
+        self.optimizer = config.adamw()
 
     @property
     def eval_freq(self) -> int:
@@ -67,13 +60,6 @@ class Finetuning:
     def feed(self, rows: int, update_size: int, updates: int) -> SupervisedFeed:
         """Micro-batches of augmented, erased and mixed images with their soft targets and drop-path decisions."""
         config, seed = self.config, self.config.run.seed
-        crop = CropAndFlip(
-            config.data.image_size,
-            config.data.crop_range,
-            config.data.hflip,
-            config.data.decode == "scaled",
-            config.data.rot90,
-        )
         beta = (config.augment.mixup, config.augment.cutmix)
         return SupervisedFeed(
             source=self.source,
@@ -81,7 +67,7 @@ class Finetuning:
             channels=config.model.in_chans,
             batch_size=rows,
             epoch_rows=updates * update_size,
-            augment=CropAndAugment(crop, self.policy),
+            augment=CropAndAugment(random_crop(config.data), self.policy),
             classes=self.model.num_classes,
             smoothing=config.augment.smoothing,
             rates=self.model.encoder.drop_path_rates(),
@@ -123,10 +109,7 @@ def classes_of(config: Config, source: Source) -> int:
 def model_of(config: Config, classes: int) -> spec.Classifier:
     """The classifier that the flags describe; SpecError if it is not possible."""
     model = spec.classifier(
-        config.model.model,
-        num_classes=classes,
-        drop_path=config.finetune.drop_path,
-        **config.model.encoder,
+        config.model.model, num_classes=classes, drop_path=config.finetune.drop_path, **config.model.encoder
     )
     checks.image_size(config.data.image_size, model.encoder.patch_size)
     return model

@@ -1,25 +1,22 @@
 """The output folder of the tasks that use a checkpoint."""
 
 import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
 from convert import files
 from train.config import Config
-from train.errors import TrainError
+from train.errors import TrainError, writing
 
 
 def make_output_dir(config: Config) -> Path:
     """Make the output folder; TrainError if it cannot be written."""
-    try:
+    with writing(f"--output_dir {config.run_dir}"):
         config.run_dir.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=config.run_dir):
             return config.run_dir
-    except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
 
 
 def output_file(config: Config, *suffixes: str) -> Path:
@@ -31,30 +28,15 @@ def output_file(config: Config, *suffixes: str) -> Path:
         raise TrainError(f"--output {file}: the suffix says what to write; give {kinds}")
     if file.exists():
         raise TrainError(f"--output {file}: exists already; delete it, or name another file")
-    try:
+    with writing(f"--output {file}"):
         file.parent.mkdir(parents=True, exist_ok=True)
         with TemporaryFile(dir=file.parent):
             return file
-    except OSError as error:
-        raise TrainError(f"--output {file}: cannot be written: {error.strerror}") from None
-
-
-@contextmanager
-def written_to(file: Path) -> Iterator[None]:
-    """Context for what writes the file of --output, or beside it; TrainError if that fails."""
-    try:
-        yield
-    except BrokenPipeError:  # of the terminal
-        raise
-    except OSError as error:
-        raise TrainError(f"--output {file}: cannot be written: {error.strerror}") from None
 
 
 def write_json(config: Config, name: str, values: Mapping[str, Any]) -> None:
     """Write a file of results to the output folder; TrainError if it cannot be written."""
     file = make_output_dir(config) / name
-    try:
+    with writing(f"--output_dir {config.run_dir}"):
         files.write_text(file, json.dumps(values, indent=1) + "\n")
-    except OSError as error:
-        raise TrainError(f"--output_dir {config.run_dir}: cannot be written: {error.strerror}") from None
     print(f"written: {file}")

@@ -16,12 +16,13 @@ from convert import files
 from train.config import Config
 from train.data.classes import describe, names_of
 from train.data.names import portable, printable
+from train.errors import writing
 from train.tasks import weights
 from train.tasks.accuracy import eval_batches, top_classes
 from train.tasks.evaluate import untrained
 from train.tasks.images import open_images, refuse_unreadable
 from train.tasks.inference import one_process, outputs
-from train.tasks.output import output_file, written_to
+from train.tasks.output import output_file
 
 COLUMNS = ("image", "rank", "class", "name", "probability")
 """Of a CSV file, which has a line per image and rank."""
@@ -86,15 +87,15 @@ def _writer(file: Path | None) -> Iterator[Write]:
     if file is None:
         yield lambda image, guesses: None
         return
-    with written_to(file), files.atomic(file) as aside, aside.open("w", encoding="utf-8", newline="") as stream:
-        lines = csv.writer(stream, lineterminator="\n")
+    with writing(f"--output {file}"), files.atomic(file) as aside, aside.open("w", encoding="utf-8", newline="") as out:
+        lines = csv.writer(out, lineterminator="\n")
 
         def write_csv(image: str, guesses: Sequence[Guess]) -> None:
             lines.writerows((image, rank, *guess) for rank, guess in enumerate(guesses, 1))
 
         def write_json(image: str, guesses: Sequence[Guess]) -> None:
             top = [{"class": number, "name": name, "probability": value} for number, name, value in guesses]
-            stream.write(json.dumps({"image": image, "top": top}, ensure_ascii=False) + "\n")
+            out.write(json.dumps({"image": image, "top": top}, ensure_ascii=False) + "\n")
 
         if file.suffix == ".csv":
             lines.writerow(COLUMNS)

@@ -8,8 +8,9 @@ import numpy as np
 from PIL import Image
 
 import spec
-from backends.protocol import Arrays, Batch, Cluster, Optimizer, Trainer
+from backends.protocol import Arrays, Batch, Cluster, Trainer
 from train.config import Config
+from train.config.groups import DataConfig
 from train.config.inherit import VALUES
 from train.data.classes import describe
 from train.data.decode import BrokenImage
@@ -41,11 +42,7 @@ class Pretraining:
         _check(config)
         self.source: Source = open_source(config.data.data_path, options=read_options(config.data))
         self.values = check_data(config, self.source.reading)
-        self.optimizer = Optimizer(
-            weight_decay=config.optimizer.weight_decay,
-            betas=config.optimizer.betas,
-            clip_grad=config.optimizer.clip_grad,
-        )
+        self.optimizer = config.adamw()
         self._masks = masks_of(config, self.model, self.source)
 
     def feed(self, rows: int, update_size: int, updates: int) -> Feed:
@@ -57,13 +54,7 @@ class Pretraining:
             channels=config.model.in_chans,
             batch_size=rows,
             epoch_rows=updates * update_size,
-            augment=CropAndFlip(
-                config.data.image_size,
-                config.data.crop_range,
-                config.data.hflip,
-                config.data.decode == "scaled",
-                config.data.rot90,
-            ),
+            augment=random_crop(config.data),
             extra=self._masks,
             update_size=None if config.optimizer.drop_last else update_size,
             mean=config.data.mean,
@@ -131,6 +122,12 @@ class Pretraining:
                 return read_with_mask(self.source, index % len(self.source), self.config.model.in_chans)[0]
             except BrokenImage:
                 index += 1
+
+
+def random_crop(data: DataConfig) -> CropAndFlip:
+    """The augmentation of pre-training, with which that of fine-tuning begins."""
+    smallest, largest = data.crop_scale
+    return CropAndFlip(data.image_size, (smallest, largest), data.hflip, data.decode == "scaled", data.rot90)
 
 
 def _check(config: Config) -> None:

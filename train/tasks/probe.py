@@ -34,11 +34,8 @@ from train.tasks.finetune import classes_of, open_eval_source, open_labelled
 from train.tasks.inference import one_process
 from train.tasks.output import write_json
 
-HELD_OUT = 5
-"""One in HELD_OUT images of each class is held out to choose the penalty."""
-
-ITERATIONS = 1000
-"""Largest number of L-BFGS iterations, as in CLIP."""
+HELD_OUT = 5  # one in HELD_OUT images of each class is held out to choose the penalty
+ITERATIONS = 1000  # largest number of L-BFGS iterations, as in CLIP
 
 
 def run(config: Config, load: Callable[[str], Backend] = backends.load) -> None:
@@ -136,8 +133,7 @@ def fit_logits(train: Features, val: Features, l2: float, classes: int) -> tuple
     from sklearn.linear_model import LogisticRegression
 
     model = LogisticRegression(C=1 / (l2 * len(train.labels)), max_iter=ITERATIONS)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the line of the result says so
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # the line of the result says so
         model.fit(train.values, train.labels)
     known = model.decision_function(val.values)
     logits = np.full((len(val.labels), classes), -np.inf)

@@ -24,10 +24,7 @@ HEADS = (f"{PREFIX}norm.", f"{PREFIX}head.")
 
 
 def first_arrays(
-    model: spec.Classifier | spec.Backbone,
-    seed: int,
-    path: str,
-    say: Callable[[str], None] = print,
+    model: spec.Classifier | spec.Backbone, seed: int, path: str, say: Callable[[str], None] = print
 ) -> Arrays:
     """The parameters that fine-tuning starts from: the encoder of a checkpoint (path, "" for none) and a new head.
 
@@ -45,12 +42,12 @@ def first_arrays(
 
 
 @contextmanager
-def given_by(flag: str) -> Iterator[None]:
-    """Put the flag that gave a checkpoint before the message of a TrainError, which begins with its path."""
+def given_by(words: str) -> Iterator[None]:
+    """Put the flag that gave a checkpoint, or its path and a colon, before the message of a TrainError."""
     try:
         yield
     except TrainError as error:
-        raise TrainError(f"{flag} {error}") from None
+        raise TrainError(f"{words} {error}") from None
 
 
 def _channels_changed(path: str, channels: int, say: Callable[[str], None]) -> Checkpoint:
