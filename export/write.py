@@ -2,7 +2,7 @@
 
 from importlib import import_module, util
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 import spec
 from backends.protocol import ROUNDING
@@ -10,7 +10,7 @@ from convert import Checkpoint, ConvertError, surgery
 from convert.arrays import DTYPES
 from convert.files import replacing
 from export.signature import Signature
-from export.verify import Gap, largest_gaps
+from export.verify import Gap, Program, largest_gaps
 
 LARGEST = 2_000_000_000
 """Bytes of parameters: the files are of protobuf and flatbuffers, which hold 2 GiB."""
@@ -19,12 +19,21 @@ KINDS = tuple(name for name in ROUNDING if name != "float64")
 """The dtypes that a program may compute in."""
 
 
-class Target(NamedTuple):
-    """A kind of file: its suffix, the module that writes and loads it, the packages which that needs, what runs it.
+class Module(Protocol):
+    """The functions of the module of a target."""
 
-    A module has `write(path, checkpoint, signature, dtype)`, `load(path, signature)`, the program in the target's own
-    runtime, and `program(checkpoint, signature)`, the backend's in float64.
-    """
+    def program(self, checkpoint: Checkpoint, signature: Signature) -> Program:
+        """The backend's program, in float64."""
+
+    def write(self, path: Path, checkpoint: Checkpoint, signature: Signature, dtype: str) -> None:
+        """Write the program that computes in a dtype; ConvertError where the target cannot."""
+
+    def load(self, path: Path, signature: Signature) -> Program:
+        """The program in a file, in the target's own runtime."""
+
+
+class Target(NamedTuple):
+    """A kind of file: its suffix, the module that writes and loads it, the packages which that needs, what runs it."""
 
     suffix: str
     module: str
@@ -67,13 +76,13 @@ def write(
         return Written(runtime, gaps, aside.stat().st_size)
 
 
-def module(target: str) -> Any:
+def module(target: str) -> Module:
     """The module of a target; ConvertError says how to install what it needs."""
     missing = [package for package in TARGETS[target].packages if util.find_spec(package) is None]
     if missing:
         extras = "jax,export" if target == "stablehlo" else "torch,export"
         raise ConvertError(f"--to {target}: {', '.join(missing)} not installed; pip install 'twinnext[{extras}]'")
-    return import_module(TARGETS[target].module)
+    return cast(Module, import_module(TARGETS[target].module))
 
 
 def _check_size(checkpoint: Checkpoint, dtype: str) -> None:
