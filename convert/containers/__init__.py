@@ -1,18 +1,27 @@
 """The containers: kinds of files and folders that hold arrays, one module each, imported when first needed.
 
-A container has `read(path, weights_only) -> Content`, the arrays under the file's own names, and
-`write(path, content)`, which writes what it can hold. The kind of a file is recognised by its first bytes, never
-by its name.
+A container has `read(path) -> Content` and `write(path, content)`. The kind of a file is recognised by
+its first bytes, never by its name.
 """
 
 import importlib
 import importlib.util
 import zipfile
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, cast
 
 from convert.content import Content
 from convert.errors import ConvertError, reading
+
+
+class Container(Protocol):
+    """The functions of each module of this package."""
+
+    def read(self, path: Path, weights_only: bool = False) -> Content:
+        """The file's arrays, under the file's own names; weights_only leaves optimizer and EMA unread."""
+
+    def write(self, path: Path, content: Content) -> None:
+        """Write the parts of the content that this container can hold."""
 
 
 class Kind(NamedTuple):
@@ -59,12 +68,12 @@ def read(path: Path, weights_only: bool = False, key: str | None = None) -> tupl
         return kind, container.read(path, weights_only, **({} if key is None else {"key": key}))
 
 
-def module(kind: str) -> Any:
+def module(kind: str) -> Container:
     """The module of a container; ConvertError says how to install what it needs."""
     package = KINDS[kind].package
     if importlib.util.find_spec(package.partition(".")[0]) is None:
         raise ConvertError(f"{kind}: {package} is not installed; pip install {package.replace('.', '-')}")
-    return importlib.import_module(KINDS[kind].module)
+    return cast(Container, importlib.import_module(KINDS[kind].module))
 
 
 def kind_of(path: Path) -> str:
