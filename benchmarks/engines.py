@@ -113,12 +113,14 @@ def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
 
 
 class Worker:
-    """A process that prepares a job at once, and takes steps when it is asked to."""
+    """A process that prepares a job at once, and takes steps when it is asked to. module: what it runs."""
+
+    module = "benchmarks.worker"
 
     def __init__(self, job: dict[str, Any], cached: "Worker | None" = None, /, **environment: str) -> None:
         """cached: a worker that has compiled the same."""
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
-        command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
+        command, pipe = [sys.executable, "-m", self.module], subprocess.PIPE
         self.compiled: tempfile.TemporaryDirectory[str]  # empty at first, since the first step is timed
         self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()
         caches = dict.fromkeys(CACHES, self.compiled.name)
