@@ -186,6 +186,7 @@ def passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[
 
 
 def torch_memory(device: str) -> Callable[[Run], int]:
+    """A function that returns the peak bytes of a run: the allocator's, on CPU the growth of the process."""
     import torch
 
     if device == "cpu":
