@@ -14,7 +14,7 @@ TESTS  := OMP_NUM_THREADS=1 JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0.3 \
           JAX_COMPILATION_CACHE_DIR=$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/twinnext/jax-tests \
           JAX_COMPILATION_CACHE_MAX_SIZE=8589934592
 
-.PHONY: demo test newest lock reliability lint format types tables bench gpu minkowski aot slurm clean
+.PHONY: demo test newest lock reliability reference lint format types tables bench gpu minkowski aot slurm clean
 
 # Pre-train on the embedded digits in both frameworks: minutes on a CPU.
 demo: $(READY)
@@ -45,6 +45,10 @@ lock:
 # Kill real runs of both frameworks at random moments and compare every bit; minutes.
 reliability: $(READY)
 	$(TESTS) $(RUN) -m pytest -m slow tests/train/test_reliability.py -s $(PYTEST)
+
+# Train 200 steps in both frameworks and compare each loss with the recorded one; minutes.
+reference: $(READY)
+	$(TESTS) $(RUN) -m pytest -m slow tests/train/test_reference_losses.py $(PYTEST)
 
 lint: $(READY)
 	$(RUN) -m ruff check .

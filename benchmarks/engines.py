@@ -113,17 +113,19 @@ def measure(wanted: list[dict[str, Any]], rounds: int) -> list[Row]:
 
 
 class Worker:
-    """A process that prepares a job at once, and takes steps when it is asked to."""
+    """A process that prepares a job at once, and takes steps when it is asked to. module: what it runs."""
+
+    module = "benchmarks.worker"
 
     def __init__(self, job: dict[str, Any], cached: "Worker | None" = None, /, **environment: str) -> None:
         """cached: a worker that has compiled the same."""
         self.job, self.seconds, self.peak_bytes, self.first_step_s = job, list[float](), 0, 0.0
-        command, pipe = [sys.executable, "-m", "benchmarks.worker"], subprocess.PIPE
+        command, pipe = [sys.executable, "-m", self.module], subprocess.PIPE
         self.compiled: tempfile.TemporaryDirectory[str]  # empty at first, since the first step is timed
         self.compiled = cached.compiled if cached else tempfile.TemporaryDirectory()
         caches = dict.fromkeys(CACHES, self.compiled.name)
         environment = {**os.environ, **caches, **environment}
-        self.process: Any = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment)
         self._send(json.dumps(job))
 
     @property
@@ -133,6 +135,7 @@ class Worker:
 
     def wait(self, seconds: float | None = None) -> bool:
         """Whether its first steps are done within some seconds; BenchmarkError if it died."""
+        assert self.process.stdout
         if not select.select([self.process.stdout], [], [], seconds)[0]:
             return False
         ready = json.loads(self._receive())
@@ -157,11 +160,13 @@ class Worker:
         return self._receive()
 
     def _send(self, line: str) -> None:
+        assert self.process.stdin
         self.process.stdin.write(f"{line}\n")
         self.process.stdin.flush()
 
     def _receive(self) -> str:
-        answer: str = self.process.stdout.readline()
+        assert self.process.stdout
+        answer = self.process.stdout.readline()
         if not answer:
             raise BenchmarkError(f"{self.job['backend']} {self.job['engine']}: the worker died; its message is above")
         return answer

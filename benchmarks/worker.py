@@ -20,23 +20,10 @@ from benchmarks import profiles
 
 
 def main() -> None:
-    """Read the job from the first line, report its memory, then answer each line with the seconds of one step."""
+    """Read the job from the first line of stdin, prepare it and serve it."""
     job = json.loads(sys.stdin.readline())
     prepare = {"torch": _torch, "jax": _jax, "timm": _timm}[job["backend"]]
-    run, memory = prepare(job, *_given(job))
-    started = time.perf_counter()
-    run()
-    ready = {"first_step_s": time.perf_counter() - started}
-    run()
-    with_peak = memory(run)
-    print(json.dumps(ready | {"peak_bytes": with_peak}), flush=True)
-    for line in sys.stdin:
-        if line.strip() == "profile":
-            print(json.dumps(profiles.of(job["backend"], run)), flush=True)
-            continue
-        started = time.perf_counter()
-        run()
-        print(time.perf_counter() - started, flush=True)
+    serve(job, *prepare(job, *_given(job)))
 
 
 def _given(job: dict[str, Any]) -> tuple[Any, Batch]:
@@ -70,6 +57,23 @@ Run = Callable[[], object]
 Prepared = tuple[Run, Callable[[Run], int]]
 
 
+def serve(job: dict[str, Any], run: Run, memory: Callable[[Run], int]) -> None:
+    """Report the first step's seconds and the memory, then answer each line of stdin with the seconds of one step."""
+    started = time.perf_counter()
+    run()
+    ready = {"first_step_s": time.perf_counter() - started}
+    run()
+    with_peak = memory(run)
+    print(json.dumps(ready | {"peak_bytes": with_peak}), flush=True)
+    for line in sys.stdin:
+        if line.strip() == "profile":
+            print(json.dumps(profiles.of(job["backend"], run)), flush=True)
+            continue
+        started = time.perf_counter()
+        run()
+        print(time.perf_counter() - started, flush=True)
+
+
 def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
     import torch
 
@@ -80,16 +84,16 @@ def _torch(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
         named = {"dtype": job["dtype"], "engine": job["engine"], "device": device, "compile": job["compiled"]}
         options = TrainerOptions(**named, graphs=job.get("graphs", False))
         trainer = backend.Trainer(model, Optimizer(), options)
-        return _steps(trainer, batch), _torch_memory(device)
+        return _steps(trainer, batch), torch_memory(device)
     net = backend.build(model, dtype=job["dtype"], device=device)
     if job["part"] == "classifier":
         from backends.torch.inference import record_inference
 
         net = net.to(getattr(torch, job["dtype"]))
-        return _inference(job, net, record_inference, batch["images"], device), _torch_memory(device)
+        return _inference(job, net, record_inference, batch["images"], device), torch_memory(device)
     images, mask = (torch.from_numpy(batch[name]).to(device) for name in ("images", "mask"))
     part = part_of(net, job["part"], job["engine"], _visible(batch))
-    return _passes(job, net, part, (images, mask)), _torch_memory(device)
+    return passes(job, net, part, (images, mask)), torch_memory(device)
 
 
 def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
@@ -100,16 +104,16 @@ def _timm(job: dict[str, Any], model: spec.FCMAE, batch: Batch) -> Prepared:
 
     device = job["device"] or ("cuda" if torch.cuda.is_available() else "cpu")
     if job["what"] == "step":
-        return _timm_step(job, batch, device), _torch_memory(device)
+        return _timm_step(job, batch, device), torch_memory(device)
     where: Any = {"device": device, "dtype": getattr(torch, job["dtype"])}
     net = outside.timm().create_model(job["model"], num_classes=CLASSES if job["part"] == "classifier" else 0)
     net = net.to(**where, memory_format=torch.channels_last)
     if job["part"] == "classifier":
         channels_first = np.moveaxis(batch["images"], -1, 1)
         graphed = partial(torch.compile, mode="reduce-overhead")
-        return _inference(job, net.eval(), lambda net, _: graphed(net), channels_first, device), _torch_memory(device)
+        return _inference(job, net.eval(), lambda net, _: graphed(net), channels_first, device), torch_memory(device)
     images = torch.from_numpy(batch["images"]).to(**where).permute(0, 3, 1, 2)  # a channels_last view
-    return _passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), _torch_memory(device)
+    return passes(job, net, lambda x: net.forward_features(x).sum(), (images,)), torch_memory(device)
 
 
 def _timm_step(job: dict[str, Any], batch: Batch, device: str) -> Run:
@@ -156,7 +160,7 @@ def _inference(
     return work
 
 
-def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[Any, ...]) -> Run:
+def passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple[Any, ...]) -> Run:
     """Forward, and backward if the job is the gradient."""
     import torch
 
@@ -173,7 +177,8 @@ def _passes(job: dict[str, Any], net: Any, part: Callable[..., Any], args: tuple
     return work
 
 
-def _torch_memory(device: str) -> Callable[[Run], int]:
+def torch_memory(device: str) -> Callable[[Run], int]:
+    """A function that returns the peak bytes of a run: the allocator's, on CPU the growth of the process."""
     import torch
 
     if device == "cpu":
