@@ -4,6 +4,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
+from backends.torch import depthwise  # noqa: E402
 from backends.torch.space import patches  # noqa: E402
 from parity_tests.strategies import CASES  # noqa: E402
 from parity_tests.subjects import Subject  # noqa: E402
@@ -37,3 +38,14 @@ def test_images_are_read_where_patches_are_small() -> None:
     ranks = torch.rand(2, 49, generator=torch.Generator().manual_seed(0)).argsort(1).argsort(1)
     layout = patches.Layout.of((ranks >= 19).view(2, 7, 7), 19)
     assert [layout.halo(side, 3).kept is not None for side in (8, 4, 2, 1)] == [False, False, True, True]
+
+
+def test_patches_of_one_site_need_no_convolution(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, grad = torch.rand(2, 2, 3, 1, 1, 4, dtype=torch.float64)
+    halo = patches.Layout.of(torch.tensor([[[0, 0, 1, 0]], [[1, 0, 0, 0]]]), 3)._patch_halo(1, 1)
+    weight = torch.rand(4, 1, 3, 3, dtype=torch.float64)
+    expected = depthwise._library_gradient(
+        depthwise._rows(x, halo.rows).permute(0, 3, 1, 2), grad.flatten(0, 1).permute(0, 3, 1, 2), weight
+    )
+    monkeypatch.setattr(depthwise.F, "conv2d", None)
+    torch.testing.assert_close(depthwise._weight_gradient(x, grad, weight, halo), expected)

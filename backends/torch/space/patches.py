@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-WHOLE = 3
+WHOLE = 2
 """On CPU, use whole images once halos hold this many times more sites: measured."""
 
 
