@@ -12,19 +12,15 @@ labels were not drawn, so that the held-out images choose nothing.
 """
 
 import argparse
-import contextlib
-import json
 import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
 
 from backends import NAMES
-from train.__main__ import main as train
+from experiments.runs import Run, gain, markdown, spread
 from train.config import Config
 from train.data.digits import Digits
 from train.data.subset import labelled
@@ -123,13 +119,12 @@ class Runs:
         evaluation = [] if eval_data is None else ["--eval_data_path", str(eval_data)]
         words = ["--task", "finetune", *FINETUNE.split(), *self.labels(seed), *self.encoder(start), *evaluation]
         words += [*ENGINE[self.backend], *self.args.finetune_flags.split(), *flags.split()]
-        lines = self.run(folder, "metrics.jsonl", words).splitlines()
-        return float(json.loads(lines[-1])["acc1"])
+        return self.run(folder, "metrics.jsonl", words).acc1
 
     def probe(self, start: str, seed: int) -> dict[str, Any]:
         """The content of probe.json."""
         words = ["--task", "probe", "--knn_k", "10", *self.labels(seed), *self.encoder(start)]
-        return dict(json.loads(self.run(self.root / f"{start}_{seed}_probe".replace(" ", "_"), "probe.json", words)))
+        return self.run(self.root / f"{start}_{seed}_probe".replace(" ", "_"), "probe.json", words).read()
 
     def encoder(self, start: str) -> list[str]:
         """The flags of a start; runs the pre-training if it is missing."""
@@ -153,26 +148,10 @@ class Runs:
             np.savez(file, images=digits.images[left], labels=np.asarray(digits.labels)[left])
         return file
 
-    def run(self, folder: Path, result: str, words: list[str]) -> str:
-        """The text of a result file of `python -m train` ("" for a folder); trains unless the run has finished."""
-        return run_once(
-            folder, result, ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words]
-        )
-
-
-def run_once(folder: Path, result: str, words: list[str]) -> str:
-    """The text of a file that `python -m train WORDS` writes to a folder; trains unless that run has finished."""
-    done, file = folder / "finished", folder / result
-    if not done.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / "log.txt").open("w", encoding="utf-8") as log, contextlib.redirect_stdout(log):
-            status = train(words)
-        if status:
-            sys.exit(status)
-        done.write_text(" ".join(words), encoding="utf-8")
-    elif done.read_text(encoding="utf-8") != " ".join(words):
-        sys.exit(f"--output_dir {folder.parent}: holds runs with other flags; give another ({done})")
-    return file.read_text(encoding="utf-8") if file.is_file() else ""
+    def run(self, folder: Path, result: str, words: list[str]) -> Run:
+        """A run that has ended."""
+        words = ["--backend", self.backend, "--output_dir", str(folder), *MODEL.split(), *words]
+        return Run(folder, tuple(words), result).once()
 
 
 def neighbours_of_pixels(labels: int, seed: int) -> float:
@@ -187,22 +166,10 @@ def neighbours_of_pixels(labels: int, seed: int) -> float:
 
 def table(results: Mapping[str, Results]) -> str:
     """Markdown: one row per way to classify, one column per framework; then the gain of pre-training per seed."""
-    rows = [["top-1 on the held-out digits, %", *results], ["---"] * (len(results) + 1)]
+    rows = [["top-1 on the held-out digits, %", *results]]
     rows += [[row, *(spread(each[row]) for each in results.values())] for row in next(iter(results.values()))]
-    rows += [["pre-trained minus from scratch, per seed", *(_gain(each) for each in results.values())]]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _gain(results: Results) -> str:
-    pairs = zip(results["fine-tuned, pre-trained"], results["fine-tuned, from scratch"], strict=True)
-    gains = [after - before for after, before in pairs]
-    return f"{spread(gains)}; above 0 in {sum(gain > 0 for gain in gains)} of {len(gains)}"
-
-
-def spread(values: list[float]) -> str:
-    """Mean, standard deviation, smallest and largest, e.g. "92.1 ± 0.5 (91.5 to 92.9)"."""
-    deviation = stdev(values) if len(values) > 1 else 0.0
-    return f"{mean(values):.1f} ± {deviation:.1f} ({min(values):.1f} to {max(values):.1f})"
+    gains = [gain(each["fine-tuned, pre-trained"], each["fine-tuned, from scratch"]) for each in results.values()]
+    return markdown([*rows, ["pre-trained minus from scratch, per seed", *gains]])
 
 
 if __name__ == "__main__":

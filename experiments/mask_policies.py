@@ -7,7 +7,6 @@ scratch. Every run is one of `python -m train`, in this process. A finished run 
 """
 
 import argparse
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,7 +15,8 @@ import numpy as np
 import backends
 import convert
 import spec
-from experiments.few_labels import ENGINE, FINETUNE, run_once, spread
+from experiments.few_labels import ENGINE, FINETUNE
+from experiments.runs import Run, markdown, spread
 from train.config.recipes import DIGITS_IMAGES
 from train.data.digits import Digits
 from train.data.masks import random_masks
@@ -36,7 +36,7 @@ HEAD = ("policy", "loss at the end", *(f"held out, {name}" for name in POLICIES)
 def main() -> None:
     """Run what is missing and print the table."""
     args = _arguments()
-    print(table([{name: Run(args, name, seed).cells() for name in (*POLICIES, NONE)} for seed in range(args.seeds)]))
+    print(table([{name: Policy(args, name, seed).cells() for name in (*POLICIES, NONE)} for seed in range(args.seeds)]))
 
 
 def _arguments() -> argparse.Namespace:
@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-class Run:
+class Policy:
     """The runs of one policy and seed."""
 
     def __init__(self, args: argparse.Namespace, policy: str, seed: int) -> None:
@@ -60,14 +60,14 @@ class Run:
     def cells(self) -> list[float]:
         """The numbers of a row of the table; NaN for a loss without pre-training."""
         losses = [np.nan] * (1 + len(POLICIES)) if self.policy == NONE else [self.pretrain(), *self.held_out()]
-        probe = json.loads(self.train("probe", "probe.json", f"--knn_k 10 {LABELS}"))
+        probe = self.train("probe", "probe.json", f"--knn_k 10 {LABELS}").read()
         tuned = self.train("finetune", "metrics.jsonl", f"{FINETUNE} {LABELS} {self.args.finetune_flags}")
-        return [*losses, probe["knn"][0]["acc1"], probe["linear"]["acc1"], _last(tuned)["acc1"]]
+        return [*losses, probe["knn"][0]["acc1"], probe["linear"]["acc1"], tuned.acc1]
 
     def pretrain(self) -> float:
         """The mean training loss since the last line but one of the log."""
         flags = f"{PRETRAIN} --mask_policy {self.policy} {self.args.pretrain_flags}"
-        return _last(self.train("pretrain", "metrics.jsonl", flags))["loss"]
+        return float(self.train("pretrain", "metrics.jsonl", flags).read()["loss"])
 
     def held_out(self) -> Iterator[float]:
         """The masked loss on the held-out digits under the masks of every policy."""
@@ -83,28 +83,24 @@ class Run:
             mask = random_masks(self.seed, places, model.grid, spec.visible_patches(model), policy, images)
             yield float(backend.forward(module, pixels, mask)["loss"])
 
-    def train(self, task: str, result: str, flags: str) -> str:
-        """The text of a result file of a task."""
+    def train(self, task: str, result: str, flags: str) -> Run:
+        """A run of a task that has ended."""
         folder = self.folder / task
         words = f"--task {task} --backend {self.args.backend} --seed {self.seed} --output_dir {folder} {flags}"
         if task != "pretrain" and self.policy != NONE:
             words += f" --finetune {self.folder / 'pretrain'}"
-        return run_once(folder, result, [*words.split(), *ENGINE[self.args.backend], *self.args.flags.split()])
-
-
-def _last(lines: str) -> dict[str, float]:
-    """The last line of a metrics file."""
-    return dict(json.loads(lines.splitlines()[-1]))
+        words += f" {' '.join(ENGINE[self.args.backend])} {self.args.flags}"
+        return Run(folder, tuple(words.split()), result).once()
 
 
 def table(seeds: Sequence[Mapping[str, Sequence[float]]]) -> str:
     """Markdown: one row per policy; losses to four digits, accuracies as in `spread`."""
-    rows = [list(HEAD), ["---"] * len(HEAD)]
+    rows = [list(HEAD)]
     for policy in seeds[0]:
         columns = [list(column) for column in zip(*(cells[policy] for cells in seeds), strict=True)]
         losses, scores = columns[:-3], columns[-3:]
         rows.append([policy, *(_mean(column) for column in losses), *(spread(column) for column in scores)])
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown(rows)
 
 
 def _mean(losses: list[float]) -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import few_labels, mask_pictures, mask_policies
+from experiments import mask_pictures, mask_policies
 
 SIZE = "--model none --depths 1 1 --dims 4 8 --patch_size 8"
 FLAGS = {"pretrain_flags": "--max_steps 1 --decoder_embed_dim 4", "finetune_flags": "--max_steps 1", "flags": SIZE}
@@ -28,7 +28,7 @@ def test_the_table_shows_the_runs_and_no_run_is_repeated(
     assert uniform[0] != importance[0]
     assert "--mask_policy importance" in (tmp_path / "importance-0" / "pretrain" / "finished").read_text()
     assert "--finetune" not in (tmp_path / "none-0" / "finetune" / "finished").read_text()
-    monkeypatch.setattr(few_labels, "train", lambda words: pytest.fail("trained again"))
+    monkeypatch.setattr("train.__main__.main", lambda words: pytest.fail("trained again"))
     mask_policies.main()
     assert capsys.readouterr().out == printed
 
