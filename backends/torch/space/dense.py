@@ -6,8 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from backends.torch.depthwise import image_conv
 from backends.torch.norm import at_least_float32, grn, respond, safe_norm
 from backends.torch.space.protocol import Space
+
+LARGE = 32 * 32
+"""Sites of an image from which on the library's own gradients are as fast on a CPU: measured."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,6 +33,8 @@ class DenseSpace:
         return _conv(self.grid(x), weight, bias, stride=stride), DenseSpace(keep)
 
     def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+        if self.keep is None and x.shape[1] * x.shape[2] < LARGE and _trains_on_cpu(weight):
+            return image_conv(x, weight, bias)
         return _conv(self.grid(x), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
 
     def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
@@ -52,6 +58,12 @@ def enter(images: Tensor, mask: Tensor | None, patch: int) -> tuple[Tensor, Dens
         return images, DenseSpace()
     keep = (mask == 0).repeat_interleave(patch, 1).repeat_interleave(patch, 2)
     return images, DenseSpace(keep[..., None])
+
+
+def _trains_on_cpu(weight: Tensor) -> bool:
+    """Whether its gradient will be asked for, on a CPU, by eager steps."""
+    trains = weight.requires_grad and torch.is_grad_enabled()
+    return trains and weight.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:
