@@ -63,7 +63,7 @@ def train(model: nn.Module, config: Config, task: Finetuning) -> float:
     decayed = [param for param in model.parameters() if param.ndim > 1]
     rest = [param for param in model.parameters() if param.ndim <= 1]
     groups = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
-    asked = config.optimizer
+    asked = task.optimizer
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=asked.betas, weight_decay=asked.weight_decay)
     model.train()
     start = monotonic()
