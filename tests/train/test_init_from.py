@@ -158,6 +158,6 @@ def test_betas_are_as_published_unless_given() -> None:
     for task, betas in (("pretrain", (0.9, 0.95)), ("finetune", (0.9, 0.999))):
         resolved = cli.read(["--task", task, "--data_path", "D"])
         assert resolved.config.adamw().betas == betas
-        assert cli.parse(["--task", task, "--opt_betas", "0.9", "0.98"]).optimizer.betas == (0.9, 0.98)
+        assert cli.parse(["--task", task, "--opt_betas", "0.9", "0.98"]).adamw().betas == (0.9, 0.98)
     with pytest.raises(TrainError, match="--task eval does not use it"):
         cli.parse(["--task", "eval", "--opt_betas", "0.9", "0.95"])
