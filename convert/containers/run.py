@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,15 @@ class RunCheckpoint:
     meta: dict[str, Any]
 
 
+class Manifest(NamedTuple):
+    """What manifest.json says, of a version that this program reads."""
+
+    step: int
+    t: int
+    files: dict[str, dict[str, Any]]
+    meta: dict[str, Any]
+
+
 def save(path: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
     """Write a checkpoint to the folder `path`, atomically; a checkpoint there is replaced.
 
@@ -59,10 +68,10 @@ def save(path: Path, step: int, state: State, meta: Mapping[str, Any]) -> None:
 
 def load(path: Path) -> RunCheckpoint:
     """The checkpoint in a folder, once every byte agrees with its manifest; Damaged otherwise."""
-    step, t, files, meta = _manifest(path)
-    parts = {part: _arrays(path, part, files) for part in PARTS}
+    manifest = _manifest(path)
+    parts = {part: _arrays(path, part, manifest) for part in PARTS}
     params, mu, nu, ema = ({name: entry.read() for name, entry in parts[part].items()} for part in PARTS)
-    return RunCheckpoint(path, step, State(params, mu, nu, ema, t), meta)
+    return RunCheckpoint(path, manifest.step, State(params, mu, nu, ema, manifest.t), manifest.meta)
 
 
 def name_of(step: int) -> str:
@@ -81,15 +90,16 @@ def steps(root: Path) -> list[tuple[int, Path]]:
 def read(path: Path, weights_only: bool = False) -> Content:
     """The checkpoint in a folder, or the newest of a run; ConvertError when its checksums do not hold."""
     path = _newest(path)
-    _, t, files, meta = _manifest(path)
+    manifest = _manifest(path)
     wanted = PARTS[:1] if weights_only else PARTS
-    parts = {part: _arrays(path, part, files) if part in wanted else {} for part in PARTS}
+    parts = {part: _arrays(path, part, manifest) if part in wanted else {} for part in PARTS}
+    meta = manifest.meta
     about, hyper = meta.get("identity", {}).get("model"), meta.get("optimizer")
     content = Content(parts["params"], parts["ema"], meta=meta, format="ours")
     content.model = models.build(about) if about else None
     if parts["mu"] or parts["nu"]:
         moments = Arrays(parts["mu"]), Arrays(parts["nu"])
-        content.optimizer = AdamWState(*moments, t, dict(hyper) if isinstance(hyper, dict) else {})
+        content.optimizer = AdamWState(*moments, manifest.t, dict(hyper) if isinstance(hyper, dict) else {})
     return content
 
 
@@ -120,27 +130,26 @@ def _entries(part: str, arrays: Mapping[str, np.ndarray]) -> Entries:
     return {name: entry_checked(f"{part} {name}", entry_of(array)) for name, array in arrays.items()}
 
 
-def _manifest(path: Path) -> tuple[int, int, dict[str, dict[str, Any]], dict[str, Any]]:
-    """Step, t, files and meta in manifest.json; Damaged unless it is of a version that this program reads."""
+def _manifest(path: Path) -> Manifest:
     try:
         found = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
         version, files, meta = found["version"], dict(found["files"]), dict(found["meta"])
-        step, t = int(found["step"]), int(found["t"])
+        manifest = Manifest(int(found["step"]), int(found["t"]), files, meta)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise Damaged(f"{path}: no readable {MANIFEST} ({type(error).__name__})") from error
     if version != VERSION:
         raise Damaged(f"{path}: format version {version!r}, this program reads {VERSION}")
     if "params.safetensors" not in files or files.keys() - {f"{part}.safetensors" for part in PARTS}:
         raise Damaged(f"{path}: its manifest lists {sorted(files)}; expected params, mu, nu and ema")
-    return step, t, files, meta
+    return manifest
 
 
-def _arrays(path: Path, part: str, files: Mapping[str, dict[str, Any]]) -> Entries:
+def _arrays(path: Path, part: str, manifest: Manifest) -> Entries:
     """The arrays of one part, by their headers, once its file's checksum is the manifest's."""
     file = path / f"{part}.safetensors"
-    if file.name not in files:
+    if file.name not in manifest.files:
         return {}
-    expected = files[file.name]
+    expected = manifest.files[file.name]
     try:
         with file.open("rb") as stream:
             size, digest = file.stat().st_size, hashlib.file_digest(stream, "sha256").hexdigest()
