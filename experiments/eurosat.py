@@ -1,12 +1,13 @@
 """`python -m experiments.eurosat --data_path TRAIN --eval_data_path TEST`: what pre-training is worth on EuroSAT.
 
 27,000 satellite images of 64 x 64 in ten class folders, of which one's own split makes two folders; other
-folders of small RGB images work too. `studies.py` says what is compared.
+folders of small RGB images of one size work too. `studies.py` says what is compared.
 """
 
 from pathlib import Path
 
-from experiments.studies import PRETRAINED, SCRATCH, Experiment, Study, arguments
+from experiments.experiment import Experiment, arguments
+from experiments.studies import PRETRAINED, SCRATCH, Study
 
 MODEL = "--input_size 64 --patch_size 16 --depths 2 2 4 --dims 40 80 160"
 

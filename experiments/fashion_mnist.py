@@ -7,7 +7,8 @@ folder of the four IDX files from elsewhere. `studies.py` says what is compared.
 import sys
 from pathlib import Path
 
-from experiments.studies import PRETRAINED, SCRATCH, Experiment, Study, arguments
+from experiments.experiment import Experiment, arguments
+from experiments.studies import PRETRAINED, SCRATCH, Study
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")
 TEST = "t10k-images-idx3-ubyte"

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from backends import NAMES
-from experiments.runs import Run, gain, markdown, spread
+from experiments.runs import Run, gain, spread
+from spec.console import markdown
 from train.config import Config
 from train.data.digits import Digits
 from train.data.subset import labelled

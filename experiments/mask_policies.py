@@ -16,7 +16,8 @@ import backends
 import convert
 import spec
 from experiments.few_labels import ENGINE, FINETUNE
-from experiments.runs import Run, markdown, spread
+from experiments.runs import Run, spread
+from spec.console import markdown
 from train.config.recipes import DIGITS_IMAGES
 from train.data.digits import Digits
 from train.data.masks import random_masks

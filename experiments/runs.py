@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -46,11 +46,15 @@ class Run:
         """Run to the end in this process and return the seconds that it took; RuntimeError if it fails."""
         start, log = monotonic(), self.folder / "log.txt"
         self.folder.mkdir(parents=True, exist_ok=True)
+        command = f"python -m {self.module.removesuffix('.__main__')} {' '.join(self.words)}"
         with log.open("w", encoding="utf-8") as text, redirect_stdout(text), redirect_stderr(text):
-            status = import_module(self.module).main(self.words)
+            try:
+                status = import_module(self.module).main(self.words)
+            except Exception as error:  # of whatever kind: it is the run's
+                raise RuntimeError(f"{command}: {error}") from error
         if status:
             *_, last = log.read_text(encoding="utf-8").splitlines() or ["no output"]
-            raise RuntimeError(f"python -m {self.module.removesuffix('.__main__')} {' '.join(self.words)}: {last}")
+            raise RuntimeError(f"{command}: {last}")
         (self.folder / "finished").write_text(" ".join(self.words), encoding="utf-8")
         return monotonic() - start
 
@@ -76,15 +80,13 @@ class Queue:
         """processes: 0 is one per core."""
         cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.processes = processes or cores
-        threads = max(cores // self.processes, 1)
-        os.environ["OMP_NUM_THREADS"] = str(threads)
-        os.environ["XLA_FLAGS"] = f"--xla_cpu_multi_thread_eigen={str(threads > 1).lower()}"
+        self.threads = max(cores // self.processes, 1)
 
     def run(self, runs: Sequence[Run]) -> None:
         """Run what has not finished and print the seconds of each; exits at the first that fails."""
         left = {run.folder: run for run in runs if not run.finished}
         running: dict[Future[float], Run] = {}
-        with ProcessPoolExecutor(self.processes, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(self.processes, get_context("spawn"), _use_threads, (self.threads,)) as pool:
             while left or running:
                 unfinished = {*left, *(run.folder for run in running.values())}
                 ready = [run for run in left.values() if run.needs not in unfinished]
@@ -99,6 +101,13 @@ class Queue:
                         sys.exit(str(error))
 
 
+def _use_threads(count: int) -> None:
+    """Keep the frameworks, which this process has not imported yet, to a number of threads."""
+    os.environ["OMP_NUM_THREADS"] = str(count)
+    if count == 1:
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+
+
 def spread(values: Sequence[float]) -> str:
     """Mean, standard deviation, smallest and largest, e.g. "92.1 ± 0.5 (91.5 to 92.9)"."""
     deviation = stdev(values) if len(values) > 1 else 0.0
@@ -109,9 +118,3 @@ def gain(more: Sequence[float], less: Sequence[float]) -> str:
     """The spread of the differences per seed, and how many are above 0."""
     gains = [a - b for a, b in zip(more, less, strict=True)]
     return f"{spread(gains)}; above 0 in {sum(each > 0 for each in gains)} of {len(gains)}"
-
-
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    """A table; the first row is its head."""
-    head, *rest = rows
-    return "\n".join(f"| {' | '.join(row)} |" for row in (head, ["---"] * len(head), *rest))

@@ -7,7 +7,8 @@ flag; fashion-mnist.md says what differs. Meant for a GPU, with --processes 1. `
 
 from pathlib import Path
 
-from experiments.studies import PRETRAINED, SCRATCH, Experiment, Study, arguments
+from experiments.experiment import Experiment, arguments
+from experiments.studies import PRETRAINED, SCRATCH, Study
 
 MODEL = "--input_size 96 --patch_size 16 --depths 2 2 6 2 --dims 40 80 160 320"
 

@@ -8,7 +8,9 @@ import json
 import sys
 from collections.abc import Sequence
 from time import monotonic
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -62,7 +64,7 @@ def train(model: nn.Module, config: Config, task: Finetuning) -> float:
     feed = task.feed(config.optimizer.batch_size, config.effective_batch, schedule.updates_per_epoch)
     decayed = [param for param in model.parameters() if param.ndim > 1]
     rest = [param for param in model.parameters() if param.ndim <= 1]
-    groups = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
+    groups: list[dict[str, Any]] = [{"params": decayed}, {"params": rest, "weight_decay": 0.0}]
     asked = task.optimizer
     optimizer = torch.optim.AdamW(groups, lr=0.0, betas=asked.betas, weight_decay=asked.weight_decay)
     model.train()
@@ -88,7 +90,7 @@ def scores(model: nn.Module, config: Config, task: Finetuning) -> dict[str, floa
     return found.read(SingleProcess())
 
 
-def _nchw(images, config: Config) -> Tensor:
+def _nchw(images: np.ndarray, config: Config) -> Tensor:
     pixels = normalise(images, config.data.mean, config.data.std)
     return torch.from_numpy(pixels).permute(0, 3, 1, 2)
 

@@ -91,6 +91,18 @@ def table(rows: Sequence[Sequence[str]], align: str = "<", *, heading: bool = Fa
     return "\n".join(line.rstrip() for line in lines)
 
 
+def markdown(rows: Iterable[Sequence[str]]) -> str:
+    """Rows of cells as a table in Markdown; the first row is its head.
+
+    >>> print(markdown([("part", "values"), ("stem", "7")]))
+    | part | values |
+    | --- | --- |
+    | stem | 7 |
+    """
+    head, *body = rows
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *body))
+
+
 def _arguments(parser: argparse.ArgumentParser) -> Iterator[str]:
     """The flags and sub-commands of a parser, those of its sub-commands included."""
     for action in parser._actions:

@@ -5,7 +5,7 @@ A table stands between `<!-- NAME -->` and `<!-- end of NAME -->`. A test checks
 
 import re
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +14,7 @@ import backends
 import spec
 from convert.formats import FORMATS
 from convert.rules import Format
+from spec.console import markdown
 from train.config import cli
 from train.config.recipes import RECIPES, RELEASED
 
@@ -120,12 +121,6 @@ def _recorded(engine: str) -> dict[str, str]:
 
     net(torch.zeros(1, 224, 224, 3), mask, engine=engine, record=record)
     return found
-
-
-def markdown(rows: Iterable[Sequence[str]]) -> str:
-    head, *body = rows
-    lines = [head, ["---"] * len(head), *body]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 TABLES: dict[str, Callable[[], str]] = {"recipes": recipes, "released": released, "formats": formats, "shapes": shapes}

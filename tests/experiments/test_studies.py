@@ -6,13 +6,15 @@ from concurrent.futures import Future
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from experiments import eurosat, stl10
+from experiments.experiment import Experiment
 from experiments.runs import Queue, Run
-from experiments.studies import PRETRAINED, SCRATCH, Experiment, Runs, Study
+from experiments.studies import PRETRAINED, SCRATCH, Runs, Study
 from tests.train.shards import idx
 from train.config.cli import parse
 
@@ -42,11 +44,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def output_of(data: Path, folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
-    """What a run of the study prints."""
+def output_of(data: Path, folder: Path, capsys: pytest.CaptureFixture[str], *backends: str, **fields: Any) -> str:
+    """What a run of the study, with other fields, prints."""
     test = data / "t10k-images-idx3-ubyte"
-    args = argparse.Namespace(backend=["torch"], seeds=1, processes=1, output_dir=folder)
-    Experiment(replace(TINY, unlabelled=data, labelled=data, evaluation=test), args).run()
+    args = argparse.Namespace(backend=backends or ["torch"], seeds=1, processes=1, output_dir=folder)
+    Experiment(replace(TINY, unlabelled=data, labelled=data, evaluation=test, **fields), args).run()
     return capsys.readouterr().out
 
 
@@ -80,6 +82,12 @@ def test_a_study_runs_to_its_table_and_is_not_repeated(
     again = output_of(data, tmp_path, capsys)
     assert " s\n" not in again, "a run was repeated"
     assert again[again.index("| top-1, %") :] == text[text.index("| top-1, %") :]
+    (tmp_path / "torch" / "pre-trained_12_0_blr_1e-2" / "finished").unlink()  # only a run that needs another is missing
+    assert "torch/pre-trained_12_0_blr_1e-2: " in output_of(data, tmp_path, capsys)
+    both = output_of(data, tmp_path, capsys, "torch", "jax", repeated=())
+    assert "jax/pretrained: " in both
+    assert "| top-1, %, jax" not in both
+    assert both[both.index("| top-1, %") :] == text[text.index("| top-1, %") :]
 
 
 def test_a_failing_run_ends_in_its_own_line(tmp_path: Path) -> None:
