@@ -45,7 +45,7 @@ class HaloConv(torch.autograd.Function):
 
 
 def image_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Depthwise convolution of x (N, H, W, C), padded with zeros; weight (C, 1, k, k). On a CPU."""
+    """`padded_conv` with a weight gradient that is faster on a CPU."""
     return ImageConv.apply(x, weight, bias)
 
 
@@ -56,7 +56,7 @@ class ImageConv(torch.autograd.Function):
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-        return _padded_conv(x, weight, bias)
+        return padded_conv(x, weight, bias)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
@@ -67,17 +67,21 @@ class ImageConv(torch.autograd.Function):
     @staticmethod
     def jvp(ctx: Any, dx: Tensor, dweight: Tensor, dbias: Tensor) -> Tensor:
         x, weight = ctx.saved_tensors
-        return _padded_conv(dx, weight, dbias) + _padded_conv(x, dweight, None)
+        return padded_conv(dx, weight, dbias) + padded_conv(x, dweight, None)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, weight = ctx.saved_tensors
         tiles = F.pad(x, (0, 0, *[weight.shape[-1] // 2] * 4)).permute(1, 2, 0, 3)
-        dx = _padded_conv(grad, weight.flip(2, 3), None)
+        dx = padded_conv(grad, weight.flip(2, 3), None)
         return dx, _tile_gradient(tiles, grad.contiguous()), grad.sum((0, 1, 2))
 
 
-def _padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def padded_conv(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """The library's depthwise convolution of x (N, H, W, C), padded with zeros; weight (C, 1, k, k).
+
+    The permuted view is torch's channels_last, so nothing is copied.
+    """
     padding = weight.shape[-1] // 2
     return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, padding=padding, groups=len(weight)).permute(0, 2, 3, 1)
 

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch.depthwise import image_conv
+from backends.torch.depthwise import image_conv, padded_conv
 from backends.torch.norm import at_least_float32, grn, respond, safe_norm
 from backends.torch.space.protocol import Space
 
@@ -30,12 +30,13 @@ class DenseSpace:
     def patch_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> tuple[Tensor, Space]:
         stride = weight.shape[-1]
         keep = None if self.keep is None else self.keep[:, ::stride, ::stride]
-        return _conv(self.grid(x), weight, bias, stride=stride), DenseSpace(keep)
+        y = F.conv2d(self.grid(x).permute(0, 3, 1, 2), weight, bias, stride=stride).permute(0, 2, 3, 1)
+        return y, DenseSpace(keep)
 
     def depthwise_conv(self, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
         if self.keep is None and x.shape[1] * x.shape[2] < LARGE and _trains_on_cpu(weight):
             return image_conv(x, weight, bias)
-        return _conv(self.grid(x), weight, bias, padding=weight.shape[-1] // 2, groups=weight.shape[0])
+        return padded_conv(self.grid(x), weight, bias)
 
     def grn(self, x: Tensor, gamma: Tensor, beta: Tensor, eps: float, scope: str) -> Tensor:
         axes = (0, 1, 2) if scope == "batch" else (1, 2)
@@ -64,8 +65,3 @@ def _trains_on_cpu(weight: Tensor) -> bool:
     """Whether its gradient will be asked for, on a CPU, by eager steps."""
     trains = weight.requires_grad and torch.is_grad_enabled()
     return trains and weight.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _conv(x: Tensor, weight: Tensor, bias: Tensor, **options: int) -> Tensor:
-    """conv2d on (N, H, W, C): the permuted view is torch's channels_last, so nothing is copied."""
-    return F.conv2d(x.permute(0, 3, 1, 2), weight, bias, **options).permute(0, 2, 3, 1)
