@@ -15,7 +15,7 @@ from backends import api
 from backends.jax.kernels import choose_kernels
 from backends.jax.norm import at_least_float32
 from backends.jax.space import engines
-from backends.jax.space.patches import removed_patches, take
+from backends.jax.space.patches import patchify, removed_patches, take
 from backends.jax.space.protocol import Space
 from backends.jax.steps import Call, Chain, Record
 from spec.model import KERNEL
@@ -249,13 +249,6 @@ def targets(patches: Array, model: spec.FCMAE) -> Array:
         return patches
     mean, variance = patches.mean(-1, keepdims=True), patches.var(-1, keepdims=True, ddof=1)
     return (patches - mean) / jnp.sqrt(variance + spec.EPS)
-
-
-def patchify(images: Array, patch: int) -> Array:
-    """(N, H, W, C) -> (N, G_h, G_w, patch * patch * C) in the order row, column, channel."""
-    n, height, width, channels = images.shape
-    grid = images.reshape(n, height // patch, patch, width // patch, patch, channels).swapaxes(2, 3)
-    return grid.reshape(*grid.shape[:3], -1)
 
 
 def _values(mask: Array | None) -> np.ndarray | None:

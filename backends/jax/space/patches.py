@@ -115,11 +115,7 @@ def side_of(x: Array, visible: int) -> int:
 def gather(grid: Array, index: Array, patches: tuple[int, ...]) -> Array:
     """The visible sites (N, K * P * P, C) of a grid (N, G_h * P, G_w * P, C); patches are (G_h, G_w)."""
     images, height, _, channels = grid.shape
-    rows, columns = patches
-    side = height // rows
-    every = grid.reshape(images, rows, side, columns, side, channels).swapaxes(2, 3)
-    every = every.reshape(images, rows * columns, side, side, channels)
-    return _taken(every, index).reshape(images, -1, channels)
+    return take(patchify(grid, height // patches[0]), index).reshape(images, -1, channels)
 
 
 def scatter(x: Array, slot: Array, visible: int, empty: Array | int = 0) -> Array:
@@ -144,6 +140,13 @@ def removed_patches(mask: Array, visible: int) -> Array:
     """(N, R): the removed patches of a mask (N, G_h, G_w) that keeps `visible` per image, in row-major order."""
     kept = mask.reshape(len(mask), -1) == 0
     return jnp.argsort(kept, axis=1, stable=True)[:, : kept.shape[1] - visible]
+
+
+def patchify(images: Array, patch: int) -> Array:
+    """(N, H, W, C) -> (N, G_h, G_w, patch * patch * C) in the order row, column, channel."""
+    n, height, width, channels = images.shape
+    grid = images.reshape(n, height // patch, patch, width // patch, patch, channels).swapaxes(2, 3)
+    return grid.reshape(*grid.shape[:3], -1)
 
 
 def take(grid: Array, index: Array) -> Array:

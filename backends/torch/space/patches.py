@@ -57,14 +57,14 @@ class Layout:
         """(N, G_h * P, G_w * P, C) -> (N, K, P, P, C)."""
         images, height, _, channels = grid.shape
         side = height // self.rows
-        patches = grid.view(images, self.rows, side, self.columns, side, channels).transpose(2, 3).flatten(1, 2)
-        return patches[torch.arange(images, device=grid.device)[:, None], self.index]
+        return take(patchify(grid, side), self.index).view(images, self.visible, side, side, channels)
 
     def scatter(self, x: Tensor, empty: Tensor) -> Tensor:
         """(N, K, P, P, C) -> (N, G_h * P, G_w * P, C), with `empty` (C,) at removed sites."""
-        images, _, side, _, channels = x.shape
-        padded = torch.cat([x, empty.expand(images, 1, side, side, channels)], 1)
-        patches = padded[torch.arange(images, device=x.device)[:, None], self.slot.flatten(1)]
+        images, visible, side, _, channels = x.shape
+        slot = self.slot.flatten(1)
+        patches = take(x.view(images, 1, visible, -1), slot.clamp(max=visible - 1)).unflatten(-1, (side, side, -1))
+        patches = torch.where((slot == visible)[:, :, None, None, None], empty, patches)
         grid = patches.view(images, self.rows, self.columns, side, side, channels).transpose(2, 3)
         return grid.reshape(images, self.rows * side, self.columns * side, channels)
 
@@ -111,6 +111,13 @@ def removed_patches(mask: Tensor, visible: int) -> Tensor:
     """(N, R): the removed patches of a mask (N, G_h, G_w) that keeps `visible` per image, in row-major order."""
     kept = mask.flatten(1) == 0
     return kept.to(torch.uint8).argsort(dim=1, stable=True)[:, : kept.shape[1] - visible]
+
+
+def patchify(images: Tensor, patch: int) -> Tensor:
+    """(N, H, W, C) -> (N, G_h, G_w, patch * patch * C) in the order row, column, channel."""
+    n, height, width, channels = images.shape
+    grid = images.view(n, height // patch, patch, width // patch, patch, channels)
+    return grid.transpose(2, 3).flatten(3)
 
 
 def take(grid: Tensor, index: Tensor) -> Tensor:
