@@ -34,6 +34,7 @@ OWN = {
         "update.py": "the step as functions, compiled before there are arrays; AdamW is `spec.Optimizer`'s",
         "activation.py": "what torch's compiler does by itself: pointwise passes around GRN, each value read once",
         "kernels/activation_gpu.py": "likewise",
+        "linear.py": "XLA's weight gradient of a linear layer is slow on CPU; torch's is not",
         "depthwise_cpu.py": "XLA's depthwise convolution is slow on CPU; torch's is not",
         "kernels/depthwise_gpu.py": "Pallas needs a kernel per platform; Triton's is kernels/depthwise.py",
         "kernels/depthwise_tpu.py": "likewise",
@@ -43,14 +44,15 @@ OWN = {
 """The files without a twin, and why."""
 
 OWN_CLASSES = {
+    "Function": "how torch attaches a gradient",
     "Halo": "what torch's depthwise convolution reads: each backend has forms of its own, so the indices differ",
     "Neighbours": "the same of JAX",
     "Tiling": "of Triton's kernel; Pallas has kernels/plan.py",
 }
 """The classes without a twin in files that have one, and why."""
 
-MECHANISM = "torch.autograd.Function"
-"""The base of classes that torch alone needs: JAX attaches gradients to functions."""
+MECHANISM = "Function"
+"""The base, in norm.py, of classes that torch alone needs: JAX attaches gradients to functions."""
 
 TWINS = ["model.py", *(f"space/{name}.py" for name in ("dense", "engines", "protocol", "visible"))]
 """Files whose public functions have the same parameters in both backends."""

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch.norm import is_differentiated
+from backends.torch.norm import Function, is_differentiated
 from backends.torch.space.patches import Halo
 
 
@@ -21,10 +21,8 @@ def halo_conv(x: Tensor, weight: Tensor, bias: Tensor, halo: Halo, kernels: bool
     return HaloConv.apply(x, weight, bias, *halo, kernels)
 
 
-class HaloConv(torch.autograd.Function):
+class HaloConv(Function):
     """y = conv(halo of x); dx = conv(halo of dy) with the kernel turned by 180 degrees."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor, rows: Tensor, kept: Tensor | None, kernels: bool) -> Tensor:
@@ -49,10 +47,8 @@ def image_conv(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     return ImageConv.apply(x, weight, bias)
 
 
-class ImageConv(torch.autograd.Function):
+class ImageConv(Function):
     """The library's convolution and gradient of x, with the gradient of the weight by `_tile_gradient`."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

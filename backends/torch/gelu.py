@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backends.torch.norm import at_least_float32
+from backends.torch.norm import Function, at_least_float32
 
 LOGIT = (-2.0752e-9, 1.94608834e-7, -7.09242402e-6, 1.12262014e-4, 3.40026577e-4, -1.05376685e-1, -2.30187063)
 """log2(1 / Phi(x) - 1) / x as a polynomial in x^2, highest power first: the error of GELU is below a twentieth of the
@@ -24,10 +24,8 @@ def _on_cuda(x: Tensor) -> bool:
     return x.is_cuda
 
 
-class Gelu(torch.autograd.Function):
+class Gelu(Function):
     """y = x * Phi(x); dx = dy * (Phi(x) + x * phi(x))."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor) -> Tensor:

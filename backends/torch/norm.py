@@ -1,5 +1,6 @@
 """GRN and its norm, whose gradient needs care; and the dtype in which norms and sums accumulate."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -30,10 +31,17 @@ def grn(x: Tensor, axes: tuple[int, ...], gamma: Tensor, beta: Tensor, eps: floa
     return GRN.apply(x, axes, gamma, beta, eps)[0]
 
 
-class SafeNorm(torch.autograd.Function):
-    """norm = sqrt(sum x^2); dx = x * dnorm / norm."""
+class Function(torch.autograd.Function):
+    """An autograd function that torch.func.vmap can map, whose arguments torch reads from a signature made once."""
 
     generate_vmap_rule = True
+
+    def __init_subclass__(cls) -> None:
+        cls.forward.__signature__ = inspect.signature(cls.forward)  # type: ignore[attr-defined]
+
+
+class SafeNorm(Function):
+    """norm = sqrt(sum x^2); dx = x * dnorm / norm."""
 
     @staticmethod
     def forward(x: Tensor, axes: tuple[int, ...]) -> Tensor:
@@ -49,10 +57,8 @@ class SafeNorm(torch.autograd.Function):
         return x * torch.where(norm > 0, grad / norm, 0).to(x.dtype), None
 
 
-class GRN(torch.autograd.Function):
+class GRN(Function):
     """y as `respond`, with norm = sqrt(sum x^2); and the values that the backward pass needs."""
-
-    generate_vmap_rule = True
 
     @staticmethod
     def forward(x: Tensor, axes: tuple[int, ...], gamma: Tensor, beta: Tensor, eps: float) -> tuple[Tensor, ...]:
