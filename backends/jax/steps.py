@@ -21,6 +21,7 @@ import spec
 from backends.jax.activation import PRODUCT, SQUARES, gelu_grn
 from backends.jax.kernels import PLATFORMS
 from backends.jax.layout import permuted
+from backends.jax.linear import product
 from backends.jax.norm import at_least_float32, gelu
 from backends.jax.space.dense import DenseSpace
 from backends.jax.space.protocol import Space
@@ -90,7 +91,7 @@ class Dense(Step):
     bias: nnx.Param
 
     def __call__(self, x: Array) -> Array:
-        y = x @ self.weight[...].astype(x.dtype) + self.bias[...].astype(x.dtype)
+        y = product(x, self.weight[...].astype(x.dtype)) + self.bias[...].astype(x.dtype)
         return checkpoint_name(y, PRODUCT)
 
 

@@ -11,6 +11,7 @@ from jax import Array
 
 from backends.jax.depthwise import visible_conv
 from backends.jax.kernels import Kernels
+from backends.jax.linear import product
 from backends.jax.norm import at_least_float32, respond, row_major, safe_norm
 from backends.jax.space.dense import DenseSpace
 from backends.jax.space.patches import Layout, Neighbours, pytree, side_of
@@ -43,7 +44,7 @@ class VisibleSpace(NamedTuple):
         windows = x.reshape(n, -1, cells, size, cells, size, channels).swapaxes(3, 4)
         matrix = weight.reshape(-1, out)  # (kh kw in), out
         halo = self.layout.halo(cells, self.kernel_size // 2)
-        return windows.reshape(n, -1, len(matrix)) @ matrix + bias, self._replace(halo=halo)
+        return product(windows.reshape(n, -1, len(matrix)), matrix) + bias, self._replace(halo=halo)
 
     def depthwise_conv(self, x: Array, weight: Array, bias: Array) -> Array:
         assert self.halo is not None
