@@ -25,12 +25,12 @@ PRETRAIN = (
 FINETUNE = "--batch_size 50 --aa none --reprob 0 --crop_scale 0.6 1.0 --weight_decay 0.05"
 
 LABELS = {
-    100: "--epochs 100 --warmup_epochs 10",
-    300: "--epochs 50 --warmup_epochs 5",
-    1_000: "--epochs 20 --warmup_epochs 2",
-    10_000: "--epochs 3 --warmup_epochs 0.3",
+    100: "--epochs 200 --warmup_epochs 20",
+    300: "--epochs 100 --warmup_epochs 10",
+    1_000: "--epochs 40 --warmup_epochs 4",
+    10_000: "--epochs 6 --warmup_epochs 0.6",
 }
-"""200, 300, 400 and 600 updates of 50 images."""
+"""400, 600, 800 and 1,200 updates of 50 images."""
 
 TRIED = {
     SCRATCH: ("--blr 1e-2", "--blr 2e-2"),
@@ -62,7 +62,6 @@ def study(data: Path) -> Study:
         labels=LABELS,
         tried=TRIED,
         repeated=(300,),
-        engine={"torch": "masked", "jax": "visible"},
     )
 
 

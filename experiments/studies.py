@@ -14,14 +14,13 @@ pre-training resumes.
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-import backends
 from convert.files import atomic
 from experiments.runs import Run
 from train.data.sources import Source, open_source
@@ -48,7 +47,7 @@ class Study:
 
     unlabelled, labelled, evaluation: paths of the images to pre-train on, to draw labelled ones from, and to evaluate
     on. labels: number of labelled images -> the schedule of its fine-tuning. tried: start -> the flags to choose from.
-    repeated: numbers of labels for which JAX repeats the fine-tuning. engine: framework -> that of its pre-training.
+    repeated: numbers of labels for which JAX repeats the fine-tuning.
     """
 
     name: str
@@ -61,7 +60,6 @@ class Study:
     labels: Mapping[int, str]
     tried: Mapping[str, Sequence[str]]
     repeated: Sequence[int] = ()
-    engine: Mapping[str, str] = field(default_factory=lambda: dict.fromkeys(backends.NAMES, "visible"))
 
 
 class Runs:
@@ -72,8 +70,7 @@ class Runs:
         self.pretrained = self.root / "pretrained"
 
     def pretraining(self) -> Run:
-        words = f"{self.study.pretrain} --engine {self.study.engine[self.backend]}"
-        return self._run("pretrained", self.study.unlabelled, words.split())
+        return self._run("pretrained", self.study.unlabelled, self.study.pretrain.split())
 
     def pictures(self) -> Run:
         """Reconstructions of eight evaluation images."""
