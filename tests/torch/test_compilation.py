@@ -159,7 +159,7 @@ def test_graphs_change_no_update_on_this_gpu(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.compiler.reset()
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)  # of the classifier's stem
+    monkeypatch.setattr(torch.backends.cudnn, "enabled", False)  # its gradient of a stem varies from run to run
     options = TrainerOptions(device="cuda", compile=compiled, graphs=False)
     updates = [[make(10 * update + i) for i in range(micro_batches)] for update in range(5)]
     updates[3] = [make(30 + i, images=1) for i in range(micro_batches)]
