@@ -238,7 +238,7 @@ def targets(patches: Tensor, model: spec.FCMAE) -> Tensor:
     if not model.norm_target:
         return patches
     centred = patches - patches.mean(-1, keepdim=True)
-    variance = centred.square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)  # as var_mean, five times faster on CPU
+    variance = centred.square().sum(-1, keepdim=True) / (patches.shape[-1] - 1)  # var_mean is slower on CPU
     return centred / (variance + spec.EPS).sqrt()
 
 
