@@ -12,13 +12,17 @@ import numpy as np
 import pytest
 
 import backends
+from experiments.fashion_mnist import DEBIAN, MODEL, PRETRAIN
 from parity_tests import tolerances
 from spec.training import Optimizer
 from train.__main__ import main
 
 pytestmark = pytest.mark.slow
 
-CURVES = {"digits": "--data_path digits --engine visible --max_steps 200"}
+CURVES = {
+    "digits": "--data_path digits --engine visible --max_steps 200",
+    "fashion-mnist": f"--data_path {DEBIAN} {MODEL} {PRETRAIN} --engine visible --stop_at_step 200",
+}
 """Name of a file of `losses/` -> the flags of its run, --data_path first."""
 
 QUIET = "--print_freq 1 --save_ckpt False --picture_freq 0 --parity_check False"
