@@ -43,7 +43,7 @@ PRETRAIN = (
 FINETUNE = "--batch_size 50 --epochs 100 --warmup_epochs 10 --save_ckpt False --print_freq 100000 --eval_freq 100000"
 
 ENGINE = {"torch": ["--engine", "masked"], "jax": ["--engine", "visible"]}
-"""The faster engine for such a small model on a CPU."""
+"""The engines that made the figures of few-labels.md: the faster ones on a CPU at the time."""
 
 TRIED = {
     "from scratch": ("--blr 4e-3", "--blr 8e-3", "--blr 1.6e-2", "--blr 8e-3 --head_init_scale 0.01"),
